@@ -1,0 +1,145 @@
+"""The admin pages on a plain socket: the server codec, one answer per request, bounded in number and time."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python import failure
+from zope.interface import implementer
+
+from sidecar.admin.pages import TEXT, Page, Snapshot, respond
+from sidecar.errors import RequestError
+from sidecar.wire.events import RequestEvent, RequestHead
+from sidecar.wire.http1 import ServerCodec
+
+MAX_CONNECTIONS: Final = 64
+IDLE_SECONDS: Final = 30.0
+"""From accept, or from the last answer, to the end of the next request."""
+
+_MAX_HEAD_BYTES: Final = 16 * 1024
+_MAX_HEADERS: Final = 100
+
+_log = Logger()
+
+Transport = Callable[[socket.socket, "AdminConnection"], Any]
+"""Makes the transport of an accepted connection: `proxy.sockets.SocketTransport` with its reactor."""
+
+
+@implementer(IReadDescriptor)
+class AdminListener:
+    """Serves the admin pages on a listening socket."""
+
+    def __init__(
+        self, sock: socket.socket, snapshot: Callable[[], Snapshot], make_transport: Transport, reactor: Any
+    ) -> None:
+        self._socket = sock
+        self._snapshot = snapshot
+        self._make_transport = make_transport
+        self._reactor = reactor
+        self._connections: set[AdminConnection] = set()
+
+    def start(self) -> None:
+        self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Close the socket and every connection."""
+        self._reactor.removeReader(self)
+        self._socket.close()
+        for connection in list(self._connections):
+            connection.transport.abortConnection()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "admin"
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        """Only the reactor's own shutdown ends up here."""
+
+    def doRead(self) -> None:
+        try:
+            sock, _ = self._socket.accept()
+        except OSError:
+            return  # gone again, or no descriptors: the poller asks again
+        if len(self._connections) >= MAX_CONNECTIONS:
+            sock.close()
+            return
+        sock.setblocking(False)
+        connection = AdminConnection(self._snapshot, self._connections, self._reactor)
+        connection.transport = self._make_transport(sock, connection)
+
+
+class AdminConnection:
+    """One client of the admin endpoint."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], open_connections: set[AdminConnection], reactor: Any) -> None:
+        self.transport: Any
+        self._snapshot = snapshot
+        self._open_connections = open_connections
+        self._codec = ServerCodec(_MAX_HEAD_BYTES, _MAX_HEADERS)
+        self._reactor = reactor
+        self._timeout = reactor.callLater(IDLE_SECONDS, self._timed_out)
+        open_connections.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        try:
+            events = self._codec.receive(data)
+            while self._act(events):
+                events = self._codec.next_request()
+        except RequestError as error:
+            self._send(Page(error.status, TEXT, f"{error}\n".encode()), with_body=True, close=True)
+
+    def _act(self, events: list[RequestEvent]) -> bool:
+        """Answer once the request is complete; True if another one may follow."""
+        request = self._codec.request
+        if request is None or not self._codec.is_complete:
+            return False
+        self._send(self._page(request), with_body=request.method != b"HEAD", close=not request.keep_alive)
+        self._timeout.reset(IDLE_SECONDS)
+        return request.keep_alive
+
+    def _page(self, request: RequestHead) -> Page:
+        path = request.target.partition(b"?")[0].decode("ascii", "backslashreplace")
+        try:
+            return respond(request.method.decode("ascii"), path, self._snapshot())
+        except Exception:
+            _log.failure("the admin page {path} failed", path=path[:200])
+            return Page(500, TEXT, b"This page failed; the program log says why.\n")
+
+    def _send(self, page: Page, *, with_body: bool, close: bool) -> None:
+        lines = [
+            f"HTTP/1.1 {page.status} {HTTPStatus(page.status).phrase}",
+            f"Content-Type: {page.content_type}",
+            f"Content-Length: {len(page.body)}",
+            "Cache-Control: no-store",
+            *([f"Allow: {page.allow}"] if page.allow else []),
+            *(["Connection: close"] if close else []),
+        ]
+        head = "\r\n".join(lines).encode() + b"\r\n\r\n"
+        self.transport.write(head + page.body if with_body else head)
+        if close:
+            self.transport.loseConnection()
+
+    def eofReceived(self) -> None:
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        self._open_connections.discard(self)
+        if self._timeout.active():
+            self._timeout.cancel()
+
+    def pauseProducing(self) -> None:
+        """A client that does not read gets no further answers, and is cut at its deadline."""
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self.transport.resumeProducing()
+
+    def _timed_out(self) -> None:
+        self.transport.abortConnection()

@@ -1,0 +1,1 @@
+"""Key material: bytes to checked objects."""

@@ -1,0 +1,167 @@
+"""The command line: translates arguments into calls, and answers into output and an exit status. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TextIO
+
+import attrs
+
+from sidecar import __version__
+from sidecar.config import flags
+from sidecar.config.check import check, warnings
+from sidecar.config.load import Loaded, gather
+from sidecar.config.names import did_you_mean
+from sidecar.errors import EXIT_CONFIG, ConfigError, Problem
+
+EXIT_OK = 0
+EXIT_OUTPUT = 1
+"""Standard output takes no more, as in ``sidecar config | head``."""
+EXIT_USAGE = 2
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """
+    Run the program.
+
+    Args:
+        argv: Arguments without the program's name; None: those of the process.
+        environ: The environment; None: that of the process.
+
+    Returns:
+        The exit status: 0; 78 for settings that cannot work; 2 for an unknown command; 1 if the output cannot be
+        written; and what the worker says, for ``run``.
+    """
+    name, *arguments = list(sys.argv[1:] if argv is None else argv) or [""]
+    if name in ("help", "--help", "-h"):
+        return _write(_help("sidecar COMMAND [--NAME VALUE ...]"))
+    if name in ("version", "--version"):
+        return _write(_version())
+    if name not in _COMMANDS:
+        return _refuse_command(name)
+    given, problems = flags.parse(flags.make_parser("", ""), arguments)
+    if flags.HELP in given:
+        return _write(_help(f"sidecar {name} [--NAME VALUE ...]"))
+    return _call(_COMMANDS[name], _Input(given, problems, os.environ if environ is None else environ))
+
+
+@attrs.frozen
+class _Input:
+    """What a command gets: flags, what was wrong with the flags, and the environment."""
+
+    flags: Mapping[str, str]
+    problems: Sequence[Problem]
+    environ: Mapping[str, str]
+
+    def load(self) -> Loaded:
+        """The settings, each valid by itself; raises ConfigError."""
+        loaded, problems = gather(self.flags, self.environ)
+        return _unless_problems(loaded, [*self.problems, *problems])
+
+    def load_checked(self) -> Loaded:
+        """The settings, checked against each other and with their files; raises ConfigError."""
+        loaded, problems = gather(self.flags, self.environ)
+        return _unless_problems(loaded, [*self.problems, *problems, *check(loaded, datetime.now(UTC))])
+
+
+def _unless_problems(loaded: Loaded, problems: Sequence[Problem]) -> Loaded:
+    if problems:
+        raise ConfigError(problems)
+    return loaded
+
+
+@attrs.frozen
+class _Command:
+    """
+    Attributes:
+        summary: What it does, for the help.
+        call: Does it; returns the exit status; raises ConfigError.
+        prefix: What problems begin with on standard error.
+    """
+
+    summary: str
+    call: Callable[[_Input], int]
+    prefix: str
+
+
+def _run(given: _Input) -> int:
+    loaded = given.load_checked()
+    from sidecar import worker  # Twisted and OpenSSL: the other commands do without
+
+    return worker.run(loaded)
+
+
+def _check(given: _Input) -> int:
+    loaded = given.load_checked()
+    return _write("\n".join(["configuration ok", *(f"warning: {line}" for line in warnings(loaded))]))
+
+
+def _config(given: _Input) -> int:
+    from sidecar.config import show
+
+    loaded = given.load()
+    return _write("\n".join(show.effective(loaded.settings, loaded.sources)))
+
+
+_COMMANDS = {
+    "run": _Command("serve until SIGTERM", _run, "sidecar: "),
+    "check": _Command("report everything that is wrong with the settings and their files", _check, ""),
+    "config": _Command("print the effective settings and where each comes from", _config, "sidecar: "),
+}
+
+
+def _call(command: _Command, given: _Input) -> int:
+    try:
+        return command.call(given)
+    except ConfigError as error:
+        return _complain([f"{command.prefix}{problem}" for problem in error.problems], EXIT_CONFIG)
+
+
+def _refuse_command(name: str) -> int:
+    if not name or name.startswith("-"):
+        return _complain(["sidecar: say what to do first: sidecar run, or see sidecar --help"], EXIT_USAGE)
+    fix = did_you_mean(name, [*_COMMANDS, "version", "help"], "see sidecar --help")
+    return _complain([f"sidecar: there is no command {name!a}; {fix}"], EXIT_USAGE)
+
+
+def _help(usage: str) -> str:
+    commands = {name: command.summary for name, command in _COMMANDS.items()}
+    commands["version"] = "print the versions of the program and what it is built on"
+    lines = ["TLS in front of any app.", "", "commands:", *(f"  {name:<10}{text}" for name, text in commands.items())]
+    lines += ["", "Each setting is a flag, a variable or a line in the YAML file, in this order of precedence."]
+    return flags.make_parser(usage, "\n".join(lines)).format_help().rstrip("\n")
+
+
+def _version() -> str:
+    import platform
+
+    import twisted
+    from OpenSSL import SSL
+
+    openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
+    return f"sidecar {__version__}\nPython {platform.python_version()}\nTwisted {twisted.__version__}\n{openssl}"
+
+
+def _write(text: str) -> int:
+    """Print to standard output; the exit status says whether that worked."""
+    try:
+        _print(text, sys.stdout)
+    except OSError as error:
+        # What is left in the buffer would make the interpreter complain at exit, so it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silent = isinstance(error, BrokenPipeError)
+        return EXIT_OUTPUT if silent else _complain([f"sidecar: standard output: {error.strerror}"], EXIT_OUTPUT)
+    return EXIT_OK
+
+
+def _complain(lines: Sequence[str], status: int) -> int:
+    _print("\n".join(lines), sys.stderr)
+    return status
+
+
+def _print(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -1,0 +1,220 @@
+"""
+Rules between settings, and whether the key material they name can be used.
+
+What one value may be alone, its parser and bounds say. A rule looks only at settings whose values were accepted
+(`Loaded.sources` names them), so that one mistake is not reported as two.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import attrs
+
+from sidecar.config.load import Loaded
+from sidecar.config.names import DEFAULT, SETTINGS
+from sidecar.errors import MaterialError, Problem
+from sidecar.settings import ClientCertMode, HostPort
+
+ALB_IDLE_TIMEOUT = 60
+"""Seconds that an AWS Application Load Balancer keeps an idle connection. If we close first, it may lose a request."""
+
+USUAL_GRACE_PERIOD = 30
+"""Seconds from SIGTERM to SIGKILL on ECS (stopTimeout) and Kubernetes (terminationGracePeriodSeconds)."""
+
+LONG_WAIT = 60
+"""Seconds. Clients that say nothing hold a connection for this long: beyond, a few hosts can use up the limit."""
+
+
+def check(loaded: Loaded, now: datetime) -> list[Problem]:
+    """
+    All problems between settings and with the key material they name; empty if it can work.
+
+    Args:
+        loaded: From `load`, or from `gather` if some values were refused.
+        now: The moment that certificates must be valid at; has a time zone.
+    """
+    case = _Case(loaded, now)
+    return [problem for names, rule in _RULES if case.has(*names) for problem in rule(case)]
+
+
+def warnings(loaded: Loaded) -> list[str]:
+    """What works but probably is not meant, one line each, naming setting and source."""
+    settings = loaded.settings
+    found = []
+    if settings.timeouts.idle <= ALB_IDLE_TIMEOUT:
+        found.append(
+            ("idle_timeout", f"not longer than the {ALB_IDLE_TIMEOUT}s of an ALB, which answers 502 if we close first")
+        )
+    if settings.timeouts.drain >= USUAL_GRACE_PERIOD:
+        fact = f"ECS and Kubernetes kill the container {USUAL_GRACE_PERIOD}s after SIGTERM unless told otherwise"
+        found.append(("drain_timeout", fact))
+    for name in ("handshake_timeout", "header_timeout"):
+        if SETTINGS[name].of(settings) > LONG_WAIT:
+            found.append((name, "clients that send nothing hold their connections for this long"))
+    if settings.admin is not None and not all(map(_is_loopback, _addresses(settings.admin.host))):
+        found.append(("admin", "reachable from other machines, and it has no authentication"))
+    return [_warning(loaded, name, fact) for name, fact in found]
+
+
+def _warning(loaded: Loaded, name: str, fact: str) -> str:
+    setting, source = SETTINGS[name], loaded.sources[name]
+    return f"{setting.written_in(source)} ({source}): {setting.text(setting.of(loaded.settings))}: {fact}"
+
+
+@attrs.frozen
+class _Case:
+    """The settings under check."""
+
+    loaded: Loaded
+    now: datetime
+
+    def has(self, *names: str) -> bool:
+        """Whether the values of all *names* are known."""
+        return all(name in self.loaded.sources for name in names)
+
+    def problem(self, name: str, fact: str, fix: str, beside: str | None = None) -> Problem:
+        """
+        A problem with setting *name*, named as the operator wrote it, or wrote *beside* it if it is not set.
+        """
+        source = self.loaded.sources[name]
+        style = self.loaded.sources[beside] if beside is not None and source == DEFAULT else source
+        return Problem(SETTINGS[name].written_in(style), source, fact, fix)
+
+    def written(self, name: str, beside: str) -> str:
+        """How *name* is called where *beside* was set."""
+        return SETTINGS[name].written_in(self.loaded.sources[beside])
+
+
+def _certificate_is_usable(case: _Case) -> Iterator[Problem]:
+    tls = case.loaded.settings.tls
+    if tls.cert is None:
+        return
+    from sidecar.certs.bundle import load_bundle  # cryptography costs time at start; many runs have no files
+
+    try:
+        load_bundle(tls.cert, tls.key, case.now)
+    except MaterialError as error:
+        # A key that stands beside or inside the certificate file is a matter of the setting that names that file.
+        name = "tls_key" if error.role == "key" and tls.key is not None else "tls_cert"
+        yield case.problem(name, error.fact, error.fix)
+
+
+def _key_has_certificate(case: _Case) -> Iterator[Problem]:
+    tls = case.loaded.settings.tls
+    if tls.key is not None and tls.cert is None:
+        fix = f"set {case.written('tls_cert', 'tls_key')} too, or remove this"
+        yield case.problem("tls_key", "there is a key but no certificate", fix)
+
+
+def _names_are_used(case: _Case) -> Iterator[Problem]:
+    tls = case.loaded.settings.tls
+    if tls.names and tls.cert is not None:
+        fact = f"the names would be ignored: {case.written('tls_cert', 'tls_cert')} gives a certificate with its own"
+        yield case.problem("tls_names", fact, "remove one of the two")
+
+
+def _client_ca_fits_mode(case: _Case) -> Iterator[Problem]:
+    client = case.loaded.settings.client
+    if client.cert is ClientCertMode.NONE and client.ca is not None:
+        mode = case.written("client_cert", "client_ca")
+        fact = f"it would be ignored: {mode} is none, so no client is asked for a certificate"
+        yield case.problem("client_ca", fact, f"set {mode} to optional or required, or remove this")
+    if client.cert is not ClientCertMode.NONE and client.ca is None:
+        mode = f"{case.written('client_cert', 'client_cert')} is {client.cert.value}"
+        fact = f"{mode}, but there is no CA to check client certificates with"
+        yield case.problem("client_ca", fact, "set it to a PEM file of the CAs that you accept", beside="client_cert")
+
+
+def _client_ca_is_usable(case: _Case) -> Iterator[Problem]:
+    client = case.loaded.settings.client
+    if client.ca is None:
+        return
+    from sidecar.certs.bundle import load_anchors  # as above
+
+    try:
+        load_anchors(client.ca, case.now)
+    except MaterialError as error:
+        yield case.problem("client_ca", error.fact, error.fix)
+
+
+def _listeners_differ(case: _Case) -> Iterator[Problem]:
+    listen, admin = case.loaded.settings.listen, case.loaded.settings.admin
+    if admin is not None and listen.port == admin.port and _collide(listen.host, admin.host):
+        fact = f"{admin} is taken by the TLS listener, {listen}"
+        yield case.problem("admin", fact, "choose another port for one of them", beside="listen")
+
+
+def _upstream_is_elsewhere(case: _Case) -> Iterator[Problem]:
+    settings = case.loaded.settings
+    upstream = settings.upstream
+    for name, listener in (("listen", settings.listen), ("admin", settings.admin)):
+        if not isinstance(upstream, HostPort) or listener is None or not case.has(name):
+            continue
+        if upstream.port == listener.port and _reaches(upstream.host, listener.host):
+            fact = f"{upstream} is the sidecar itself ({case.written(name, 'upstream')} is {listener})"
+            fix = "give the address of the app; if it is right, move the sidecar to another port"
+            yield case.problem("upstream", fact, fix, beside=name)
+
+
+# -- addresses --------------------------------------------------------------------------------------------------
+
+_LOOPBACK = ("127.0.0.1", "::1")
+_ANY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, not bound
+_ANY = "::"
+"""An IPv6 wildcard listener takes IPv4 too, unless the kernel is told otherwise."""
+
+_CONNECTED = {_ANY_IPV4: "127.0.0.1", _ANY: "::1"}
+"""Where a connection to a wildcard address ends."""
+
+
+def _addresses(host: str) -> tuple[str, ...]:
+    """What *host* stands for as far as that is known without asking a resolver."""
+    return _LOOPBACK if host.lower() == "localhost" else (host.lower(),)
+
+
+def _collide(one: str, other: str) -> bool:
+    """Whether two listeners with these hosts cannot have the same port."""
+    pairs = [(a, b) for a in _addresses(one) for b in _addresses(other)]
+    return any(_covers(a, b) or _covers(b, a) for a, b in pairs)
+
+
+def _reaches(target: str, listener: str) -> bool:
+    """
+    Whether a connection to host *target* is sure to end at a listener on host *listener*.
+
+    A wildcard listener has all addresses of this machine, of which we know the loopback ones.
+    """
+    targets = [_CONNECTED.get(address, address) for address in _addresses(target)]
+    pairs = [(a, b) for a in _addresses(listener) for b in targets]
+    return any(a == b or (_is_loopback(b) and _covers(a, b)) for a, b in pairs)
+
+
+def _covers(listener: str, address: str) -> bool:
+    """Whether a listener on one host takes what goes to an address of this machine."""
+    return listener in (address, _ANY) or (listener == _ANY_IPV4 and _version(address) == 4)
+
+
+def _is_loopback(address: str) -> bool:
+    return _version(address) is not None and ipaddress.ip_address(address).is_loopback
+
+
+def _version(address: str) -> int | None:
+    try:
+        return ipaddress.ip_address(address).version
+    except ValueError:
+        return None
+
+
+_RULES: tuple[tuple[tuple[str, ...], Callable[[_Case], Iterator[Problem]]], ...] = (
+    (("tls_cert", "tls_key"), _key_has_certificate),
+    (("tls_cert", "tls_key"), _certificate_is_usable),
+    (("tls_cert", "tls_names"), _names_are_used),
+    (("client_cert", "client_ca"), _client_ca_fits_mode),
+    (("client_ca",), _client_ca_is_usable),
+    (("listen", "admin"), _listeners_differ),
+    (("upstream",), _upstream_is_elsewhere),
+)
+"""The settings a rule looks at, and the rule."""

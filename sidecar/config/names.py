@@ -1,0 +1,200 @@
+"""
+The registry of settings, derived from the classes in `sidecar.settings`.
+
+Everything that reads or shows settings (environment, flags, file, help, tables) walks `SETTINGS`, so a new setting
+is one declaration there. A type that no setting had before needs one row in `_FORMS`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import attrs
+
+from sidecar.config import units
+from sidecar.settings import ByteCount, HostPort, Seconds, Settings, UnixPath
+
+T = TypeVar("T")
+
+PREFIX = "SIDECAR_"
+CONFIG_VARIABLE = "SIDECAR_CONFIG"
+CONFIG_FLAG = "--config"
+CONFIG_HELP = "YAML file with the same settings in lower case"
+
+DEFAULT = "default"
+ENVIRONMENT = "environment"
+FLAG = "flag"
+"""Sources of a value; the fourth is ``FILE:LINE``."""
+
+MASK = "***"
+
+SEE_HELP = "remove it, or see sidecar --help"
+"""The fix for an unknown name that is like no other."""
+
+
+@attrs.frozen
+class Given:
+    """
+    What an operator wrote for one setting.
+
+    Attributes:
+        text: The value, without surrounding blanks, never empty: an empty value is as good as none given.
+        written: The name it was given under: ``SIDECAR_TLS_KEY``, ``--tls-key`` or ``tls_key``.
+        source: ``environment``, ``flag`` or ``FILE:LINE``.
+    """
+
+    text: str
+    written: str
+    source: str
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """
+    One setting as the outside world sees it.
+
+    Attributes:
+        name: Its public name, e.g. ``tls_cert``.
+        path: The attributes that lead to it from the root object, e.g. ``("tls", "cert")``.
+        type: The type of its value.
+        group: What the settings declared beside it have in common, for ``--help``: from their class's docstring.
+        default, help, bounds, zero_is_off, secret: As declared, see `sidecar.settings.setting`.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    type: Any  # a type form: a class, a union, a NewType
+    group: str
+    default: Any
+    help: str
+    bounds: tuple[float, float] | None
+    zero_is_off: bool
+    secret: bool
+
+    @property
+    def variable(self) -> str:
+        """``SIDECAR_TLS_CERT``."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """``--tls-cert``."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the file may give it as a list."""
+        return bool(self.type == tuple[str, ...])
+
+    def written_in(self, source: str) -> str:
+        """How its name is written in *source*; for a default, how it most likely would be: as a variable."""
+        return {ENVIRONMENT: self.variable, DEFAULT: self.variable, FLAG: self.flag}.get(source, self.name)
+
+    def parse(self, text: str) -> Any:
+        """
+        The value that *text* stands for.
+
+        Raises:
+            UnitError: It stands for none, or for one out of bounds. Does not show the text of a secret.
+        """
+        try:
+            value = _form(self.type).parse(text)
+        except units.UnitError as error:
+            if self.secret:
+                raise units.UnitError("the value is not of the right form", "mend it") from None
+            raise error
+        self._require_within_bounds(value)
+        return value
+
+    def text(self, value: Any) -> str:
+        """The canonical text of a value; masked if it is secret and not the default."""
+        if self.secret and value != self.default:
+            return MASK
+        return _form(self.type).text(value)
+
+    def of(self, root: Any) -> Any:
+        """Its value in *root*, an instance of the class the registry was made from."""
+        for attribute in self.path:
+            root = getattr(root, attribute)
+        return root
+
+    def put(self, root: T, value: Any) -> T:
+        """A copy of *root* in which it has *value*."""
+        changed: T = _put(root, self.path, value)
+        return changed
+
+    def _require_within_bounds(self, value: Any) -> None:
+        if self.bounds is None or (self.zero_is_off and value == 0):
+            return
+        low, high = self.bounds
+        if not low <= value <= high:
+            text = _form(self.type).text
+            shown = "the value" if self.secret else text(value)
+            off = "; 0 turns it off" if self.zero_is_off else ""
+            raise units.UnitError(f"{shown} is out of bounds", f"write a value from {text(low)} to {text(high)}{off}")
+
+
+def _put(root: Any, path: tuple[str, ...], value: Any) -> Any:
+    head, *rest = path
+    inner = _put(getattr(root, head), tuple(rest), value) if rest else value
+    return attrs.evolve(root, **{head: inner})
+
+
+@attrs.frozen
+class _Form:
+    """How values of one type are written."""
+
+    parse: Callable[[str], Any]
+    text: Callable[[Any], str]
+
+
+_FORMS: dict[Any, _Form] = {
+    Seconds: _Form(units.parse_duration, units.duration_text),
+    ByteCount: _Form(units.parse_size, units.size_text),
+    int: _Form(units.parse_count, str),
+    HostPort: _Form(units.parse_listener, str),
+    HostPort | None: _Form(units.parse_optional_listener, units.optional_listener_text),
+    HostPort | UnixPath: _Form(units.parse_upstream, units.upstream_text),
+    Path | None: _Form(units.parse_path, units.path_text),
+    tuple[str, ...]: _Form(units.parse_names, units.names_text),
+}
+
+
+def _form(type_: Any) -> _Form:
+    if isinstance(type_, type) and issubclass(type_, enum.Enum):
+        return _Form(partial(units.parse_word, type_), lambda value: str(value.value))
+    return _FORMS[type_]
+
+
+def registry(root: type, path: tuple[str, ...] = ()) -> dict[str, Setting]:
+    """Every setting of an attrs class and of the classes nested in it, by name, in the order of declaration."""
+    hints = get_type_hints(root)
+    group = (root.__doc__ or "").strip().partition(".")[0] if path else "Addresses"
+    found: dict[str, Setting] = {}
+    for field in attrs.fields(root):
+        here = (*path, field.name)
+        if "name" not in field.metadata:
+            found |= registry(hints[field.name], here)
+            continue
+        declared = {key: value for key, value in field.metadata.items() if key != "unit"}
+        declared |= {"path": here, "type": hints[field.name], "group": group, "default": field.default}
+        found[declared["name"]] = Setting(**declared)
+    return found
+
+
+def is_group(name: str, settings: Iterable[str]) -> bool:
+    """Whether *name* is the beginning of settings' names, as ``tls`` is of ``tls_cert``."""
+    return any(setting.startswith(f"{name}_") for setting in settings)
+
+
+def did_you_mean(word: str, options: Iterable[str], otherwise: str = SEE_HELP) -> str:
+    """The fix for an unknown *word*."""
+    meant = units.closest(word, options)
+    return f"did you mean {meant}?" if meant else otherwise
+
+
+SETTINGS: dict[str, Setting] = registry(Settings)

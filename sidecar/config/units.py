@@ -1,0 +1,304 @@
+"""
+Texts an operator writes <-> values: durations, sizes, addresses, names, paths.
+
+Each ``parse_x`` takes a text without surrounding blanks, returns a value, and raises only `UnitError`. Each
+``x_text`` is its inverse and gives the canonical form: ``parse_x(x_text(value)) == value``. Reads no files and
+resolves no names. A text may be key material or hold a password by mistake: facts show texts through `quoted` only.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from sidecar.settings import ByteCount, HostPort, Seconds, UnixPath
+
+EnumT = TypeVar("EnumT", bound=enum.Enum)
+
+LONGEST_DURATION = 86_400
+"""Seconds. A day; what is longer is a slip of the unit."""
+
+LARGEST_SIZE = 2**40
+"""Bytes. No setting comes near; keeps arithmetic on the value harmless."""
+
+LONGEST_UNIX_PATH = 107
+"""Bytes: ``sun_path`` of unix(7) has 108, one of them the closing NUL."""
+
+_QUOTED_LENGTH = 60
+
+
+class UnitError(ValueError):
+    """
+    A text is not a value of the kind that was asked for.
+
+    Attributes:
+        fact: What is wrong with the text, on one line.
+        fix: What to write instead, on one line.
+    """
+
+    def __init__(self, fact: str, fix: str) -> None:
+        super().__init__(f"{fact}; {fix}")
+        self.fact = fact
+        self.fix = fix
+
+
+def quoted(text: str) -> str:
+    """Show *text* in a message: on one line, at most about 60 characters, never PEM."""
+    if "-----BEGIN" in text:
+        return "PEM text"
+    shortened = text if len(text) <= _QUOTED_LENGTH else text[:_QUOTED_LENGTH] + "…"
+    return ascii(shortened) if not shortened.isprintable() else f"'{shortened}'"
+
+
+def closest(word: str, options: Iterable[str]) -> str | None:
+    """The option that *word* was probably meant to be, or None; case does not count."""
+    import difflib  # only a mistake needs it
+
+    by_lower = {option.lower(): option for option in options}
+    found = difflib.get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+# -- quantities -------------------------------------------------------------------------------------------------
+
+_DURATION = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,3}))?(ms|s|m|h)?", re.ASCII)
+_MILLISECONDS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, None: 1000}
+
+
+def parse_duration(text: str) -> Seconds:
+    """``10``, ``10s``, ``1.5s``, ``500ms``, ``2m``, ``1h`` -> seconds, a whole number of milliseconds up to a day."""
+    fix = "write seconds as 10 or 10s, or another unit as 500ms, 2m, 1h"
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise UnitError(f"{quoted(text)} is not a duration", fix)
+    whole, fraction, unit = match.groups()
+    thousandths = int(whole) * 1000 + int((fraction or "").ljust(3, "0"))
+    milliseconds, rest = divmod(thousandths * _MILLISECONDS[unit], 1000)
+    if rest:
+        raise UnitError(f"{quoted(text)} is finer than a millisecond", fix)
+    if milliseconds > LONGEST_DURATION * 1000:
+        raise UnitError(f"{quoted(text)} is longer than 24h", fix)
+    return Seconds(milliseconds / 1000)
+
+
+def duration_text(value: Seconds) -> str:
+    """Seconds -> ``75s``, or ``1500ms`` where it is not whole seconds."""
+    milliseconds = round(value * 1000)
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{milliseconds}ms" if rest else f"{seconds}s"
+
+
+_SIZE = re.compile(r"([0-9]{1,13})(?: ?([A-Za-z]{1,3}))?", re.ASCII)
+_BYTES = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
+
+
+def parse_size(text: str) -> ByteCount:
+    """``61440``, ``60KiB``, ``1MiB`` -> bytes, up to 1 TiB. ``60KB`` is refused: it means two different numbers."""
+    fix = "write bytes as 61440, or another unit as 60KiB, 1MiB"
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UnitError(f"{quoted(text)} is not a size", fix)
+    number, unit = match.groups()
+    if unit is not None and unit not in _BYTES:
+        meant = next((known for known in _BYTES if known[0] == unit[0].upper()), None)
+        raise UnitError(f"{quoted(text)} has no known unit", f"write {number}{meant}" if meant else fix)
+    size = int(number) * _BYTES[unit or "B"]
+    if size > LARGEST_SIZE:
+        raise UnitError(f"{quoted(text)} is more than 1024GiB", fix)
+    return ByteCount(size)
+
+
+def size_text(value: ByteCount) -> str:
+    """Bytes -> ``60KiB`` where that is exact, else ``61441``."""
+    for unit, size in _BYTES.items():
+        if value and value % size == 0 and size > 1:
+            return f"{value // size}{unit}"
+    return str(value)
+
+
+def parse_count(text: str) -> int:
+    """``100`` -> 100. No sign, no separators."""
+    if re.fullmatch(r"[0-9]{1,12}", text, re.ASCII) is None:
+        raise UnitError(f"{quoted(text)} is not a whole number", "write digits only, e.g. 100")
+    return int(text)
+
+
+# -- words and paths --------------------------------------------------------------------------------------------
+
+
+def parse_word(kind: type[EnumT], text: str) -> EnumT:
+    """One of the values of the enum *kind*; upper case is taken too (``LOG_LEVEL=INFO`` is an old habit)."""
+    words = {str(member.value): member for member in kind}
+    if text.lower() in words:
+        return words[text.lower()]
+    meant = closest(text, words)
+    fix = f"did you mean {meant}?" if meant else f"write {' or '.join(words)}"
+    raise UnitError(f"{quoted(text)} is not one of {', '.join(words)}", fix)
+
+
+def parse_path(text: str) -> Path | None:
+    """A file or directory; ``none``, the word the documentation uses for the default, is no path."""
+    if text == "none":
+        return None
+    return Path(_plain_path(text))
+
+
+def path_text(value: Path | None) -> str:
+    """A path, or ``none``; a file of that name is ``./none``."""
+    if value is None:
+        return "none"
+    return "./none" if str(value) == "none" else str(value)
+
+
+def _plain_path(text: str) -> str:
+    """*text*, if the operating system can be asked for it and it fits on one line of a message."""
+    if "-----BEGIN" in text:
+        raise UnitError("this is PEM text, not a path", "write it to a file and give the path of the file")
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+        raise UnitError("a path with control characters or line breaks", "give the path of a file, on one line")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise UnitError("a path with characters that no file name has", "give the path of a file") from None
+    return text
+
+
+# -- names and addresses ----------------------------------------------------------------------------------------
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+# The last label of a DNS name is never a number (RFC 3696 section 2): 10.0.0.256 is a wrong address, not a name.
+_DNS_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+$){_LABEL}", re.ASCII)
+_LONGEST_NAME = 253
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{1,6}))?", re.ASCII)
+
+_LISTENER_FIX = "write HOST:PORT, e.g. 0.0.0.0:443, [::]:443 or :443"
+_UPSTREAM_FIX = "write http://HOST:PORT or unix:/path, e.g. http://127.0.0.1:8080"
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """``a.example, *.b.example, 10.0.0.1`` -> DNS names in lower case and IP addresses, in order, each once."""
+    names = (part.strip() for part in text.split(","))
+    return tuple(dict.fromkeys(_certificate_name(name) for name in names if name))
+
+
+def names_text(value: tuple[str, ...]) -> str:
+    """Names, comma-separated."""
+    return ",".join(value)
+
+
+def _certificate_name(text: str) -> str:
+    address = _ip_address(text)
+    if address is not None and "%" not in address:
+        return address
+    bare = text.removeprefix("*.")
+    if len(text) > _LONGEST_NAME or _DNS_NAME.fullmatch(bare) is None:
+        fix = "write names as app.example or *.example (international names as xn--…) and addresses as 10.0.0.1 or ::1"
+        raise UnitError(f"{quoted(text)} is neither a DNS name nor an IP address", fix)
+    return text.lower()
+
+
+def parse_listener(text: str) -> HostPort:
+    """``HOST:PORT``, ``[::]:443``, ``:443`` or ``443``; without a host, every IPv4 address."""
+    if re.fullmatch(r"[0-9]{1,6}", text, re.ASCII):
+        text = f":{text}"
+    return _address(text, text, fix=_LISTENER_FIX, default_host="0.0.0.0")  # noqa: S104 - what `:443` means everywhere
+
+
+def parse_optional_listener(text: str) -> HostPort | None:
+    """As `parse_listener`; ``off`` is no listener."""
+    if text.lower() == "off":
+        return None
+    try:
+        return parse_listener(text)
+    except UnitError as error:
+        raise UnitError(error.fact, f"{error.fix}; or off") from None
+
+
+def optional_listener_text(value: HostPort | None) -> str:
+    """``HOST:PORT``, or ``off``."""
+    return "off" if value is None else str(value)
+
+
+def parse_upstream(text: str) -> HostPort | UnixPath:
+    """``http://HOST[:PORT]`` (port 80 if none), ``HOST:PORT`` or ``unix:/absolute/path``."""
+    if text.startswith("unix:"):
+        return _unix_path(text)
+    if "@" in text:
+        raise UnitError("the upstream has no place for a user name or password", _UPSTREAM_FIX)
+    scheme, separator, authority = text.partition("://")
+    if not separator:
+        return _address(text, text, fix=_UPSTREAM_FIX)
+    if scheme.lower() == "https":
+        raise UnitError(f"{quoted(text)}: TLS to the upstream is not supported in this version", _UPSTREAM_FIX)
+    if scheme.lower() != "http":
+        raise UnitError(f"{quoted(text)} has a scheme other than http", _UPSTREAM_FIX)
+    authority = authority.removesuffix("/")
+    if any(char in authority for char in "/?#"):
+        fact = f"{quoted(text)} has a path or query; requests keep their own"
+        raise UnitError(fact, _UPSTREAM_FIX)
+    return _address(authority, text, fix=_UPSTREAM_FIX, default_port=80)
+
+
+def upstream_text(value: HostPort | UnixPath) -> str:
+    """``http://HOST:PORT`` or ``unix:/path``."""
+    return str(value) if isinstance(value, UnixPath) else f"http://{value}"
+
+
+def _unix_path(text: str) -> UnixPath:
+    path = _plain_path(text.removeprefix("unix:"))
+    if path.startswith("//"):
+        raise UnitError(f"{quoted(text)} is not a path", f"write unix:/{path.lstrip('/')}")
+    if not path.startswith("/"):
+        raise UnitError(f"{quoted(text)} is not an absolute path", "write unix:/path, e.g. unix:/run/app.sock")
+    length = len(os.fsencode(path))
+    if length > LONGEST_UNIX_PATH:
+        raise UnitError(f"the socket path is {length} bytes, limit {LONGEST_UNIX_PATH}", "use a shorter path")
+    return UnixPath(path)
+
+
+def _address(
+    text: str, whole: str, *, fix: str, default_host: str | None = None, default_port: int | None = None
+) -> HostPort:
+    """``HOST:PORT`` in *text*; messages show *whole*, what the operator wrote, and end in *fix*."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        fix = f"an IPv6 address needs brackets: {fix}" if text.count(":") > 1 and "[" not in text else fix
+        raise UnitError(f"{quoted(whole)} is not an address", fix)
+    port = int(match["port"]) if match["port"] else default_port
+    if port is None:
+        raise UnitError(f"{quoted(whole)} has no port", fix)
+    if not 1 <= port <= 65535:
+        raise UnitError(f"port {port} is not within 1 to 65535", fix)
+    host = default_host if match["v6"] is None else _ip_v6(match["v6"])
+    if match["host"]:
+        host = _host(match["host"])
+    if host is None:
+        raise UnitError(f"{quoted(whole)} has no valid host", fix)
+    return HostPort(host, port)
+
+
+def _host(text: str) -> str | None:
+    """An IPv4 address or a name. Underscores pass: container networks hand out such names, and DNS answers them."""
+    if ":" in text or (address := _ip_address(text)) is None:
+        valid = len(text) <= _LONGEST_NAME and _DNS_NAME.fullmatch(text.replace("_", "x"))
+        return text if valid else None
+    return address
+
+
+def _ip_v6(text: str) -> str | None:
+    return _ip_address(text) if ":" in text else None
+
+
+def _ip_address(text: str) -> str | None:
+    """The canonical form of an IP address; None if *text* is none. A zone (``fe80::1%eth0``) is an interface name."""
+    if "%" in text and re.fullmatch(r"[^%]+%[A-Za-z0-9._-]{1,15}", text, re.ASCII) is None:
+        return None
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None

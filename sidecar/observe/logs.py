@@ -1,0 +1,51 @@
+"""The program log on standard error: one line per event, with its level and time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final, TextIO, cast
+
+from twisted import logger
+
+from sidecar.settings import LogLevel
+
+_LEVELS: Final = {
+    LogLevel.DEBUG: logger.LogLevel.debug,
+    LogLevel.INFO: logger.LogLevel.info,
+    LogLevel.WARN: logger.LogLevel.warn,
+    LogLevel.ERROR: logger.LogLevel.error,
+}
+
+_QUIET_NAMESPACES: Final = ("twisted", "log_legacy")
+"""Whose own chatter (main loop started and so on) is not for operators, below a warning."""
+
+
+def start(level: LogLevel, stream: TextIO) -> None:
+    """Let everything that is logged from *level* upwards go to *stream*."""
+    lowest = _LEVELS[level]
+
+    def observe(event: logger.LogEvent) -> None:
+        event_level: Any = event.get("log_level", logger.LogLevel.info)
+        if event_level < lowest:
+            return
+        namespace = str(event.get("log_namespace", ""))
+        if namespace.startswith(_QUIET_NAMESPACES) and event_level < logger.LogLevel.warn:
+            return
+        try:
+            stream.write(format_line(event, event_level.name))
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # nobody listens any more, and there is nobody left to tell
+
+    logger.globalLogBeginner.beginLoggingTo(
+        [cast(logger.ILogObserver, observe)], redirectStandardIO=False, discardBuffer=True
+    )
+
+
+def format_line(event: logger.LogEvent, level: str) -> str:
+    """Return the line of an event: time, level, text, and the traceback of a failure if it has one."""
+    moment = time.gmtime(event.get("log_time", time.time()))
+    text = logger.formatEvent(event).replace("\n", "\\n")
+    line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', moment)} {level:<5} {text}\n"
+    failure: Any = event.get("log_failure")
+    return line + failure.getTraceback() if failure is not None else line

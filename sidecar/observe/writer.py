@@ -1,0 +1,91 @@
+"""
+Lines to a descriptor that may stop taking them.
+
+The event loop never waits for a log reader: lines are collected for a moment, then handed to one thread, and what does
+not fit into a bounded queue is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from typing import Any, Final
+
+MAX_QUEUED_BYTES: Final = 1024 * 1024
+FLUSH_SECONDS: Final = 0.1
+"""How long a line may wait for company."""
+
+STOP_SECONDS: Final = 1.0
+"""How long the last lines may take at the end."""
+
+
+class LineWriter:
+    """
+    Writes lines to a file descriptor.
+
+    Attributes:
+        dropped: Lines lost because the reader was too slow, or gone.
+    """
+
+    def __init__(self, descriptor: int, clock: Any) -> None:
+        """
+        Args:
+            descriptor: Stays open; may be blocking.
+            clock: IReactorTime.
+        """
+        self.dropped = 0
+        self._descriptor = descriptor
+        self._clock = clock
+        self._lines: list[str] = []
+        self._collected_bytes = 0
+        self._flush_call: Any = None
+        self._blocks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._queued_bytes = 0
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Write *line*, which ends in a newline, soon."""
+        if self._queued_bytes + self._collected_bytes + len(line) > MAX_QUEUED_BYTES:
+            self.dropped += 1
+            return
+        self._lines.append(line)
+        self._collected_bytes += len(line)
+        if self._flush_call is None:
+            self._flush_call = self._clock.callLater(FLUSH_SECONDS, self._flush)
+
+    def stop(self) -> None:
+        """Write what is left, within `STOP_SECONDS`."""
+        if self._flush_call is not None:
+            self._flush_call.cancel()
+            self._flush()
+        self._blocks.put(None)
+        self._thread.join(STOP_SECONDS)
+
+    def _flush(self) -> None:
+        self._flush_call = None
+        lines, self._lines = self._lines, []
+        self._collected_bytes = 0
+        block = "".join(lines).encode("utf-8", "backslashreplace")
+        with self._lock:
+            self._queued_bytes += len(block)
+        self._blocks.put(block)
+
+    def _run(self) -> None:
+        while (block := self._blocks.get()) is not None:
+            if not self._write_out(block):
+                self.dropped += block.count(b"\n")
+            with self._lock:
+                self._queued_bytes -= len(block)
+
+    def _write_out(self, block: bytes) -> bool:
+        """Write all of *block*; False if the descriptor is closed, full or otherwise gone."""
+        view = memoryview(block)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,177 @@
+"""
+What a proxy changes in a head: hop-by-hop fields go, forwarding fields come, the rest stays as it is.
+
+Every client is untrusted: what it sent in a field that we set is removed first, also when spelt with underscores, which
+many application servers cannot tell from hyphens.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
+from sidecar.wire.fields import Fields
+
+# RFC 9110 section 7.6.1, and the older names still seen. Transfer-Encoding is not here: the body goes on in the same
+# framing, so its line does too. TE goes: which trailers the next hop may send is between it and us.
+_HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"upgrade",
+    }
+)
+
+_SET_BY_US: Final = frozenset(
+    {
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-request-id",
+    }
+)
+
+# Fields in which other proxies put what they have verified. We verify nothing of the kind yet, so nobody may claim it.
+_CLAIMS: Final = frozenset(
+    {
+        b"client-cert",
+        b"client-cert-chain",
+        b"forwarded",
+        b"x-forwarded-client-cert",
+        b"x-real-ip",
+    }
+)
+
+_DROPPED_FROM_REQUESTS: Final = _HOP_BY_HOP | _SET_BY_US | _CLAIMS
+_NOT_FROM_CLIENTS: Final = _SET_BY_US | _CLAIMS
+
+# Connection can nominate what it likes; these decide where the message ends or whom it is for.
+_NEVER_NOMINATED: Final = frozenset({b"content-length", b"host", b"transfer-encoding"})
+
+# RFC 9110 section 6.5.1: never in a trailer section: framing, routing, authentication, what a response control needs,
+# and whatever only we may say.
+_NOT_IN_TRAILERS: Final = (
+    _DROPPED_FROM_REQUESTS
+    | _NEVER_NOMINATED
+    | frozenset(
+        {
+            b"age",
+            b"authorization",
+            b"cache-control",
+            b"content-encoding",
+            b"content-range",
+            b"content-type",
+            b"cookie",
+            b"date",
+            b"expect",
+            b"expires",
+            b"if-match",
+            b"if-modified-since",
+            b"if-none-match",
+            b"if-range",
+            b"if-unmodified-since",
+            b"location",
+            b"max-forwards",
+            b"pragma",
+            b"range",
+            b"retry-after",
+            b"set-cookie",
+            b"trailer",
+            b"vary",
+            b"warning",
+            b"www-authenticate",
+        }
+    )
+)
+
+
+def forwarding_fields(peer_host: str, port: int) -> bytes:
+    """
+    Return the forwarding fields that are the same for every request of a connection.
+
+    Args:
+        peer_host: Address of the client, as we see it.
+        port: Port it connected to.
+    """
+    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: %d\r\n" % (peer_host.encode(), port)
+
+
+def request_section(head: RequestHead, forwarding: bytes) -> bytes:
+    """
+    Return the header section for the app, less the request id, which `request_id_line` gives.
+
+    Args:
+        head: What the client sent.
+        forwarding: From `forwarding_fields`.
+    """
+    fields = head.fields
+    section = fields.section
+    if not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or b"_" in section:
+        section = fields.without(_unwanted(head))
+    ours = b"X-Forwarded-Host: %b\r\n" % head.host
+    if b"host" not in fields.names:
+        # Only HTTP/1.0 may leave it out; towards the app we speak 1.1.
+        section = b"Host: %b\r\n%b" % (head.host or b"localhost", section)
+    if head.upgrade:
+        ours += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(head.upgrade)
+    return section + forwarding + ours
+
+
+def _unwanted(head: RequestHead) -> set[bytes]:
+    unwanted = set(head.options) - _NEVER_NOMINATED | _DROPPED_FROM_REQUESTS
+    for name in head.fields.names:
+        if b"_" in name and name.replace(b"_", b"-") in _NOT_FROM_CLIENTS:
+            unwanted.add(name)
+    return unwanted
+
+
+def request_id_line(request_id: bytes) -> bytes:
+    """Return the field line that names a request; *request_id* is visible ASCII."""
+    return b"X-Request-Id: %b\r\n" % request_id
+
+
+def response_section(head: ResponseHead, kind: BodyKind, request_minor_version: int, keep_alive: bool) -> bytes:
+    """
+    Return the header section for the client.
+
+    Args:
+        head: What the app sent.
+        kind: Framing towards the client; differs from the app's where that was UNTIL_CLOSE or the client speaks 1.0.
+        request_minor_version: Of the client.
+        keep_alive: Whether the client's connection goes on afterwards.
+    """
+    fields = head.fields
+    section = fields.section
+    unwanted: set[bytes] | frozenset[bytes] | None = None
+    if not _HOP_BY_HOP.isdisjoint(fields.names):
+        unwanted = _HOP_BY_HOP | (set(head.options) - _NEVER_NOMINATED)
+    if head.body is BodyKind.CHUNKED and kind is not BodyKind.CHUNKED:
+        unwanted = (unwanted or frozenset()) | {b"transfer-encoding", b"trailer"}
+    if unwanted is not None:
+        section = fields.without(unwanted)
+    if head.body is BodyKind.UNTIL_CLOSE and kind is BodyKind.CHUNKED:
+        section += b"Transfer-Encoding: chunked\r\n"
+    if head.status == 101:
+        return section + b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(fields.values(b"upgrade"))
+    if not keep_alive:
+        return section + b"Connection: close\r\n"
+    if request_minor_version == 0:
+        return section + b"Connection: keep-alive\r\n"
+    return section
+
+
+def interim_section(fields: Fields) -> bytes:
+    """Return the header section of a 1xx response for the client."""
+    return fields.without(_HOP_BY_HOP)
+
+
+def trailer_section(fields: Fields) -> bytes:
+    """Return those trailer fields that may be forwarded, in either direction."""
+    unwanted = {name for name in fields.names if name.replace(b"_", b"-") in _NOT_IN_TRAILERS}
+    return fields.without(unwanted)

@@ -1,0 +1,1 @@
+"""Twisted protocols that move bytes."""

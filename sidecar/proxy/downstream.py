@@ -1,0 +1,307 @@
+"""
+One client's connection after its handshake: requests in turn, one exchange each.
+
+What it waits for between and inside requests is named by the exchange, or else by the codec: the first byte of a
+request (idle timeout) or the rest of its head (header timeout).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from twisted.python import failure
+
+from sidecar.errors import RequestError
+from sidecar.policy.authz import Refusal
+from sidecar.proxy import replies
+from sidecar.proxy.deadlines import Deadline
+from sidecar.proxy.exchange import Exchange, request_prefix
+from sidecar.proxy.service import Service
+from sidecar.proxy.splice import Splice
+from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.tls.session import TlsSession
+from sidecar.wire.events import RequestEvent, RequestHead
+from sidecar.wire.fields import Fields
+from sidecar.wire.http1 import ServerCodec, State
+
+LINGER_SECONDS: Final = 2.0
+"""How long a client that is still sending may take to read our last answer."""
+
+
+class SecureTransport(Protocol):
+    """The TLS connection below, as `tls.server.TlsServer` gives it."""
+
+    @property
+    def is_flushed(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
+    def linger(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Peer(Protocol):
+    """What the connection needs of its socket and its place in the listener."""
+
+    host: str
+    deadline: Deadline
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
+class DownstreamConnection:
+    """
+    HTTP/1.1 with one client.
+
+    Attributes:
+        service: What all connections share.
+        session: What the handshake agreed on.
+        peer: Where the client is.
+        forwarding: The forwarding fields that all its requests get.
+        is_closing: Whether the current response is to be the last one.
+        wait: Sets the connection's one deadline, so many seconds from now; 0 means never.
+    """
+
+    __slots__ = (
+        "_codec",
+        "_exchange",
+        "_is_reading_paused",
+        "_prefix",
+        "_prefix_of",
+        "_refusal",
+        "_splice",
+        "_tls",
+        "forwarding",
+        "is_closing",
+        "peer",
+        "service",
+        "session",
+        "wait",
+    )
+
+    def __init__(
+        self,
+        tls: SecureTransport,
+        peer: Peer,
+        service: Service,
+        session: TlsSession,
+        *,
+        forwarding: bytes,
+        refusal: Refusal | None,
+    ) -> None:
+        """
+        Args:
+            refusal: Why none of its requests is to be forwarded, if so.
+        """
+        self._tls = tls
+        self.peer = peer
+        self.wait = peer.deadline.set
+        self.service = service
+        self.session = session
+        self.forwarding = forwarding
+        self.is_closing = service.is_draining
+        self._refusal = refusal
+        self._codec = ServerCodec(service.limits.header_bytes, service.limits.headers)
+        self._exchange: Exchange | None = None
+        self._splice: Splice | None = None
+        self._is_reading_paused = False
+        self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
+        self._prefix = b""
+        self.wait(service.timeouts.idle)
+
+    # -- from the TLS connection --
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._splice is not None:
+            self._splice.from_downstream(data)
+            return
+        codec = self._codec
+        was_idle = codec.is_idle
+        try:
+            events = codec.receive(data)
+        except RequestError as error:
+            self._refuse_request(error)
+            return
+        if events:
+            self._take(events)
+        elif codec.state is State.COMPLETE:
+            # A pipelined request: it waits for its turn, and its sender with it.
+            self.pause_reading()
+        elif was_idle and not codec.is_idle:
+            self.wait(self.service.timeouts.header)
+
+    def eofReceived(self, clean: bool) -> None:
+        if self._splice is not None:
+            self._splice.downstream_ended(clean)
+        elif self._exchange is None:
+            self._tls.close()
+        elif clean and self._codec.is_complete:
+            # Half-closed after a whole request: the client may still read the answer, and that is the last one.
+            self.is_closing = True
+        else:
+            self._tls.abort()
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.downstream_lost()
+        splice, self._splice = self._splice, None
+        if splice is not None:
+            splice.downstream_lost()
+
+    def pauseProducing(self) -> None:
+        if self._splice is not None:
+            self._splice.downstream_full()
+        elif self._exchange is not None:
+            self._exchange.downstream_full()
+
+    def resumeProducing(self) -> None:
+        if self._splice is not None:
+            self._splice.downstream_drained()
+        elif self._exchange is not None:
+            self._exchange.downstream_drained()
+
+    def deadline_passed(self) -> None:
+        if self._splice is not None:
+            self._splice.deadline_passed()
+        elif self._exchange is not None:
+            self._exchange.deadline_passed()
+        elif self._codec.is_idle:
+            self._tls.close()
+        else:
+            status, message = replies.REPLIES["header_timeout"]
+            self._refuse_request(RequestError("header_timeout", message, status))
+
+    # -- from the listener --
+
+    def drain(self) -> None:
+        """Answer what is in flight with «Connection: close», then close; close at once if there is nothing."""
+        self.is_closing = True
+        if self._exchange is None and self._splice is None and self._codec.is_idle:
+            self._tls.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is lost by closing now."""
+        return self._exchange is None and self._splice is None
+
+    def abort(self) -> None:
+        """Cut it."""
+        self._tls.abort()
+
+    # -- from the exchange --
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of a response."""
+        self._tls.write(data)
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client for now."""
+        self._is_reading_paused = True
+        self.peer.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless a pipelined request is already waiting."""
+        if self._is_reading_paused and not self._codec.has_pipelined:
+            self._is_reading_paused = False
+            self.peer.resume_reading()
+
+    def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
+        """The whole response has been sent."""
+        self._exchange = None
+        self.service.record(exchange, "")
+        if close or self.is_closing or not self._codec.is_complete:
+            self._finish()
+        else:
+            self._next()
+
+    def exchange_refused(self, exchange: Exchange, reason: str, detail: str) -> None:
+        """Nothing of a response has been sent: send ours, and close."""
+        self._exchange = None
+        status, message = replies.REPLIES[reason]
+        self.service.record(exchange, reason, detail, status=status)
+        self._reply(status, reason, message, exchange.head)
+
+    def exchange_cut(self, exchange: Exchange, reason: str, detail: str) -> None:
+        """Part of a response has been sent and the rest will not come: it must not look complete."""
+        self._exchange = None
+        self.service.record(exchange, reason, detail)
+        self._tls.abort()
+
+    def upgraded(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
+        """The app switched protocols: from now on bytes are relayed as they come."""
+        self._exchange = None
+        self.service.record(exchange, "")
+        splice = self._splice = Splice(self, self._tls, upstream, self.service.timeouts)
+        splice.start(self._codec.upgrade())
+
+    # -- inside --
+
+    def _take(self, events: list[RequestEvent]) -> None:
+        first = events[0]
+        if isinstance(first, RequestHead):
+            self._begin(first, events)
+        elif self._exchange is not None:
+            self._exchange.request_events(events)
+
+    def _begin(self, head: RequestHead, events: list[RequestEvent]) -> None:
+        service = self.service
+        exchange = Exchange(self, head)
+        service.metrics.requests += 1
+        refusal = self._refusal
+        if refusal is not None:
+            service.record(exchange, refusal.reason, status=refusal.status)
+            self._reply(refusal.status, refusal.reason, refusal.message, head)
+            return
+        self._exchange = exchange
+        if self._prefix_of is not head:
+            self._prefix_of, self._prefix = head, request_prefix(head, self.forwarding)
+        exchange.begin(self._prefix, events)
+
+    def _next(self) -> None:
+        """Go on with the next request: what of it has arrived already, or wait for its first byte."""
+        self.wait(self.service.timeouts.idle)
+        codec = self._codec
+        try:
+            events = codec.next_request()
+        except RequestError as error:
+            self._refuse_request(error)
+            return
+        if events:
+            self._take(events)
+        elif not codec.is_idle:
+            self.wait(self.service.timeouts.header)
+        if self._is_reading_paused:
+            self.resume_reading()
+
+    def _refuse_request(self, error: RequestError) -> None:
+        """The client broke a rule, in its head or in the middle of its body."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            self.service.record_refused(self, error)
+        else:
+            begun = exchange.response is not None
+            exchange.cancel(error.reason, status=error.status)
+            if begun:
+                self._tls.abort()
+                return
+        head = exchange.head if exchange is not None else None
+        self._reply(error.status, error.reason, _sentence(str(error)), head)
+
+    def _reply(self, status: int, reason: str, message: str, head: RequestHead | None) -> None:
+        fields: Fields | None = head.fields if head is not None else None
+        with_body = head is None or head.method != b"HEAD"
+        self.write(replies.render(status, reason, message, as_json=replies.wants_json(fields), with_body=with_body))
+        self._finish()
+
+    def _finish(self) -> None:
+        """Close; a client that may still be sending gets time to read what it was told."""
+        if self._codec.is_complete and not self._codec.has_pipelined:
+            self._tls.close()
+        else:
+            self._tls.linger()
+        self.wait(LINGER_SECONDS if self._tls.is_flushed else self.service.timeouts.body)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."

@@ -1,0 +1,354 @@
+"""
+One request to its response, across both sides.
+
+Rules that hold here: what arrives is sent on in the same turn or its sender is paused; a response that was begun ends
+as the app ended it or the client's connection is aborted; whichever side fails, the other is told once.
+
+    CONNECTING -- connection ready ---------> WAITING
+    WAITING    -- head of final response ---> STREAMING
+    WAITING    -- reused connection lost ---> CONNECTING     once, if the request can be repeated
+    STREAMING  -- end of response ----------> ENDED
+    STREAMING  -- 101 ----------------------> ENDED          the splice takes over
+    any        -- failure, deadline, loss --> ENDED          after our own reply, or an abort
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from typing import TYPE_CHECKING, Final
+
+from sidecar.errors import ResponseError
+from sidecar.policy import rewrite
+from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.wire import http1
+from sidecar.wire.events import (
+    END,
+    BodyKind,
+    Data,
+    InterimHead,
+    RequestEvent,
+    RequestHead,
+    ResponseEvent,
+    ResponseHead,
+    Trailers,
+)
+from sidecar.wire.framing import last_chunk
+from sidecar.wire.target import origin_form
+
+if TYPE_CHECKING:
+    from sidecar.proxy.downstream import DownstreamConnection
+
+_SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+"""Idempotent methods (RFC 9110 section 9.2.2) less TRACE, which is never forwarded."""
+
+
+class _State(enum.Enum):
+    CONNECTING = "connecting"
+    WAITING = "waiting"
+    STREAMING = "streaming"
+    ENDED = "ended"
+
+
+_ENDED: Final = _State.ENDED
+_STREAMING: Final = _State.STREAMING
+
+
+def new_request_id() -> bytes:
+    """Return 32 random hexadecimal digits. They name a request in logs; nothing secret hangs on them."""
+    return b"%032x" % random.getrandbits(128)
+
+
+def request_prefix(head: RequestHead, forwarding: bytes) -> bytes:
+    """Return the head for the app, less the request id and the empty line; depends on nothing else."""
+    section = rewrite.request_section(head, forwarding)
+    return b"%b %b HTTP/1.1\r\n%b" % (head.method, origin_form(head.target), section)
+
+
+class Exchange:
+    """
+    One request and its response.
+
+    Attributes:
+        downstream: Whose request it is.
+        head: The request.
+        request_id: What X-Request-Id names it.
+        response: Head of the app's final response; None before it came.
+        bytes_sent: Body bytes sent to the client.
+        bytes_received: Body bytes received from the client.
+        started_at, first_byte_at: Moments on the clock; `first_byte_at` is None before the response head.
+    """
+
+    # Defaults on the class, not slots: most exchanges change few of them, and making one is on the path of every
+    # request (bench row `requests`).
+    response: ResponseHead | None = None
+    bytes_sent = 0
+    bytes_received = 0
+    first_byte_at: float | None = None
+    _state = _State.CONNECTING
+    _upstream: UpstreamConnection | None = None
+    _kind = BodyKind.NONE  # framing towards the client
+    _close_after = False
+    _held: bytes = b""  # of the request, until there is a connection
+    _sent: bytes = b""  # of the request, for as long as it may have to be sent again
+    _request_complete = False
+    _request_stuck = False
+    _response_stuck = False
+
+    def __init__(self, downstream: DownstreamConnection, head: RequestHead) -> None:
+        self.downstream = downstream
+        self.head = head
+        self.request_id = new_request_id()
+        self.started_at = downstream.service.now()
+
+    # -- the request --
+
+    def begin(self, prefix: bytes, events: list[RequestEvent]) -> None:
+        """
+        Send the request on.
+
+        Args:
+            prefix: Its head for the app, as `request_prefix` makes it.
+            events: All that has arrived of it.
+        """
+        service = self.downstream.service
+        self._held = prefix + rewrite.request_id_line(self.request_id) + b"\r\n"
+        if self.head.body is BodyKind.NONE:
+            self._request_complete = True
+            self.downstream.wait(service.timeouts.upstream)
+        else:
+            self._held += self._serialise(events)
+            self._wait()
+        upstream = service.pool.take()
+        if upstream is None:
+            self._connect()
+        else:
+            self._send_on(upstream)
+
+    def request_events(self, events: list[RequestEvent]) -> None:
+        """More of the request has arrived."""
+        if self._state is _ENDED:
+            return  # answered already: the rest is read and dropped
+        data = self._serialise(events)
+        if self._upstream is None:
+            self._held += data
+            self.downstream.pause_reading()
+            return
+        self._upstream.transport.write(data)
+        self._wait()
+
+    def _serialise(self, events: list[RequestEvent]) -> bytes:
+        pieces: list[bytes] = []
+        trailers = b""
+        for event in events:
+            if isinstance(event, Data):
+                self.bytes_received += len(event.payload)
+                pieces.append(http1.body_bytes(event.payload, self.head.body))
+            elif isinstance(event, Trailers):
+                trailers = rewrite.trailer_section(event.fields)
+            elif event is END:
+                self._request_complete = True
+                if self.head.body is BodyKind.CHUNKED:
+                    pieces.append(last_chunk(trailers))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    # -- the connection to the app --
+
+    def _connect(self) -> None:
+        self._state = _State.CONNECTING
+        self.downstream.service.pool.connect(self._connected)
+
+    def _connected(self, outcome: UpstreamConnection | ConnectFailed) -> None:
+        if isinstance(outcome, ConnectFailed):
+            if self._state is not _ENDED:
+                self._fail(outcome.reason, detail=str(outcome))
+            return
+        if self._state is _ENDED:
+            self.downstream.service.pool.release(outcome)
+            return
+        self._send_on(outcome)
+        self.downstream.resume_reading()
+
+    def _send_on(self, upstream: UpstreamConnection) -> None:
+        self._state = _State.WAITING
+        self._upstream = upstream
+        head, data = self.head, self._held
+        self._held = b""
+        upstream.lease(self)
+        upstream.codec.expect_response(head.method, bool(head.upgrade))
+        if upstream.exchanges > 1 and head.body is BodyKind.NONE and head.method in _SAFE_TO_REPEAT:
+            self._sent = data
+        upstream.transport.write(data)
+
+    def upstream_full(self) -> None:
+        self._request_stuck = True
+        self.downstream.pause_reading()
+        self._wait()
+
+    def upstream_drained(self) -> None:
+        self._request_stuck = False
+        self.downstream.resume_reading()
+        self._wait()
+
+    def upstream_lost(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if self._sent and upstream is not None and not upstream.codec.has_response_bytes:
+            # The app closed a kept-alive connection in the moment that we used it. It may have seen the request even
+            # so: that is why only what is safe to repeat is.
+            self._held, self._sent = self._sent, b""
+            self.downstream.service.metrics.upstream_retries += 1
+            self._connect()
+            return
+        self._fail("upstream_reset")
+
+    # -- the response --
+
+    def response_events(self, events: list[ResponseEvent]) -> None:
+        """Parts of the response have arrived; send them on in one piece."""
+        pieces: list[bytes] = []
+        trailers = b""
+        ended = False
+        for event in events:
+            if isinstance(event, Data):
+                # Behind a 101 it is the first of the tunnel; its kind is NONE, so it goes as it is.
+                self.bytes_sent += len(event.payload)
+                pieces.append(http1.body_bytes(event.payload, self._kind))
+            elif event is END:
+                ended = True
+                if self._kind is BodyKind.CHUNKED:
+                    pieces.append(last_chunk(trailers))
+            elif isinstance(event, ResponseHead):
+                pieces.append(self._begin_response(event))
+            elif isinstance(event, Trailers):
+                trailers = rewrite.trailer_section(event.fields)
+            elif isinstance(event, InterimHead) and self.head.minor_version:
+                section = rewrite.interim_section(event.fields)
+                pieces.append(http1.response_bytes(event.status, event.reason, section))
+        if pieces:
+            self.downstream.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if ended:
+            self._end_response()
+        else:
+            self._wait()
+
+    def _begin_response(self, head: ResponseHead) -> bytes:
+        downstream = self.downstream
+        self.response = head
+        self.first_byte_at = downstream.service.now()
+        self._state = _STREAMING
+        self._sent = b""
+        kind, minor_version = head.body, self.head.minor_version
+        close = not self.head.keep_alive or downstream.is_closing
+        if kind is BodyKind.UNTIL_CLOSE or (kind is BodyKind.CHUNKED and not minor_version):
+            # HTTP/1.1 clients get chunks instead, and keep their connection; for 1.0 the end of it is the end of all.
+            kind = BodyKind.CHUNKED if minor_version else BodyKind.UNTIL_CLOSE
+            close = close or kind is BodyKind.UNTIL_CLOSE
+        self._kind = kind
+        self._close_after = close
+        upstream = self._upstream
+        assert upstream is not None
+        if minor_version and not close and upstream.remembered_head is head:
+            return upstream.remembered_bytes
+        section = rewrite.response_section(head, kind, minor_version, not close)
+        data = http1.response_bytes(head.status, head.reason, section)
+        if minor_version and not close:
+            upstream.remembered_head, upstream.remembered_bytes = head, data
+        return data
+
+    def _end_response(self) -> None:
+        response, upstream = self.response, self._upstream
+        assert response is not None
+        assert upstream is not None
+        self._state = _ENDED
+        self._upstream = None
+        if response.status == 101:
+            self.downstream.upgraded(self, upstream)
+            return
+        reusable = response.keep_alive and upstream.codec.is_reusable and response.body is not BodyKind.UNTIL_CLOSE
+        if reusable and self._request_complete and not self._request_stuck:
+            if self._response_stuck:
+                upstream.transport.resumeProducing()
+            self.downstream.service.pool.release(upstream)
+        else:
+            upstream.close()
+        self.downstream.exchange_ended(self, close=self._close_after)
+
+    def response_failed(self, error: ResponseError) -> None:
+        self._upstream = None
+        reason = "upstream_reset" if error.reason == "response_cut" else "upstream_invalid_response"
+        self._fail(reason, detail=f"{error.reason}: {error}")
+
+    # -- the client --
+
+    def downstream_full(self) -> None:
+        self._response_stuck = True
+        if self._upstream is not None:
+            self._upstream.transport.pauseProducing()
+        self._wait()
+
+    def downstream_drained(self) -> None:
+        self._response_stuck = False
+        if self._upstream is not None:
+            self._upstream.transport.resumeProducing()
+        self._wait()
+
+    def downstream_lost(self) -> None:
+        """The client is gone: so is the request."""
+        if self._state is not _ENDED:
+            self._state = _ENDED
+            self._give_up_upstream()
+            self.downstream.service.record(self, "downstream_lost")
+
+    # -- deadlines and failures --
+
+    def _wait(self) -> None:
+        """Set the deadline of what the exchange now waits for."""
+        timeouts = self.downstream.service.timeouts
+        if self._response_stuck:
+            timeout = timeouts.body
+        elif self._state is _STREAMING:
+            timeout = timeouts.stream
+        elif self._request_complete or self._request_stuck:
+            timeout = timeouts.upstream
+        else:
+            timeout = timeouts.body
+        self.downstream.wait(timeout)
+
+    def deadline_passed(self) -> None:
+        """What it waited for did not come."""
+        if self._response_stuck:
+            self._fail("downstream_stalled")
+        elif self._state is _STREAMING:
+            self._fail("upstream_stalled")
+        elif self._request_complete or self._request_stuck:
+            self._fail("upstream_timeout")
+        else:
+            self._fail("body_timeout")
+
+    def _fail(self, reason: str, detail: str = "") -> None:
+        """End the exchange: by a reply of ours if none has begun, else by cutting the client's connection."""
+        begun = self._state is _STREAMING
+        self._state = _ENDED
+        self._give_up_upstream()
+        if begun:
+            self.downstream.exchange_cut(self, reason, detail)
+        else:
+            self.downstream.exchange_refused(self, reason, detail)
+
+    def cancel(self, reason: str, status: int) -> None:
+        """The client broke a rule in the middle of its request, and will be answered with *status*."""
+        self._state = _ENDED
+        self._give_up_upstream()
+        self.downstream.service.record(self, reason, status=status)
+
+    def _give_up_upstream(self) -> None:
+        self._held = b""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.close()
+
+    @property
+    def is_request_complete(self) -> bool:
+        """Whether the client has sent all of its request."""
+        return self._request_complete

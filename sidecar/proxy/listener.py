@@ -1,0 +1,268 @@
+"""
+The listening socket: accept, wrap in TLS, hand to HTTP; count, bound, and let go.
+
+At the connection limit nothing more is accepted: newcomers wait in the kernel's backlog and are served as soon as a
+connection ends, which costs them time and us nothing. The same holds, with a pause, when descriptors run out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any, Final
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.logger import Logger
+from twisted.python import failure
+from zope.interface import implementer
+
+from sidecar.errors import ListenError
+from sidecar.policy.authz import authorize
+from sidecar.policy.rewrite import forwarding_fields
+from sidecar.proxy import replies
+from sidecar.proxy.deadlines import Deadline, Deadlines
+from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.service import Service
+from sidecar.proxy.sockets import SocketTransport
+from sidecar.settings import ClientCertMode, HostPort
+from sidecar.tls.fastpath import records_for
+from sidecar.tls.server import Application, TlsServer
+from sidecar.tls.session import read_session
+
+BACKLOG: Final = 4096
+"""Connections that wait for us in the kernel, which lowers it to net.core.somaxconn."""
+
+ACCEPTS_PER_TURN: Final = 64
+"""A storm of newcomers must not starve those who are served."""
+
+ACCEPT_PAUSE_SECONDS: Final = 0.1
+"""How long to wait when a connection cannot be accepted for want of descriptors or memory."""
+
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_NOTHING_TO_ACCEPT: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+
+_HTTP_METHODS: Final = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI ")
+
+_log = Logger()
+
+
+def listen(address: HostPort) -> socket.socket:
+    """
+    Open a listening socket.
+
+    Raises:
+        ListenError: The address is taken, not ours, or not permitted.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it: one system call less for each.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(BACKLOG)
+    except (OSError, socket.gaierror) as problem:
+        sock.close()
+        raise ListenError(f"cannot listen on {address}: {problem.strerror}", _remedy(problem, address)) from None
+    return sock
+
+
+def _remedy(problem: OSError, address: HostPort) -> str:
+    if problem.errno == errno.EADDRINUSE:
+        return "stop what listens there (`ss -ltnp` names it), or choose another port"
+    if problem.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"allow it (sysctl net.ipv4.ip_unprivileged_port_start={address.port}, in Kubernetes and ECS a setting of "
+            "the pod or task), or choose a port from 1024 up such as 8443 and map 443 to it, or run with "
+            "CAP_NET_BIND_SERVICE as root"
+        )
+    if problem.errno == errno.EADDRNOTAVAIL:
+        return "choose an address of this machine, or 0.0.0.0 for all"
+    return "give an IP address of this machine and a free port"
+
+
+class Peer:
+    """The socket side of one connection: what its layers need of it besides bytes."""
+
+    __slots__ = ("deadline", "host", "transport")
+
+    transport: SocketTransport
+
+    def __init__(self, host: str, tls: TlsServer, deadlines: Deadlines) -> None:
+        self.host = host
+        self.deadline = Deadline(tls, deadlines)
+
+    def pause_reading(self) -> None:
+        self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        self.transport.resumeProducing()
+
+
+@implementer(IReadDescriptor)
+class Listener:
+    """
+    Serves TLS on a listening socket.
+
+    Attributes:
+        context: What new connections shake hands with; replaced as a whole when key material changes.
+        address: Where it listens.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: SSL.Context,
+        service: Service,
+        deadlines: Deadlines,
+        client_cert: ClientCertMode,
+        reactor: Any,
+    ) -> None:
+        self.context = context
+        host, port = sock.getsockname()[:2]
+        self.address = HostPort(host, port)
+        self._socket = sock
+        self._service = service
+        self._metrics = service.metrics
+        self._deadlines = deadlines
+        self._client_cert = client_cert
+        self._reactor = reactor
+        self._peers: dict[TlsServer, Peer] = {}
+        self._is_accepting = False
+        self._resume_call: Any = None
+        self._closed = False
+
+    # -- life --
+
+    def start(self) -> None:
+        """Accept connections."""
+        if not self._is_accepting and not self._closed:
+            self._is_accepting = True
+            self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Accept no more, and let every connection end after what is in flight."""
+        if self._closed:
+            return
+        self._pause()
+        self._closed = True
+        if self._resume_call is not None and self._resume_call.active():
+            self._resume_call.cancel()
+        self._socket.close()
+        for tls in list(self._peers):
+            if isinstance(tls.application, DownstreamConnection):
+                tls.application.drain()
+
+    def abort_all(self) -> int:
+        """Cut every connection; return how many had something in flight."""
+        cut = 0
+        for tls in list(self._peers):
+            application = tls.application
+            cut += isinstance(application, DownstreamConnection) and not application.is_idle
+            tls.abort()
+        return cut
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._peers)
+
+    # -- called by the reactor --
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "listener"
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        """Only the reactor's own shutdown ends up here."""
+        self._is_accepting = False
+
+    def doRead(self) -> None:
+        for _ in range(min(ACCEPTS_PER_TURN, self._service.limits.connections - len(self._peers))):
+            try:
+                sock, address = self._socket.accept()
+            except OSError as problem:
+                if problem.errno in _OUT_OF_RESOURCES:
+                    self._back_off(problem)
+                    return
+                if problem.errno in _NOTHING_TO_ACCEPT:
+                    return
+                continue  # that one client is gone again (ECONNABORTED and its like)
+            self._accepted(sock, address)
+        if len(self._peers) >= self._service.limits.connections:
+            _log.warn(
+                "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
+                count=len(self._peers),
+            )
+            self._pause()
+
+    def _accepted(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
+        sock.setblocking(False)
+        tls = TlsServer(records_for(self.context), self)
+        peer = Peer(address[0].removeprefix("::ffff:"), tls, self._deadlines)
+        self._peers[tls] = peer
+        peer.transport = SocketTransport(sock, tls, self._reactor)
+        tls.transport = peer.transport
+        peer.deadline.set(self._service.timeouts.handshake)
+        self._metrics.connections += 1
+        self._metrics.connections_active += 1
+
+    def _pause(self) -> None:
+        if self._is_accepting:
+            self._is_accepting = False
+            self._reactor.removeReader(self)
+
+    def _back_off(self, problem: OSError) -> None:
+        _log.warn(
+            "cannot accept connections: {why}; trying again in {pause:g} s",
+            why=os.strerror(problem.errno or 0),
+            pause=ACCEPT_PAUSE_SECONDS,
+        )
+        self._pause()
+        self._resume_call = self._reactor.callLater(ACCEPT_PAUSE_SECONDS, self.start)
+
+    # -- tls.server.Acceptor --
+
+    def established(self, tls: TlsServer, connection: SSL.Connection) -> Application:
+        session = read_session(connection, self._client_cert)
+        self._metrics.handshake_done(session.version, resumed=session.resumed)
+        verification = session.verification
+        refusal = authorize(
+            self._client_cert,
+            has_certificate=verification.certificate is not None,
+            flaw=verification.reason.sentence if verification.reason is not None else None,
+        )
+        peer = self._peers[tls]
+        return DownstreamConnection(
+            tls,
+            peer,
+            self._service,
+            session,
+            forwarding=forwarding_fields(peer.host, self.address.port),
+            refusal=refusal,
+        )
+
+    def handshake_failed(self, tls: TlsServer, reason: str, message: str) -> None:
+        self._metrics.handshake_failed(reason)
+        peer = self._peers[tls]
+        peer.deadline.set(1.0)  # for the alert to be read
+        _log.debug(
+            "handshake with {client} failed: {reason} ({message})", client=peer.host, reason=reason, message=message
+        )
+
+    def plaintext_reply(self, data: bytes) -> bytes:
+        if not data.startswith(_HTTP_METHODS):
+            return b""
+        status, message = replies.REPLIES["plain_http"]
+        self._metrics.count(status, "plain_http")
+        return replies.render(status, "plain_http", message)
+
+    def closed(self, tls: TlsServer) -> None:
+        peer = self._peers.pop(tls)
+        peer.deadline.end()
+        self._metrics.connections_active -= 1
+        if not self._is_accepting and len(self._peers) < self._service.limits.connections:
+            self.start()

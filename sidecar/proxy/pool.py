@@ -1,0 +1,135 @@
+"""
+Connections to the app, kept open between requests.
+
+Rules that hold here: an idle connection is used newest first, so that surplus ones age; none is used once it has been
+idle for `MAX_IDLE_SECONDS`, because an app that closes it in that moment would cost a request.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from sidecar.proxy import connect
+from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.settings import HostPort, Limits, UnixPath
+from sidecar.wire.http1 import ClientCodec
+
+MAX_IDLE_SECONDS: Final = 4.0
+"""One second less than Node's keep-alive of 5 s, the shortest default among common app servers."""
+
+MAX_IDLE_CONNECTIONS: Final = 256
+"""More idle ones than this are closed at once: they would only hold descriptors of ours and workers of the app."""
+
+_SWEEP_SECONDS: Final = 1.0
+
+Ready = Callable[["UpstreamConnection | connect.ConnectFailed"], None]
+
+
+@attrs.define
+class PoolStatistics:
+    """
+    Counters, since start.
+
+    Attributes:
+        connects: Connections made.
+        connect_failures: Attempts that failed.
+    """
+
+    connects: int = 0
+    connect_failures: int = 0
+
+
+class Pool:
+    """The connections of one upstream address."""
+
+    def __init__(
+        self, target: HostPort | UnixPath, connect_timeout_seconds: float, limits: Limits, reactor: Any
+    ) -> None:
+        self.target = target
+        self.statistics = PoolStatistics()
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._limits = limits
+        self._reactor = reactor
+        self._now = reactor.seconds
+        self._idle: list[UpstreamConnection] = []  # oldest first
+        self._open: set[UpstreamConnection] = set()
+        self._sweep: Any = None
+        self._stopped = False
+
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    def take(self) -> UpstreamConnection | None:
+        """Return an idle connection that is fresh enough, or None."""
+        idle = self._idle
+        if not idle:
+            return None
+        newest = idle.pop()
+        if self._now() - newest.idle_since < MAX_IDLE_SECONDS:
+            return newest
+        self._idle = []
+        for upstream in (newest, *idle):  # the others are older still
+            upstream.close()
+        return None
+
+    def connect(self, ready: Ready) -> None:
+        """Make a connection; call *ready*, later, with it or with why there is none."""
+
+        def connected(outcome: socket.socket | connect.ConnectFailed) -> None:
+            if isinstance(outcome, connect.ConnectFailed):
+                self.statistics.connect_failures += 1
+                ready(outcome)
+                return
+            self.statistics.connects += 1
+            upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
+            upstream.transport = SocketTransport(outcome, upstream, self._reactor)
+            self._open.add(upstream)
+            ready(upstream)
+
+        connect.connect(self.target, self._connect_timeout_seconds, self._reactor, connected)
+
+    def release(self, upstream: UpstreamConnection) -> None:
+        """Take back a connection whose exchange is complete on both sides."""
+        upstream.lessee = None
+        if self._stopped or len(self._idle) >= MAX_IDLE_CONNECTIONS or not upstream.transport.is_open:
+            upstream.close()
+            return
+        upstream.idle_since = self._now()
+        self._idle.append(upstream)
+        if self._sweep is None:
+            self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)
+
+    def forget(self, upstream: UpstreamConnection) -> None:
+        """The connection is gone or going."""
+        self._open.discard(upstream)
+        if upstream.lessee is None and upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def stop(self) -> None:
+        """Close what is idle; what is leased closes on its return."""
+        self._stopped = True
+        if self._sweep is not None and self._sweep.active():
+            self._sweep.cancel()
+        idle, self._idle = self._idle, []
+        for upstream in idle:
+            upstream.close()
+
+    def _close_aged(self) -> None:
+        self._sweep = None
+        oldest_allowed = self._now() - MAX_IDLE_SECONDS
+        aged = [upstream for upstream in self._idle if upstream.idle_since <= oldest_allowed]
+        self._idle = [upstream for upstream in self._idle if upstream.idle_since > oldest_allowed]
+        for upstream in aged:
+            upstream.close()
+        if self._idle:
+            self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)

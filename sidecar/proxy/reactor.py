@@ -1,0 +1,55 @@
+"""
+The epoll reactor with a short way to our own sockets.
+
+Stock dispatch wraps every event in a logging context and checks what `SocketTransport` guarantees. Here an event for
+one of those goes straight to its `doRead` / `doWrite`; everything else, and everything unusual, takes the stock way.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import Any, Final
+
+from twisted.internet.epollreactor import EPollReactor
+from twisted.logger import Logger
+
+from sidecar.proxy.sockets import SocketTransport
+
+_log = Logger()
+
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+_PLAIN: Final = (_IN, _OUT)
+
+
+class DirectEPollReactor(EPollReactor):
+    """EPollReactor; the order of events and what a descriptor may rely on are the same."""
+
+    def doPoll(self, timeout: float | None) -> None:
+        """Wait for events, at most *timeout* seconds (None: for ever), and act on them."""
+        selectables: dict[int, Any] = self._selectables
+        # poll() restarts after a signal by itself (PEP 475).
+        for descriptor, event in self._poller.poll(-1 if timeout is None else timeout, len(selectables)):
+            selectable = selectables.get(descriptor)
+            if selectable is None:
+                continue  # closed by an earlier event of this turn
+            if type(selectable) is SocketTransport and event in _PLAIN:
+                try:
+                    why = selectable.doRead() if event == _IN else selectable.doWrite()
+                except Exception as error:  # a bug of ours must cost one connection, not the process
+                    _log.failure("unexpected error, closing one connection")
+                    why = error
+                if why is not None:
+                    disconnect: Any = self._disconnectSelectable
+                    disconnect(selectable, why, event == _IN)
+            else:
+                self._stock(selectable, descriptor, event)
+
+    def _stock(self, selectable: Any, descriptor: int, event: int) -> None:
+        act: Any = self._doReadOrWrite
+        try:
+            act(selectable, descriptor, event)
+        except Exception:
+            _log.failure("unexpected error while closing a connection")
+
+    doIteration = doPoll

@@ -1,0 +1,74 @@
+"""
+Responses that we originate: one table, one rendering.
+
+The body says what happened in one sentence, as text or, for clients that accept it, as JSON; details stay in the log.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Final
+
+from sidecar.wire.fields import Fields
+
+# Reason token -> (status, sentence for the client). Reasons of `ProtocolError`s bring their own status and sentence.
+REPLIES: Final = {
+    "header_timeout": (408, "The request head did not arrive in time."),
+    "body_timeout": (408, "The request body did not arrive in time."),
+    "plain_http": (400, "This port speaks HTTPS; the request came as plain HTTP. Use https:// in the URL."),
+    "upstream_connect_refused": (502, "The app behind this proxy does not accept connections."),
+    "upstream_connect_timeout": (502, "The app behind this proxy did not accept the connection in time."),
+    "upstream_unreachable": (502, "The app behind this proxy cannot be reached."),
+    "upstream_reset": (502, "The app behind this proxy closed the connection without a response."),
+    "upstream_invalid_response": (502, "The app behind this proxy sent an invalid response."),
+    "upstream_timeout": (504, "The app behind this proxy did not respond in time."),
+    "upstream_overflow": (503, "Too many requests are waiting for the app behind this proxy."),
+    "internal_error": (500, "The proxy met an error of its own."),
+}
+
+
+def wants_json(fields: Fields | None) -> bool:
+    """Whether a client asked for JSON: it named application/json, and did not name text before it."""
+    if fields is None or b"accept" not in fields.names:
+        return False
+    accept = b",".join(fields.values(b"accept")).lower()
+    json_at = accept.find(b"application/json")
+    text_at = accept.find(b"text/")
+    return json_at >= 0 and (text_at < 0 or json_at < text_at)
+
+
+def render(
+    status: int,
+    reason: str,
+    message: str,
+    *,
+    as_json: bool = False,
+    with_body: bool = True,
+    close: bool = True,
+) -> bytes:
+    """
+    Return a whole response.
+
+    Args:
+        status: Status code.
+        reason: Token for programs; also in the JSON body.
+        message: One sentence.
+        as_json: Whether the body is JSON.
+        with_body: False for the answer to HEAD: its fields without its body.
+        close: Whether the connection ends after it.
+    """
+    if as_json:
+        body = json.dumps({"status": status, "reason": reason, "message": message}).encode() + b"\n"
+        content_type = b"application/json"
+    else:
+        body = f"{message}\n".encode()
+        content_type = b"text/plain; charset=utf-8"
+    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n%b\r\n" % (
+        status,
+        HTTPStatus(status).phrase.encode(),
+        content_type,
+        len(body),
+        b"Connection: close\r\n" if close else b"",
+    )
+    return head + body if with_body else head

@@ -1,0 +1,60 @@
+"""What all connections of a listener share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sidecar.errors import RequestError
+from sidecar.observe.accesslog import AccessLog
+from sidecar.observe.metrics import Metrics
+from sidecar.proxy.pool import Pool
+from sidecar.settings import Limits, Timeouts
+
+if TYPE_CHECKING:
+    from sidecar.proxy.downstream import DownstreamConnection
+    from sidecar.proxy.exchange import Exchange
+
+
+@attrs.define(kw_only=True)
+class Service:
+    """
+    The narrow settings and the shared parts that a connection needs.
+
+    Attributes:
+        now: The clock, in seconds.
+        is_draining: Whether every response is to be its connection's last.
+    """
+
+    timeouts: Timeouts
+    limits: Limits
+    pool: Pool
+    metrics: Metrics
+    access_log: AccessLog | None
+    now: Callable[[], float]
+    is_draining: bool = False
+
+    def record(self, exchange: Exchange, reason: str, detail: str = "", *, status: int | None = None) -> None:
+        """
+        Count an exchange that is over, and log it.
+
+        Args:
+            exchange: As far as it came.
+            reason: Why we ended it, or "" if the app's response went through.
+            detail: More about the reason, for operators.
+            status: Of our own reply; None: of the app's response, if any.
+        """
+        if status is None:
+            status = exchange.response.status if exchange.response is not None else 0
+        self.metrics.count(status, reason)
+        if self.access_log is not None:
+            self.access_log.exchange(exchange, status, reason, detail, self.now())
+
+    def record_refused(self, downstream: DownstreamConnection, error: RequestError) -> None:
+        """Count and log a request whose head was refused."""
+        self.metrics.requests += 1
+        self.metrics.count(error.status, error.reason)
+        if self.access_log is not None:
+            self.access_log.refused(downstream, error)

@@ -1,0 +1,253 @@
+"""
+A stream socket as a Twisted transport that writes through.
+
+Stock transports queue every write and ask the poller for writability: two system calls and a loop turn for what a
+direct `send` does. This one sends at once while nothing is queued, and asks the poller only after a short write. It is
+an ordinary reactor citizen (IReadDescriptor, IWriteDescriptor), so any Twisted reactor can run it.
+
+Rules that hold here: `connectionLost` of the protocol is called exactly once, never from inside `write`,
+`loseConnection` or `abortConnection`; after it, nothing is called.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import socket
+import struct
+from collections import deque
+from typing import Any, Final, Protocol
+
+from twisted.internet import error, main
+from twisted.internet.interfaces import IReadWriteDescriptor
+from twisted.python import failure
+from zope.interface import implementer
+
+READ_SIZE: Final = 65_536
+"""Most bytes read at once, so also about what a side holds for a peer that does not read."""
+
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_RETRY: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
+
+
+class StreamProtocol(Protocol):
+    """What a `SocketTransport` calls: IProtocol, and the two callbacks of a push producer."""
+
+    def dataReceived(self, data: bytes) -> None: ...
+
+    def eofReceived(self) -> None:
+        """The peer will send no more. Reading has stopped; writing goes on until this side closes."""
+
+    def connectionLost(self, reason: failure.Failure) -> None: ...
+
+    def pauseProducing(self) -> None:
+        """What was written is stuck: write no more until `resumeProducing`."""
+
+    def resumeProducing(self) -> None: ...
+
+
+class _State(enum.Enum):
+    OPEN = "open"
+    HALF_CLOSED = "half-closed"  # we send no more; what the peer sends is still delivered
+    FLUSHING = "flushing"  # closes once everything written has been sent; what the peer sends is dropped
+    LINGERING = "lingering"  # we send no more; what the peer sends is dropped until it closes
+    ENDED = "ended"
+
+
+_OPEN: Final = _State.OPEN
+
+
+@implementer(IReadWriteDescriptor)
+class SocketTransport:
+    """
+    One connected socket.
+
+    Attributes:
+        protocol: Who is told what happens.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_eof_seen",
+        "_paused",
+        "_queue",
+        "_reactor",
+        "_recv",
+        "_send",
+        "_socket",
+        "_state",
+        "fileno",
+        "protocol",
+    )
+
+    def __init__(self, sock: socket.socket, protocol: StreamProtocol, reactor: Any) -> None:
+        """
+        Args:
+            sock: Connected and non-blocking.
+            protocol: Hears of everything that happens.
+            reactor: IReactorFDSet and IReactorTime.
+        """
+        self._socket = sock
+        self._recv = sock.recv
+        self._send = sock.send
+        self.fileno = sock.fileno
+        self._reactor = reactor
+        self.protocol = protocol
+        self._state = _OPEN
+        self._paused = False
+        self._eof_seen = False
+        self._queue: deque[bytes] = deque()
+        reactor.addReader(self)
+
+    # -- towards the peer --
+
+    @property
+    def is_open(self) -> bool:
+        """Whether writing still makes sense."""
+        return self._state is _OPEN
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the kernel has taken everything written."""
+        return not self._queue
+
+    def write(self, data: bytes) -> None:
+        """Send *data*, in order. If the kernel does not take all of it, the protocol is paused until it has."""
+        if self._state is not _OPEN or not data:
+            return
+        if self._queue:
+            self._queue.append(data)
+            return
+        try:
+            sent = self._send(data)
+        except OSError as problem:
+            if problem.errno not in _RETRY:
+                self._end_soon(error.ConnectionLost(str(problem)))
+                return
+            sent = 0
+        if sent < len(data):
+            self._queue.append(data[sent:])
+            self._reactor.addWriter(self)
+            self.protocol.pauseProducing()
+
+    def loseConnection(self) -> None:
+        """Close once everything written has been sent."""
+        if self._state in (_State.OPEN, _State.HALF_CLOSED):
+            self._state = _State.FLUSHING
+            if not self._queue:
+                self._end_soon(error.ConnectionDone())
+
+    def shut_down_writing(self) -> None:
+        """Tell the peer that no more will come, once everything written has been sent; go on reading."""
+        if self._state is _OPEN:
+            self._state = _State.HALF_CLOSED
+            if not self._queue:
+                self._shut_down()
+
+    def linger(self) -> None:
+        """
+        Close in a way that lets the peer read what was written although it is still sending: say that no more will
+        come, and drop what arrives until the peer closes too. The caller sets the deadline, and aborts.
+        """
+        if self._state in (_State.OPEN, _State.HALF_CLOSED):
+            if self._eof_seen:
+                self.loseConnection()
+                return
+            self._state = _State.LINGERING
+            self.resumeProducing()
+            if not self._queue:
+                self._shut_down()
+
+    def abortConnection(self) -> None:
+        """Close at once with a reset: the peer must not take what it has for all there is."""
+        if self._state is not _State.ENDED:
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass  # already disconnected: nothing to reset
+            self._end_soon(error.ConnectionAborted())
+
+    # -- from the peer --
+
+    def pauseProducing(self) -> None:
+        """Read no more for now: the peer will notice."""
+        if not self._paused:
+            self._paused = True
+            self._reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        if self._paused and not self._eof_seen and self._state is not _State.ENDED:
+            self._paused = False
+            self._reactor.addReader(self)
+
+    # -- called by the reactor --
+
+    def doRead(self) -> Exception | None:
+        try:
+            data = self._recv(READ_SIZE)
+        except OSError as problem:
+            return None if problem.errno in _RETRY else main.CONNECTION_LOST
+        if not data:
+            return self._read_eof()
+        if self._state is _OPEN or self._state is _State.HALF_CLOSED:
+            self.protocol.dataReceived(data)
+        return None
+
+    def doWrite(self) -> Exception | None:
+        data = self._queue.popleft() if len(self._queue) == 1 else b"".join(self._queue)
+        self._queue.clear()
+        try:
+            sent = self._send(data)
+        except OSError as problem:
+            if problem.errno not in _RETRY:
+                return main.CONNECTION_LOST
+            sent = 0
+        if sent < len(data):
+            self._queue.append(data[sent:])
+            return None
+        self._reactor.removeWriter(self)
+        if self._state is _OPEN:
+            self.protocol.resumeProducing()
+        elif self._state is _State.FLUSHING:
+            return main.CONNECTION_DONE
+        else:
+            self._shut_down()
+        return None
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        if self._state is not _State.ENDED:
+            self._close()
+            self.protocol.connectionLost(reason)
+
+    def logPrefix(self) -> str:
+        return type(self.protocol).__name__
+
+    # -- endings --
+
+    def _read_eof(self) -> Exception | None:
+        self._eof_seen = True
+        # A closed side stays readable for ever: stop listening to it.
+        self.pauseProducing()
+        if self._state is _State.LINGERING:
+            return main.CONNECTION_DONE
+        if self._state is _OPEN or self._state is _State.HALF_CLOSED:
+            self.protocol.eofReceived()
+        return None
+
+    def _shut_down(self) -> None:
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the peer has reset the connection: reading will tell
+
+    def _end_soon(self, reason: Exception) -> None:
+        """Close now, tell the protocol in the next turn: it may be in the middle of something."""
+        self._close()
+        self._reactor.callLater(0, self.protocol.connectionLost, failure.Failure(reason))  # type: ignore[no-untyped-call]
+
+    def _close(self) -> None:
+        self._state = _State.ENDED
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        self._queue.clear()
+        self._socket.close()

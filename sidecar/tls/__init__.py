@@ -1,0 +1,1 @@
+"""OpenSSL, and TLS as a Twisted protocol over memory BIOs."""

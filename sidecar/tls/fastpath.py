@@ -1,0 +1,113 @@
+"""
+The contract of `records.Records` with fewer calls and copies.
+
+pyOpenSSL's wrappers allocate a buffer for each call and raise an exception whenever a memory BIO runs dry. Here the
+same OpenSSL functions are called through the same bindings with one preallocated buffer each way. The handshake stays
+with the public calls: it is rare, and its errors need them.
+
+The private names of pyOpenSSL that this takes are looked for at import; where an installation lacks one,
+`IS_AVAILABLE` is False and the public calls serve.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from OpenSSL import SSL
+
+from sidecar.errors import TlsError
+from sidecar.tls.records import Records
+
+_lib: Any = getattr(SSL, "_lib", None)
+_ffi: Any = getattr(SSL, "_ffi", None)
+
+_NEEDED: Final = (
+    "BIO_get_mem_data",
+    "BIO_read",
+    "BIO_write",
+    "ERR_clear_error",
+    "SSL_get_error",
+    "SSL_read",
+    "SSL_want_read",
+    "SSL_write",
+)
+
+IS_AVAILABLE: Final = all(hasattr(_lib, name) for name in _NEEDED) and all(
+    hasattr(SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None), name)
+    for name in ("_ssl", "_into_ssl", "_from_ssl")
+)
+
+if IS_AVAILABLE:
+    # One of each for the process: both are emptied before control goes anywhere else. A record holds 16,384 bytes.
+    _PLAIN_SIZE: Final = 16_384
+    _PLAIN: Final = _ffi.new("char[]", _PLAIN_SIZE)
+    _PLAIN_VIEW: Final = _ffi.buffer(_PLAIN)
+    _SEALED_SIZE: Final = 147_456
+    _SEALED: Final = _ffi.new("char[]", _SEALED_SIZE)
+    _SEALED_VIEW: Final = _ffi.buffer(_SEALED)
+    _NULL: Final = _ffi.NULL
+    _bio_read: Final = _lib.BIO_read
+    _bio_write: Final = _lib.BIO_write
+    _bio_size: Final = _lib.BIO_get_mem_data
+    _clear_errors: Final = _lib.ERR_clear_error
+    _ssl_read: Final = _lib.SSL_read
+    _ssl_write: Final = _lib.SSL_write
+
+
+class DirectRecords(Records):
+    """One TLS connection in the server role, by direct calls."""
+
+    __slots__ = ("_from_ssl", "_into_ssl", "_ssl")
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        super().__init__(connection)
+        private: Any = connection
+        self._ssl = private._ssl
+        self._into_ssl = private._into_ssl
+        self._from_ssl = private._from_ssl
+
+    def open(self, data: bytes) -> tuple[bytes, bool]:
+        into_ssl = self._into_ssl
+        if data:
+            _bio_write(into_ssl, data, len(data))
+        size = _ssl_read(self._ssl, _PLAIN, _PLAIN_SIZE)
+        if size <= 0:
+            return b"", self._why_nothing(size)
+        plaintext: bytes = _PLAIN_VIEW[:size]
+        # Without read-ahead, OpenSSL takes exactly one record out of the BIO: an empty one means there is no more.
+        if not _bio_size(into_ssl, _NULL):
+            return plaintext, False
+        pieces = [plaintext]
+        while (size := _ssl_read(self._ssl, _PLAIN, _PLAIN_SIZE)) > 0:
+            pieces.append(_PLAIN_VIEW[:size])
+        return b"".join(pieces), self._why_nothing(size)
+
+    def seal(self, data: bytes) -> bytes:
+        if _ssl_write(self._ssl, data, len(data)) <= 0:
+            _clear_errors()
+            raise TlsError("protocol_error", "the connection can no longer send")
+        size = _bio_read(self._from_ssl, _SEALED, _SEALED_SIZE)
+        sealed: bytes = _SEALED_VIEW[:size]
+        return sealed if size < _SEALED_SIZE else sealed + self.take()
+
+    def _why_nothing(self, result: int) -> bool:
+        """
+        Tell why SSL_read returned no plaintext: True after close_notify, False while more bytes are needed.
+
+        Raises:
+            TlsError: The connection is broken.
+        """
+        # Not SSL_get_error first: it looks at the thread's error queue too, and what another call left there must not
+        # end this connection.
+        if _lib.SSL_want_read(self._ssl):
+            return False
+        _clear_errors()
+        if _lib.SSL_get_error(self._ssl, result) == _lib.SSL_ERROR_ZERO_RETURN:
+            return True
+        raise TlsError("protocol_error", "a record is not authentic or breaks the protocol")
+
+
+def records_for(context: SSL.Context) -> Records:
+    """Start a TLS connection in the server role, on the fast path where this installation has it."""
+    connection = SSL.Connection(context, None)
+    return DirectRecords(connection) if IS_AVAILABLE else Records(connection)

@@ -1,0 +1,252 @@
+"""
+TLS in the server role as a Twisted protocol over memory BIOs: a sibling of Twisted's TLSMemoryBIOProtocol.
+
+Below it is a byte transport, above it an application protocol that is made once the handshake is complete. What is
+written goes out in the same turn; nothing is queued here, so backpressure is the transport's alone.
+
+    NEW       -- TLS record -------------> HANDSHAKE
+    NEW       -- plain HTTP, EOF, ... ---> CLOSED
+    HANDSHAKE -- Finished ---------------> OPEN
+    HANDSHAKE -- error, deadline, EOF ---> CLOSED      the client hears an alert, or why plain HTTP is wrong
+    OPEN      -- close_notify -----------> PEER_DONE   the client sends no more, but still reads
+    OPEN      -- close(), linger() ------> CLOSED      after our close_notify; also from PEER_DONE
+    OPEN      -- abort(), broken record -> CLOSED      without it: what was sent must not look complete
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, Protocol
+
+from OpenSSL import SSL
+from twisted.python import failure
+
+from sidecar.errors import TlsError
+from sidecar.tls.records import Records
+
+_CLIENT_HELLO: Final = 0x16
+"""First byte of a TLS handshake record (RFC 8446 section 5.1)."""
+
+
+class ByteTransport(Protocol):
+    """What TLS needs of the socket below it."""
+
+    @property
+    def is_flushed(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def linger(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+class Application(Protocol):
+    """What speaks through an established TLS connection."""
+
+    def dataReceived(self, data: bytes) -> None: ...
+
+    def eofReceived(self, clean: bool) -> None:
+        """
+        The peer will send no more.
+
+        Args:
+            clean: It said so (close_notify). False: its connection just ended, perhaps cut by somebody else.
+        """
+
+    def connectionLost(self, reason: failure.Failure) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def deadline_passed(self) -> None: ...
+
+
+class Acceptor(Protocol):
+    """Who decides what happens before and after a handshake."""
+
+    def established(self, tls: TlsServer, connection: SSL.Connection) -> Application:
+        """The handshake is complete: return what speaks on *tls* from now on."""
+
+    def handshake_failed(self, tls: TlsServer, reason: str, message: str) -> None:
+        """The handshake came to nothing; the connection is closing. Called at most once."""
+
+    def plaintext_reply(self, data: bytes) -> bytes:
+        """Return what to answer a client that sends *data* without TLS, or b""."""
+
+    def closed(self, tls: TlsServer) -> None:
+        """The connection is gone. Called exactly once, last."""
+
+
+class _State(enum.Enum):
+    NEW = "new"
+    HANDSHAKE = "handshake"
+    OPEN = "open"
+    PEER_DONE = "peer done"
+    CLOSED = "closed"
+
+
+_OPEN: Final = _State.OPEN
+_BEFORE: Final = (_State.NEW, _State.HANDSHAKE)
+_WRITABLE: Final = (_State.OPEN, _State.PEER_DONE)
+
+
+class _NoTransport:
+    """Stands below a connection that is gone: whoever still writes finds the state CLOSED first."""
+
+    is_flushed = True
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def linger(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+_NO_TRANSPORT: Final = _NoTransport()
+
+
+class TlsServer:
+    """
+    One downstream TLS connection.
+
+    `transport` is set by whoever makes the connection, before the first byte.
+
+    Attributes:
+        transport: The socket below.
+        application: What speaks on the connection; None until the handshake is complete.
+    """
+
+    __slots__ = ("__weakref__", "_acceptor", "_records", "_state", "application", "transport")
+
+    def __init__(self, records: Records, acceptor: Acceptor) -> None:
+        self._records = records
+        self._acceptor = acceptor
+        self._state = _State.NEW
+        self.application: Application | None = None
+        self.transport: ByteTransport = _NO_TRANSPORT
+
+    # -- from the transport --
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._state is _OPEN:
+            self._receive(data)
+        elif self._state is _State.HANDSHAKE:
+            self._shake_hands(data)
+        elif self._state is _State.NEW:
+            self._first_bytes(data)
+
+    def eofReceived(self) -> None:
+        if self._state is _OPEN:
+            assert self.application is not None
+            self.application.eofReceived(False)
+        elif self._state in _BEFORE:
+            self._fail("closed_by_peer", "the client closed the connection before the handshake was complete")
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        if self._state in _BEFORE:
+            self._fail("closed_by_peer", "the connection was lost before the handshake was complete")
+        self._state = _State.CLOSED
+        application, self.application = self.application, None
+        if application is not None:
+            application.connectionLost(reason)
+        self._acceptor.closed(self)
+        self.transport = _NO_TRANSPORT  # no reference cycle is left behind
+
+    def pauseProducing(self) -> None:
+        if self.application is not None:
+            self.application.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self.application is not None:
+            self.application.resumeProducing()
+
+    def deadline_passed(self) -> None:
+        """The deadline that the acceptor set: of the handshake, or of the application's current wait."""
+        if self._state in _BEFORE:
+            self._fail("handshake_timeout", "the handshake was not complete in time")
+        elif self.application is not None and self._state in _WRITABLE:
+            self.application.deadline_passed()
+        else:
+            self.transport.abortConnection()
+
+    # -- from the application --
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the kernel has taken everything written."""
+        return self.transport.is_flushed
+
+    def write(self, data: bytes) -> None:
+        """Encrypt and send *data*."""
+        if self._state in _WRITABLE and data:
+            try:
+                sealed = self._records.seal(data)
+            except TlsError:
+                self.abort()
+                return
+            self.transport.write(sealed)
+
+    def close(self) -> None:
+        """Say that this was all, and close once it has been sent."""
+        if self._state in _WRITABLE:
+            self._state = _State.CLOSED
+            self.transport.write(self._records.close())
+            self.transport.loseConnection()
+
+    def linger(self) -> None:
+        """Like `close`, for a peer that is still sending: it gets to read the answer. The caller sets a deadline."""
+        if self._state in _WRITABLE:
+            self._state = _State.CLOSED
+            self.transport.write(self._records.close())
+            self.transport.linger()
+
+    def abort(self) -> None:
+        """Cut the connection so that the peer cannot take what it has for all there is."""
+        self._state = _State.CLOSED
+        self.transport.abortConnection()
+
+    # -- inside --
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            plaintext, ended = self._records.open(data)
+        except TlsError:
+            self.transport.write(self._records.take())  # the alert
+            self.abort()
+            return
+        application = self.application
+        assert application is not None
+        if plaintext:
+            application.dataReceived(plaintext)
+        if ended and self._state is _OPEN:
+            self._state = _State.PEER_DONE
+            application.eofReceived(True)
+
+    def _first_bytes(self, data: bytes) -> None:
+        if data[0] != _CLIENT_HELLO:
+            reply = self._acceptor.plaintext_reply(data)
+            if reply:
+                self.transport.write(reply)
+                self._fail("plain_http", "the client speaks plain HTTP on the TLS port")
+                return
+        self._state = _State.HANDSHAKE
+        self._shake_hands(data)
+
+    def _shake_hands(self, data: bytes) -> None:
+        records = self._records
+        try:
+            done = records.handshake(data)
+        except TlsError as error:
+            self.transport.write(records.take())
+            self._fail(error.reason, str(error))
+            return
+        self.transport.write(records.take())
+        if done and self._state is _State.HANDSHAKE:
+            self._state = _OPEN
+            self.application = self._acceptor.established(self, records.connection)
+            self._receive(b"")
+
+    def _fail(self, reason: str, message: str) -> None:
+        self._state = _State.CLOSED
+        self._acceptor.handshake_failed(self, reason, message)
+        self.transport.linger()

@@ -1,0 +1,52 @@
+"""What a handshake agreed on: all that upper layers may know of TLS."""
+
+from __future__ import annotations
+
+import attrs
+from OpenSSL import SSL
+
+from sidecar.settings import ClientCertMode
+from sidecar.tls.verify import NO_CERTIFICATE, Verification, is_resumed, verification
+
+
+@attrs.frozen
+class TlsSession:
+    """
+    One established session, as plain values; it holds nothing of OpenSSL.
+
+    Attributes:
+        version: ``TLSv1.2`` or ``TLSv1.3``.
+        cipher: OpenSSL's name of the suite, e.g. ``TLS_AES_256_GCM_SHA384``.
+        alpn: The protocol agreed on; None if the client offered none.
+        server_name: The name asked for, as the client sent it (any case; bytes outside ASCII escaped); None if
+            it sent none. Chosen by the peer.
+        resumed: It continues an earlier session, whose verification it keeps.
+        verification: The client's certificate; `NO_CERTIFICATE` when none was asked for.
+    """
+
+    version: str
+    cipher: str
+    alpn: str | None
+    server_name: str | None
+    resumed: bool
+    verification: Verification
+
+
+def read_session(connection: SSL.Connection, mode: ClientCertMode) -> TlsSession:
+    """
+    Read what the handshake of *connection*, which is done, agreed on.
+
+    Args:
+        connection: A server connection.
+        mode: The mode its context was built with; NONE spares the look at the certificate.
+    """
+    server_name = connection.get_servername()
+    alpn = connection.get_alpn_proto_negotiated()
+    return TlsSession(
+        version=connection.get_protocol_version_name(),
+        cipher=connection.get_cipher_name() or "",
+        alpn=alpn.decode("ascii") if alpn else None,
+        server_name=None if server_name is None else server_name.decode("ascii", "backslashreplace"),
+        resumed=is_resumed(connection),
+        verification=NO_CERTIFICATE if mode is ClientCertMode.NONE else verification(connection),
+    )

@@ -1,0 +1,146 @@
+"""
+What OpenSSL found out about a client's certificate, as our own values.
+
+OpenSSL checks the chain, the dates and the purpose inside the handshake but never ends it for them (see
+`tls.context`): the proxy reads the result here, once, and answers over HTTP. Decisions look at X509_V_ERR numbers,
+never at OpenSSL's text.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import cast
+
+import attrs
+from cryptography import x509
+from OpenSSL import SSL
+from OpenSSL._util import lib as _lib
+
+_Codes = SSL.X509VerificationCodes
+
+
+class VerifyReason(enum.Enum):
+    """Why a client certificate was not accepted. The value is the token for logs and metrics."""
+
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    UNKNOWN_CA = "unknown_ca"
+    SELF_SIGNED = "self_signed"
+    WRONG_PURPOSE = "wrong_purpose"
+    REVOKED = "revoked"
+    CHAIN_TOO_LONG = "chain_too_long"
+    BAD_SIGNATURE = "bad_signature"
+    TOO_WEAK = "too_weak"
+    INVALID = "invalid"
+
+    @property
+    def sentence(self) -> str:
+        """The reason for people, fit for a response body: no names, no punctuation at the end."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    VerifyReason.EXPIRED: "the client certificate or one of its issuers has expired",
+    VerifyReason.NOT_YET_VALID: "the client certificate or one of its issuers is not valid yet",
+    VerifyReason.UNKNOWN_CA: "the client certificate does not come from a CA that is trusted here",
+    VerifyReason.SELF_SIGNED: "the client certificate is self-signed and not trusted here",
+    VerifyReason.WRONG_PURPOSE: "the client certificate is not for client authentication",
+    VerifyReason.REVOKED: "the client certificate has been revoked",
+    VerifyReason.CHAIN_TOO_LONG: "the chain of the client certificate is too long",
+    VerifyReason.BAD_SIGNATURE: "the client certificate or one of its issuers has a wrong signature",
+    VerifyReason.TOO_WEAK: "the client certificate or one of its issuers has too weak a key or signature",
+    VerifyReason.INVALID: "the client certificate is not valid",
+}
+
+# Every number that is not here is INVALID.
+_REASONS = {
+    _Codes.ERR_CERT_HAS_EXPIRED: VerifyReason.EXPIRED,
+    _Codes.ERR_CERT_NOT_YET_VALID: VerifyReason.NOT_YET_VALID,
+    _Codes.ERR_UNABLE_TO_GET_ISSUER_CERT: VerifyReason.UNKNOWN_CA,
+    _Codes.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: VerifyReason.UNKNOWN_CA,
+    _Codes.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: VerifyReason.UNKNOWN_CA,
+    _Codes.ERR_SELF_SIGNED_CERT_IN_CHAIN: VerifyReason.UNKNOWN_CA,
+    _Codes.ERR_CERT_UNTRUSTED: VerifyReason.UNKNOWN_CA,
+    _Codes.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: VerifyReason.SELF_SIGNED,
+    _Codes.ERR_INVALID_PURPOSE: VerifyReason.WRONG_PURPOSE,
+    _Codes.ERR_CERT_REVOKED: VerifyReason.REVOKED,
+    _Codes.ERR_CERT_CHAIN_TOO_LONG: VerifyReason.CHAIN_TOO_LONG,
+    _Codes.ERR_PATH_LENGTH_EXCEEDED: VerifyReason.CHAIN_TOO_LONG,
+    _Codes.ERR_CERT_SIGNATURE_FAILURE: VerifyReason.BAD_SIGNATURE,
+    # X509_V_ERR_EE_KEY_TOO_SMALL, _CA_KEY_TOO_SMALL and _CA_MD_TOO_WEAK, which pyOpenSSL does not name.
+    66: VerifyReason.TOO_WEAK,
+    67: VerifyReason.TOO_WEAK,
+    68: VerifyReason.TOO_WEAK,
+}
+
+
+@attrs.frozen
+class Verification:
+    """
+    A client's certificate and what is wrong with it.
+
+    Attributes:
+        certificate: What the client showed, accepted or not. None: it showed none, or was not asked, or (with the
+            reason INVALID) what it showed cannot be read.
+        reason: Why it was not accepted. None: it was, or there is none. To be looked at first.
+    """
+
+    certificate: x509.Certificate | None
+    reason: VerifyReason | None
+
+    @property
+    def is_accepted(self) -> bool:
+        """There is a certificate, and nothing is wrong with it."""
+        return self.certificate is not None and self.reason is None
+
+
+NO_CERTIFICATE = Verification(certificate=None, reason=None)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def verification(connection: SSL.Connection, clock: Callable[[], datetime] = _utc_now) -> Verification:
+    """
+    Read what OpenSSL found out about the client's certificate.
+
+    A resumed session keeps the result of its original handshake. OpenSSL does not look at the dates again, and a
+    TLS 1.3 client can resume from ticket to ticket without end, so the leaf's last day is checked here then.
+
+    Args:
+        connection: Its handshake is done. Costs a parse of the certificate, so it is read once, and only when the
+            context asks for certificates.
+        clock: The time, aware; called only for a resumed session with an accepted certificate.
+    """
+    try:
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+    except (ValueError, x509.InvalidVersion):  # OpenSSL parses more leniently, and the peer chooses the bytes
+        return Verification(None, VerifyReason.INVALID)
+    if certificate is None:
+        return NO_CERTIFICATE
+    code = _verify_result(connection)
+    if code != _Codes.OK:
+        return Verification(certificate, reason_of(code))
+    if is_resumed(connection) and clock() > certificate.not_valid_after_utc:
+        return Verification(certificate, VerifyReason.EXPIRED)
+    return Verification(certificate, None)
+
+
+def reason_of(code: int) -> VerifyReason:
+    """Translate the X509_V_ERR number *code*, which is not X509_V_OK."""
+    return _REASONS.get(code, VerifyReason.INVALID)
+
+
+# pyOpenSSL has no public call for either of these two (26.4).
+
+
+def _verify_result(connection: SSL.Connection) -> int:
+    return cast(int, _lib.SSL_get_verify_result(connection._ssl))
+
+
+def is_resumed(connection: SSL.Connection) -> bool:
+    """Whether the handshake of *connection*, now done, resumed an earlier session."""
+    return cast(int, _lib.SSL_session_reused(connection._ssl)) == 1

@@ -1,0 +1,1 @@
+"""Sans-I/O HTTP: bytes to events and back. Knows no sockets, clocks or loggers."""

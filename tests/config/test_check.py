@@ -1,0 +1,230 @@
+"""`sidecar.config.check`: rules between settings."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sidecar.config.check import check, warnings
+from sidecar.config.load import gather, load
+from sidecar.errors import MaterialError, Problem
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeBundle:
+    """Stands for `sidecar.certs.bundle`: records what it was asked for, and refuses what it was told to."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.refuse: dict[str, MaterialError] = {}
+
+    def load_bundle(self, cert: Path, key: Path | None, now: datetime) -> None:
+        self.calls.append((cert, key, now))
+        for role in ("cert", "key"):
+            if role in self.refuse:
+                raise self.refuse[role]
+
+    def load_anchors(self, path: Path, now: datetime) -> None:
+        self.calls.append((path, now))
+        if "ca" in self.refuse:
+            raise self.refuse["ca"]
+
+
+@pytest.fixture(autouse=True)
+def bundle(monkeypatch: pytest.MonkeyPatch) -> FakeBundle:
+    fake = FakeBundle()
+    module = SimpleNamespace(load_bundle=fake.load_bundle, load_anchors=fake.load_anchors)
+    monkeypatch.setitem(sys.modules, "sidecar.certs.bundle", module)  # type: ignore[arg-type]
+    return fake
+
+
+def check_flags(**flags: str) -> list[Problem]:
+    return check(load(flags, {}), NOW)
+
+
+class TestCheck:
+    def test_defaults_have_no_problem(self) -> None:
+        """The defaults work together."""
+        assert check_flags() == []
+
+    def test_all_rules_report_in_one_round(self, bundle: FakeBundle) -> None:
+        """One broken rule does not hide another."""
+        bundle.refuse["cert"] = MaterialError("cert", "it has expired", "renew it")
+
+        problems = check_flags(tls_cert="/c", tls_names="a.example", client_cert="required", admin=":443")
+
+        assert [problem.setting for problem in problems] == ["--tls-cert", "--tls-names", "--client-ca", "--admin"]
+
+    def test_refused_value_is_not_judged_again(self) -> None:
+        """A rule stays silent where one of its values is unknown, so one mistake is one problem."""
+        loaded, problems = gather({"client_cert": "requierd", "client_ca": "/ca", "admin": "443x"}, {})
+
+        assert len(problems) == 2
+        assert check(loaded, NOW) == []
+
+
+class TestServerCertificate:
+    def test_files_are_loaded_for_the_given_moment(self, bundle: FakeBundle) -> None:
+        """Certificate, key and moment reach the loader."""
+        assert check_flags(tls_cert="/c", tls_key="/k") == []
+        assert bundle.calls == [(Path("/c"), Path("/k"), NOW)]
+
+    @pytest.mark.parametrize(
+        ("role", "flags", "setting"),
+        [
+            ("cert", {"tls_cert": "/c", "tls_key": "/k"}, "--tls-cert"),
+            ("key", {"tls_cert": "/c", "tls_key": "/k"}, "--tls-key"),
+            ("key", {"tls_cert": "/c"}, "--tls-cert"),
+        ],
+    )
+    def test_unusable_file_names_the_setting_that_names_it(
+        self, bundle: FakeBundle, role: str, flags: dict[str, str], setting: str
+    ) -> None:
+        """A bad key is a problem of the key setting if there is one, else of the certificate setting."""
+        bundle.refuse[role] = MaterialError(role, "it is broken", "replace it")
+
+        assert check_flags(**flags) == [Problem(setting, "flag", "it is broken", "replace it")]
+
+    def test_key_without_certificate_is_a_problem(self, bundle: FakeBundle) -> None:
+        """A key alone would be silently ignored."""
+        problems = check(load({}, {"SIDECAR_TLS_KEY": "/k"}), NOW)
+
+        assert [str(problem) for problem in problems] == [
+            "SIDECAR_TLS_KEY (environment): there is a key but no certificate; set SIDECAR_TLS_CERT too, or remove this"
+        ]
+        assert bundle.calls == []
+
+    def test_names_beside_a_certificate_are_a_problem(self) -> None:
+        """Names are for the certificate made at start and would be silently ignored beside another."""
+        problems = check(load({"tls_cert": "/c"}, {"SIDECAR_TLS_NAMES": "a.example"}), NOW)
+
+        assert [(problem.setting, problem.source) for problem in problems] == [("SIDECAR_TLS_NAMES", "environment")]
+        assert "--tls-cert" in problems[0].fact
+
+
+class TestClientCertificates:
+    @pytest.mark.parametrize("mode", ["optional", "required"])
+    @pytest.mark.parametrize(
+        ("source", "setting"), [("flag", "--client-ca"), ("environment", "SIDECAR_CLIENT_CA"), ("file", "client_ca")]
+    )
+    def test_mode_without_ca_is_a_problem(self, mode: str, source: str, setting: str, tmp_path: Path) -> None:
+        """Client certificates need a CA; the missing setting is named as the mode was written."""
+        file = tmp_path / "config.yaml"
+        file.write_text(f"client_cert: {mode}" if source == "file" else "")
+        flags = {"config": str(file)} | ({"client_cert": mode} if source == "flag" else {})
+        environ = {"SIDECAR_CLIENT_CERT": mode} if source == "environment" else {}
+
+        problems = check(load(flags, environ), NOW)
+
+        assert [problem.setting for problem in problems] == [setting]
+
+    def test_ca_without_mode_is_a_problem(self) -> None:
+        """A CA that no client certificate is checked with would be silently ignored."""
+        problems = check_flags(client_ca="/ca")
+
+        assert [problem.setting for problem in problems] == ["--client-ca"]
+        assert "would be ignored: --client-cert is none" in problems[0].fact
+
+    def test_unusable_ca_names_its_setting(self, bundle: FakeBundle) -> None:
+        """What is wrong with the CA bundle is a problem of client_ca."""
+        bundle.refuse["ca"] = MaterialError("ca", "it is empty", "fill it")
+
+        assert check_flags(client_ca="/ca", client_cert="optional") == [
+            Problem("--client-ca", "flag", "it is empty", "fill it")
+        ]
+        assert bundle.calls == [(Path("/ca"), NOW)]
+
+
+class TestListeners:
+    @pytest.mark.parametrize(
+        ("listen", "admin", "collide"),
+        [
+            (":443", "127.0.0.1:443", True),
+            ("127.0.0.1:443", ":443", True),
+            ("127.0.0.1:443", "localhost:443", True),
+            ("[::1]:443", "LOCALHOST:443", True),
+            ("[::]:443", "127.0.0.1:443", True),
+            ("[::]:443", ":443", True),
+            ("10.0.0.1:443", "10.0.0.1:443", True),
+            ("name:443", "name:443", True),
+            (":443", "[::1]:443", False),
+            ("10.0.0.1:443", "127.0.0.1:443", False),
+            (":443", "127.0.0.1:444", False),
+            (":443", "off", False),
+        ],
+    )
+    def test_listeners_on_one_address_collide(self, listen: str, admin: str, collide: bool) -> None:
+        """TLS and admin listener need addresses that differ, wildcards counted in."""
+        assert [problem.setting for problem in check_flags(listen=listen, admin=admin)] == ["--admin"] * collide
+
+
+class TestLoop:
+    @pytest.mark.parametrize(
+        ("upstream", "listen", "loops"),
+        [
+            ("127.0.0.1:443", ":443", True),
+            ("127.9.9.9:443", ":443", True),
+            ("0.0.0.0:443", ":443", True),
+            ("0.0.0.0:443", "127.0.0.1:443", True),
+            ("localhost:443", "[::]:443", True),
+            ("localhost:443", "[::1]:443", True),
+            ("[::]:443", "[::1]:443", True),
+            ("127.0.0.1:443", "[::]:443", True),
+            ("10.0.0.1:443", "10.0.0.1:443", True),
+            ("app:443", "app:443", True),
+            ("127.0.0.1:444", ":443", False),
+            ("127.0.0.2:443", "127.0.0.1:443", False),
+            ("[::1]:443", ":443", False),
+            ("10.0.0.2:443", ":443", False),
+            ("app:443", ":443", False),
+            ("unix:/run/app.sock", ":443", False),
+        ],
+    )
+    def test_upstream_at_our_own_listener_is_a_problem(self, upstream: str, listen: str, loops: bool) -> None:
+        """An upstream that is surely ourselves is refused; one that may be another machine passes."""
+        assert [problem.setting for problem in check_flags(upstream=upstream, listen=listen)] == ["--upstream"] * loops
+
+    def test_upstream_at_the_admin_listener_is_a_problem(self) -> None:
+        """The admin listener is no app."""
+        problems = check_flags(upstream="localhost:8081")
+
+        assert len(problems) == 1
+        assert "SIDECAR_ADMIN is 127.0.0.1:8081" in problems[0].fact.replace("--admin", "SIDECAR_ADMIN")
+
+    def test_default_upstream_is_named_as_the_listener_was_written(self) -> None:
+        """A listener moved onto the default upstream is reported in the words of who moved it."""
+        problems = check_flags(listen=":8080")
+
+        assert [(problem.setting, problem.source) for problem in problems] == [("--upstream", "default")]
+
+
+class TestWarnings:
+    def test_defaults_have_no_warning(self) -> None:
+        """The defaults are meant."""
+        assert warnings(load({}, {})) == []
+
+    @pytest.mark.parametrize(
+        ("name", "silent", "warned"),
+        [
+            ("idle_timeout", "60001ms", "60s"),
+            ("drain_timeout", "29s", "30s"),
+            ("header_timeout", "60s", "61s"),
+            ("handshake_timeout", "60s", "61s"),
+            ("admin", "127.0.0.2:8081", ":8081"),
+            ("admin", "localhost:8081", "10.0.0.1:8081"),
+            ("admin", "[::1]:8081", "name:8081"),
+            ("admin", "off", "[::]:8081"),
+        ],
+    )
+    def test_doubtful_value_is_a_warning_from_its_limit_on(self, name: str, silent: str, warned: str) -> None:
+        """What works but is probably not meant is one line that names setting, source and value."""
+        assert warnings(load({name: silent}, {})) == []
+        (line,) = warnings(load({name: warned}, {}))
+        assert line.startswith(f"--{name.replace('_', '-')} (flag): ")
+        assert warned.removeprefix(":") in line

@@ -1,0 +1,215 @@
+"""`sidecar.cli`: the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import sidecar
+from sidecar import __version__
+from sidecar.cli import main
+from sidecar.config.load import Loaded
+from sidecar.config.names import SETTINGS
+from sidecar.errors import ConfigError, Problem
+
+ROOT = Path(sidecar.__file__).parent.parent
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
+    """What the worker was started with; the worker is a fake that ends with status 3."""
+    calls: list[Loaded] = []
+
+    def run(loaded: Loaded) -> int:
+        calls.append(loaded)
+        return 3
+
+    worker = SimpleNamespace(run=run)
+    monkeypatch.setitem(sys.modules, "sidecar.worker", worker)  # type: ignore[arg-type]
+    monkeypatch.setattr("sidecar.worker", worker, raising=False)
+    return calls
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell line in which $PYTHON is the interpreter."""
+    environ = {"PATH": os.environ["PATH"], "PYTHON": sys.executable}
+    return subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, timeout=60, cwd=ROOT)
+
+
+class TestRun:
+    def test_good_settings_reach_the_worker(self, served: list[Loaded]) -> None:
+        """`run` hands the settings to the worker and ends with its status."""
+        assert main(["run", "--admin", "off"], {"SIDECAR_LISTEN": ":8443"}) == 3
+        assert served[0].settings.admin is None
+        assert served[0].sources["listen"] == "environment"
+
+    def test_all_problems_are_lines_on_standard_error(
+        self, served: list[Loaded], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Problems of flags, variables, values, rules and files come in one round; status 78; no start."""
+        environ = {"SIDECAR_LISTNE": ":1", "SIDECAR_MAX_HEADERS": "0", "SIDECAR_TLS_CERT": "/nonexistent"}
+
+        assert main(["run", "--tls-kye=x", "--client-cert=required"], environ) == 78
+
+        captured = capsys.readouterr()
+        assert served == []
+        assert captured.out == ""
+        assert [line.split(" (")[0] for line in captured.err.splitlines()] == [
+            "sidecar: --tls-kye",
+            "sidecar: SIDECAR_LISTNE",
+            "sidecar: SIDECAR_MAX_HEADERS",
+            "sidecar: SIDECAR_TLS_CERT",
+            "sidecar: --client-ca",
+        ]
+
+    def test_problem_found_by_the_worker_is_a_line_too(
+        self, served: list[Loaded], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A ConfigError from the worker ends like any other."""
+
+        def run(loaded: Loaded) -> int:
+            raise ConfigError([Problem("SIDECAR_LISTEN", "default", "the port is taken", "choose another")])
+
+        monkeypatch.setattr("sidecar.worker.run", run)
+
+        assert main(["run"], {}) == 78
+        assert capsys.readouterr().err == "sidecar: SIDECAR_LISTEN (default): the port is taken; choose another\n"
+
+
+class TestCheck:
+    def test_good_settings_are_ok(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """`check` says so on standard output."""
+        assert main(["check"], {}) == 0
+        assert capsys.readouterr().out == "configuration ok\n"
+
+    def test_warnings_follow_and_do_not_fail(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """What is only doubtful is a warning."""
+        assert main(["check", "--idle-timeout=30"], {}) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == "configuration ok"
+        assert out[1].startswith("warning: --idle-timeout (flag): 30s")
+
+    def test_problems_fail_with_78(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Problems go to standard error, one a line."""
+        assert main(["check", "--log-level=loud", "--admin=x"], {}) == 78
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == 2
+
+    def test_private_key_in_a_variable_is_not_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Key material given where a path belongs does not reach a terminal or log."""
+        pem = "-----BEGIN PRIVATE KEY-----\nMIIEsecret\n-----END PRIVATE KEY-----\n"
+
+        assert main(["check"], {"SIDECAR_TLS_KEY": pem, "SIDECAR_TLS_PEM": pem, "SIDECAR_LISTEN": pem}) == 78
+        captured = capsys.readouterr()
+        assert "MIIE" not in captured.out + captured.err
+        assert len(captured.err.splitlines()) == 3
+
+
+class TestConfig:
+    def test_effective_settings_are_printed_with_sources(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """`config` prints every setting."""
+        assert main(["config", "--tls-cert=/nonexistent"], {"SIDECAR_ADMIN": "off"}) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert len(out) == len(SETTINGS)
+        assert "tls_cert: /nonexistent" in out[3]
+        assert out[2].endswith("# environment")
+
+    def test_value_that_cannot_be_read_fails_with_78(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Settings that cannot be read cannot be shown."""
+        assert main(["config", "--listen=x"], {}) == 78
+        assert capsys.readouterr().err.startswith("sidecar: --listen (flag): ")
+
+
+class TestHelp:
+    @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["run", "--help"], ["check", "-h", "--bad"]])
+    def test_help_lists_commands_and_settings(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        """Help is on standard output and a success, whatever else is on the line."""
+        assert main(arguments, {}) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("usage: sidecar ")
+        assert "--tls-cert VALUE" in out
+        assert "\n  version " in out
+
+    @pytest.mark.parametrize("arguments", [["version"], ["--version"]])
+    def test_version_names_what_it_runs_on(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        """The version has a line each for the program, Python, Twisted and OpenSSL."""
+        assert main(arguments, {}) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == f"sidecar {__version__}"
+        assert [line.split()[0] for line in out] == ["sidecar", "Python", "Twisted", "OpenSSL"]
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "say what to do first"),
+            (["--listen", ":443"], "say what to do first"),
+            (["chekc"], "did you mean check?"),
+            (["\n"], "there is no command '\\n'"),
+        ],
+    )
+    def test_unknown_command_is_a_usage_error(
+        self, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A wrong command is one line and status 2."""
+        assert main(arguments, {}) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert message in captured.err
+        assert captured.err.count("\n") == 1
+
+
+class TestProgram:
+    def test_arguments_and_environment_default_to_the_process(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The console script calls main without arguments."""
+        monkeypatch.setattr(sys, "argv", ["sidecar", "config"])
+        monkeypatch.setenv("SIDECAR_ADMIN", "off")
+
+        assert main() == 0
+        assert "off" in capsys.readouterr().out
+
+    def test_exit_status_reaches_the_shell(self) -> None:
+        """`python -m sidecar` ends with the status of main."""
+        assert shell("$PYTHON -m sidecar check --listen=x").returncode == 78
+
+    @pytest.mark.parametrize("command", ["config", "--help", "check", "version"])
+    def test_closed_output_is_silent(self, command: str) -> None:
+        """A reader that went away, as `head` does, causes no traceback."""
+        reader, writer = os.pipe()
+        os.close(reader)
+
+        result = subprocess.run(
+            [sys.executable, "-m", "sidecar", command], stdout=writer, stderr=subprocess.PIPE, cwd=ROOT
+        )
+
+        os.close(writer)
+        assert (result.returncode, result.stderr) == (1, b"")
+
+    def test_full_disk_is_one_line(self) -> None:
+        """Output that cannot be written is reported in one line."""
+        result = shell("$PYTHON -m sidecar config > /dev/full")
+
+        assert result.returncode == 1
+        assert result.stderr == "sidecar: standard output: No space left on device\n"
+
+    def test_ascii_terminal_gets_escapes(self) -> None:
+        """Text that the terminal's encoding lacks is escaped, not a traceback."""
+        result = shell("PYTHONIOENCODING=ascii $PYTHON -m sidecar check --listen=ü")
+
+        assert result.returncode == 78
+        assert "\\xfc" in result.stderr
+
+    def test_commands_without_a_file_do_not_import_yaml_or_twisted(self) -> None:
+        """What a start does not need is not imported."""
+        code = "import sys, sidecar.cli; sidecar.cli.main(['check'], {}); print({'yaml', 'twisted'} & {*sys.modules})"
+
+        assert shell(f'$PYTHON -c "{code}"').stdout.splitlines() == ["configuration ok", "set()"]

@@ -1,0 +1,128 @@
+"""`tls.verify`: OpenSSL's findings as our own values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+from OpenSSL.crypto import FILETYPE_ASN1
+
+from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.tls.context import build_context
+from sidecar.tls.verify import NO_CERTIFICATE, Verification, VerifyReason, reason_of, verification
+from tests.support.certs import CLIENT, DAY, NOW, Issued, authority, rsa_key
+from tests.support.handshake import TLS12, TLS13, client_context, connect
+
+both_versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+
+
+def server_context() -> SSL.Context:
+    bundle = authority().issue("localhost").bundle
+    return build_context(bundle, [authority().certificate], ClientCertMode.REQUIRED, TlsPolicy.INTERMEDIATE)
+
+
+def never() -> datetime:
+    raise AssertionError("the clock must not be asked")
+
+
+class TestVerifyReason:
+    @pytest.mark.parametrize("reason", VerifyReason)
+    def test_each_has_a_sentence(self, reason: VerifyReason) -> None:
+        """Each reason has a sentence of its own, and a token for metrics."""
+        assert "client certificate" in reason.sentence
+        assert reason.value == reason.name.lower()
+        assert [other for other in VerifyReason if other.sentence == reason.sentence] == [reason]
+
+
+class TestReasonOf:
+    @pytest.mark.parametrize(
+        ("code", "reason"),
+        [
+            (10, VerifyReason.EXPIRED),
+            (9, VerifyReason.NOT_YET_VALID),
+            (18, VerifyReason.SELF_SIGNED),
+            (19, VerifyReason.UNKNOWN_CA),
+            (20, VerifyReason.UNKNOWN_CA),
+            (21, VerifyReason.UNKNOWN_CA),
+            (23, VerifyReason.REVOKED),
+            (22, VerifyReason.CHAIN_TOO_LONG),
+            (7, VerifyReason.BAD_SIGNATURE),
+            (66, VerifyReason.TOO_WEAK),
+            (1, VerifyReason.INVALID),
+            (79, VerifyReason.INVALID),
+            (99_999, VerifyReason.INVALID),
+        ],
+    )
+    def test_number_has_reason(self, code: int, reason: VerifyReason) -> None:
+        """Each number of OpenSSL, also one that we do not know, is a reason."""
+        assert reason_of(code) is reason
+
+
+class TestVerification:
+    def test_no_certificate_is_no_reason(self) -> None:
+        """A client without a certificate has nothing wrong with it; it is not accepted either."""
+        found = verification(connect(server_context(), client_context()).server)
+        assert found == NO_CERTIFICATE
+        assert not found.is_accepted
+
+    def test_good_certificate_is_read(self) -> None:
+        """An accepted certificate is given as it was shown; a full handshake needs no second look at the clock."""
+        identity = authority().issue("ci", purposes=CLIENT)
+        found = verification(connect(server_context(), client_context(identity=identity)).server, never)
+        assert found == Verification(identity.certificate, None)
+        assert found.is_accepted
+
+    def test_weak_key_is_refused(self) -> None:
+        """A short RSA key is too weak, though the certificate is in order otherwise."""
+        identity = authority().issue("ci", purposes=CLIENT, key=rsa_key(1024))
+        client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        client.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+        client.use_certificate(identity.certificate)
+        client.use_privatekey(identity.key)
+        found = verification(connect(server_context(), client).server)
+        assert found.reason is VerifyReason.TOO_WEAK
+
+    def test_changed_certificate_is_refused(self, tmp_path: Path) -> None:
+        """A certificate with another name in it than the CA signed has a wrong signature."""
+        identity = authority().issue("ci", purposes=CLIENT)
+        changed = _edited(identity, b"\x0c\x02ci", b"\x0c\x02cj")
+        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server)
+        assert found.reason is VerifyReason.BAD_SIGNATURE
+
+    def test_unreadable_certificate_is_invalid(self, tmp_path: Path) -> None:
+        """What OpenSSL reads and our parser does not is refused without an exception."""
+        identity = authority().issue("ci", purposes=CLIENT)
+        changed = _edited(identity, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05")  # version 6
+        with pytest.raises((ValueError, x509.InvalidVersion)):
+            x509.load_der_x509_certificate(changed)
+        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server)
+        assert found == Verification(None, VerifyReason.INVALID)
+
+    @both_versions
+    def test_certificate_expired_since_is_refused_on_resumption(self, version: int) -> None:
+        """Resuming does not carry a certificate past its last day."""
+        identity = authority().issue("ci", purposes=CLIENT, not_after=NOW + DAY)
+        context, client = server_context(), client_context(version=version, identity=identity)
+        server = connect(context, client, session=connect(context, client).session()).server
+        assert verification(server, lambda: NOW).reason is None
+        assert verification(server, lambda: NOW + 2 * DAY) == Verification(identity.certificate, VerifyReason.EXPIRED)
+
+
+def _edited(identity: Issued, old: bytes, new: bytes) -> bytes:
+    der = identity.certificate.public_bytes(Encoding.DER)
+    assert der.count(old) == 1
+    assert len(old) == len(new)
+    return der.replace(old, new)
+
+
+def _client_from_file(identity: Issued, der: bytes, directory: Path) -> SSL.Context:
+    """Make a client of a certificate that `cryptography` would not load or sign."""
+    (directory / "c.der").write_bytes(der)
+    client = client_context()
+    client.use_certificate_file(directory / "c.der", FILETYPE_ASN1)
+    client.use_privatekey(identity.key)
+    return client
