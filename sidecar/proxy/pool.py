@@ -79,7 +79,7 @@ class Pool:
             return newest
         self._idle = []
         for upstream in (newest, *idle):  # the others are older still
-            upstream.close()
+            upstream.retire()
         return None
 
     def connect(self, ready: Ready) -> None:
@@ -102,7 +102,7 @@ class Pool:
         """Take back a connection whose exchange is complete on both sides."""
         upstream.lessee = None
         if self._stopped or len(self._idle) >= MAX_IDLE_CONNECTIONS or not upstream.transport.is_open:
-            upstream.close()
+            upstream.retire()
             return
         upstream.idle_since = self._now()
         self._idle.append(upstream)
@@ -122,7 +122,7 @@ class Pool:
             self._sweep.cancel()
         idle, self._idle = self._idle, []
         for upstream in idle:
-            upstream.close()
+            upstream.retire()
 
     def _close_aged(self) -> None:
         self._sweep = None
@@ -130,6 +130,6 @@ class Pool:
         aged = [upstream for upstream in self._idle if upstream.idle_since <= oldest_allowed]
         self._idle = [upstream for upstream in self._idle if upstream.idle_since > oldest_allowed]
         for upstream in aged:
-            upstream.close()
+            upstream.retire()
         if self._idle:
             self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)

@@ -80,6 +80,11 @@ class UpstreamConnection:
         self.lessee = None
         self.transport.abortConnection()
 
+    def retire(self) -> None:
+        """Close the connection, which is idle, in good order."""
+        self.lessee = None
+        self.transport.loseConnection()
+
     # -- from the transport --
 
     def dataReceived(self, data: bytes) -> None:
@@ -102,7 +107,7 @@ class UpstreamConnection:
         lessee = self.lessee
         if lessee is None:
             self._owner.forget(self)
-            self.transport.loseConnection()
+            self.retire()
             return
         if not self.codec.has_response_bytes:
             self.close()
