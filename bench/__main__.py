@@ -1,0 +1,184 @@
+"""
+Command line of the benchmark: `python -m bench`, from the root of the repository.
+
+Exit codes: 0 all was measured; 1 something failed, or nothing could run; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from bench.app import find_executable, running_app
+from bench.certificate import write_certificate
+from bench.errors import BenchError, CannotRunError
+from bench.lab import Cores, Effort, Lab, clean_environment
+from bench.machine import machine_facts, pick_cores, raise_open_files_limit
+from bench.peers import PEERS, VERSION_PATTERN, InstalledPeer, look_up
+from bench.report import Report
+from bench.rows import ROWS
+from bench.turns import Plan, Run
+
+QUICK_EFFORT = Effort(wrk_seconds=1, connections=400, transfers=1, idle_connections=300, starts=1)
+DEFAULT_TURNS = 3
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+MEMORY_FOLDER = Path("/dev/shm")
+
+
+def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; prints usage and exits with 2 when it is wrong."""
+    row_names = [row.name for row in ROWS]
+    peer_names = [peer.name for peer in PEERS]
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure sidecar and its peers, in turns.")
+    parser.add_argument("--rows", metavar="ROW,...", type=_names_of(row_names), default=row_names)
+    parser.add_argument("--only", metavar="PROXY,...", type=_names_of(peer_names))
+    parser.add_argument("--turns", type=_positive, help=f"default {DEFAULT_TURNS}")
+    parser.add_argument("--seconds", type=_positive, help="per measurement with wrk; default 4")
+    parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the report there too")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write every value there")
+    parser.add_argument("--python", default=sys.executable, help="interpreter for sidecar")
+    parser.add_argument("--quick", action="store_true", help="one short turn: is all in order?")
+    parser.epilog = f"rows: {', '.join(row_names)}; proxies: {', '.join(peer_names)}"
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark; return the exit code."""
+    options = parse_options(arguments)
+    for number in INTERRUPTS:
+        signal.signal(number, _interrupt)
+    try:
+        report = measure(options)
+    except KeyboardInterrupt:
+        _tell("interrupted; everything that was started has been ended")
+        return 1
+    except BenchError as error:
+        _tell(str(error))
+        return 1
+    text = report.as_text()
+    print(text, end="")
+    if options.markdown:
+        options.markdown.write_text(text)
+    if options.json:
+        options.json.write_text(report.as_json())
+    return 1 if report.run.record.failures else 0
+
+
+def measure(options: argparse.Namespace) -> Report:
+    """
+    Measure what the options ask for.
+
+    Raises:
+        CannotRunError: Something the benchmark cannot do without is missing.
+    """
+    wrk_program = find_executable("wrk")
+    if wrk_program is None:
+        raise CannotRunError("wrk is not installed; it is the load generator.")
+    wanted = [peer for peer in PEERS if options.only is None or peer.name in options.only]
+    found = [look_up(peer, options.python) for peer in wanted]
+    peers = [peer for peer in found if peer]
+    absent = [peer.name for peer, here in zip(wanted, found, strict=True) if not here]
+    if absent:
+        _tell(f"not installed, left out: {', '.join(absent)}")
+    if not peers:
+        raise CannotRunError("None of the chosen proxies is installed.")
+    cores = pick_cores()
+    facts = machine_facts(options.python, _wrk_version(wrk_program), cores)
+    raise_open_files_limit()
+    with _lab(options, wrk_program, cores) as lab:
+        run = Run(plan=_plan(options, peers), lab=lab, tell=_tell)
+        run.take_all_turns()
+    return Report(facts=facts, absent=absent, run=run)
+
+
+@contextlib.contextmanager
+def _lab(options: argparse.Namespace, wrk_program: str, cores: Cores) -> Iterator[Lab]:
+    """Set up folder, certificate and app for a run; take everything down afterwards."""
+    parent = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
+    environment = clean_environment()
+    # The benchmark itself keeps off the proxies' core, too.
+    os.sched_setaffinity(0, {cores.load})
+    with tempfile.TemporaryDirectory(prefix="sidecar-bench-", dir=parent) as name:
+        folder = Path(name)
+        with running_app(folder / "app", core=cores.load, environment=environment) as app:
+            yield Lab(
+                folder=folder,
+                cores=cores,
+                app_port=app.port,
+                certificate=write_certificate(folder),
+                effort=_effort(options),
+                wrk_program=wrk_program,
+                environment=environment,
+            )
+
+
+def _plan(options: argparse.Namespace, peers: Sequence[InstalledPeer]) -> Plan:
+    """Return what to measure, rows in their fixed order."""
+    turns = options.turns or (1 if options.quick else DEFAULT_TURNS)
+    rows = [row for row in ROWS if row.name in options.rows]
+    return Plan(rows=rows, peers=peers, turns=turns)
+
+
+def _effort(options: argparse.Namespace) -> Effort:
+    """Return how much work to do per measurement."""
+    effort = QUICK_EFFORT if options.quick else Effort()
+    return Effort(
+        wrk_seconds=options.seconds or effort.wrk_seconds,
+        warm_up_seconds=effort.warm_up_seconds,
+        connections=effort.connections,
+        transfers=effort.transfers,
+        idle_connections=effort.idle_connections,
+        starts=effort.starts,
+    )
+
+
+def _wrk_version(wrk_program: str) -> str:
+    """Return wrk's version; it prints it with its usage, and fails."""
+    done = subprocess.run([wrk_program, "-v"], capture_output=True, text=True, check=False)
+    match = VERSION_PATTERN.search(done.stdout + done.stderr)
+    return match[0] if match else "unknown version"
+
+
+def _names_of(known: Sequence[str]) -> Callable[[str], list[str]]:
+    """Return an argument type: a comma-separated choice of *known*."""
+
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def _positive(text: str) -> int:
+    """Parse a whole number above zero, as an argument type."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End the run on Ctrl-C or SIGTERM; a second one must not disturb the taking down."""
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _tell(line: str) -> None:
+    """Report progress on standard error; the report alone goes to standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

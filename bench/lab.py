@@ -1,0 +1,222 @@
+"""
+What a row of the benchmark works with: the run's folder, cores and app, and proxies to measure.
+
+`Lab` starts proxies and puts load on them; `RunningProxy` is one of them, with its readings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import attrs
+
+from bench.app import GREETING, TRANSFER_BYTES
+from bench.certificate import CertificateFiles
+from bench.clients import REPOSITORY, HttpsClient, https_client
+from bench.errors import StartError
+from bench.httpsclient import BadAnswerError, Target, negotiated_cipher
+from bench.launch import (
+    START_TIMEOUT_SECONDS,
+    free_port,
+    log_tail,
+    logged_process,
+    wait_until_listening,
+)
+from bench.peers import InstalledPeer, Placement, StartLine
+from bench.procfs import CpuTime, read_alone_bytes, read_cpu_time, read_pss_bytes
+from bench.wrk import WrkReport, run_wrk
+
+# A proxy may still be closing connections when the client already has its answers.
+SETTLE_SECONDS = 0.1
+RETRY_SECONDS = 0.002
+CLIENT_WORKERS = 16
+
+
+@attrs.frozen(kw_only=True)
+class Effort:
+    """How much work each measurement is made of."""
+
+    wrk_seconds: int = 4
+    warm_up_seconds: int = 1
+    connections: int = 2000
+    transfers: int = 4
+    idle_connections: int = 1000
+    starts: int = 3
+
+
+@attrs.frozen(kw_only=True)
+class Cores:
+    """The two CPU cores in use: one for the proxy, one for everything else."""
+
+    proxy: int
+    load: int
+
+    @property
+    def both(self) -> tuple[int, int]:
+        """Return the two cores."""
+        return (self.proxy, self.load)
+
+
+@attrs.frozen(kw_only=True)
+class RunningProxy:
+    """A proxy that listens and has answered one checked request."""
+
+    installed: InstalledPeer
+    port: int
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    listening_seconds: float
+    answering_seconds: float
+    cipher: str
+
+    @property
+    def name(self) -> str:
+        """Return the proxy's name."""
+        return self.installed.name
+
+    @property
+    def is_alive(self) -> bool:
+        """Return whether its main process still runs."""
+        return self.process.poll() is None
+
+    def settled_cpu_time(self) -> CpuTime:
+        """Return its CPU time once it had a moment to finish what it was doing."""
+        time.sleep(SETTLE_SECONDS)
+        return read_cpu_time(self.process.pid)
+
+    def pss_bytes(self) -> int:
+        """Return the proportional set size of all its processes."""
+        return read_pss_bytes(self.process.pid)
+
+    def alone_bytes(self) -> int:
+        """Return the memory of all its processes as if alone on the machine."""
+        return read_alone_bytes(self.process.pid)
+
+
+@attrs.frozen(kw_only=True)
+class Lab:
+    """Everything of a run that does not change from measurement to measurement."""
+
+    folder: Path
+    cores: Cores
+    app_port: int
+    certificate: CertificateFiles
+    effort: Effort
+    wrk_program: str
+    environment: dict[str, str]
+    _numbers: Iterator[int] = attrs.field(factory=itertools.count, init=False)
+
+    @contextlib.contextmanager
+    def running(self, installed: InstalledPeer) -> Iterator[RunningProxy]:
+        """
+        Keep a fresh instance of a proxy for the length of the block.
+
+        Raises:
+            StartError: It did not start, or does not forward to the app correctly.
+        """
+        place = self._place(installed.name)
+        start = installed.peer.prepare(place)
+        log_path = place.folder / "log"
+        started_at = time.monotonic()
+        with self._process(installed, start, log_path) as process:
+            wait_until_listening(process, name=installed.name, port=place.port, log_path=log_path)
+            listening_seconds = time.monotonic() - started_at
+            cipher = self._first_answer(installed.name, place.port, log_path)
+            yield RunningProxy(
+                installed=installed,
+                port=place.port,
+                process=process,
+                log_path=log_path,
+                listening_seconds=listening_seconds,
+                answering_seconds=time.monotonic() - started_at,
+                cipher=cipher,
+            )
+
+    def wrk(self, proxy: RunningProxy, *, seconds: int) -> WrkReport:
+        """Load a proxy with keep-alive requests; raises MeasurementError on any error."""
+        return run_wrk(
+            self.wrk_program,
+            port=proxy.port,
+            seconds=seconds,
+            core=self.cores.load,
+            folder=self.folder,
+        )
+
+    def client(
+        self, proxy: RunningProxy, mode: str, count: int, *, workers: int = CLIENT_WORKERS
+    ) -> AbstractContextManager[HttpsClient]:
+        """Prepare a client (see `bench.httpsclient`) that will do *count* units of work."""
+        return https_client(
+            self._target(proxy.port),
+            mode=mode,
+            count=count,
+            workers=workers,
+            core=self.cores.load,
+            log_path=self.folder / "client.log",
+            environment=self.environment,
+        )
+
+    def _place(self, name: str) -> Placement:
+        """Make room for one more instance of a proxy."""
+        folder = self.folder / f"{name}-{next(self._numbers)}"
+        folder.mkdir()
+        return Placement(
+            folder=folder,
+            port=free_port(),
+            admin_port=free_port(),
+            app_port=self.app_port,
+            certificate=self.certificate,
+        )
+
+    def _process(
+        self, installed: InstalledPeer, start: StartLine, log_path: Path
+    ) -> AbstractContextManager[subprocess.Popen[bytes]]:
+        """Start a proxy's program on the proxies' core."""
+        return logged_process(
+            [*installed.program, *start.arguments],
+            core=self.cores.proxy,
+            log_path=log_path,
+            environment={**self.environment, **start.environment},
+            folder=REPOSITORY,
+        )
+
+    def _first_answer(self, name: str, port: int, log_path: Path) -> str:
+        """Wait for a correct answer through the proxy; return the cipher suite in use."""
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while True:
+            try:
+                return negotiated_cipher(self._target(port))
+            except (OSError, ssl.SSLError, BadAnswerError, ValueError) as error:
+                if time.monotonic() > deadline:
+                    raise StartError(
+                        f"{name} listens but does not answer correctly: {error}\n{log_tail(log_path)}"
+                    ) from error
+            time.sleep(RETRY_SECONDS)
+
+    def _target(self, port: int) -> Target:
+        """Return what a client needs to know of a proxy on *port*."""
+        return Target(
+            port=port,
+            certificate_path=str(self.certificate.certificate_path),
+            greeting=GREETING.encode(),
+            transfer_bytes=TRANSFER_BYTES,
+        )
+
+
+def clean_environment() -> dict[str, str]:
+    """
+    Return the environment that all processes of a run get.
+
+    Variables of Python and of our own proxy are dropped: a developer's `PYTHONDEVMODE`,
+    `PYTHONDONTWRITEBYTECODE` or `SIDECAR_LOG` would change what is measured.
+    """
+    dropped = ("PYTHON", "SIDECAR_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}

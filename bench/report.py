@@ -1,0 +1,102 @@
+"""The report of a run: facts, one table, how to read it, what went wrong; as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from bench.app import TRANSFER_BYTES
+from bench.peers import InstalledPeer
+from bench.table import render_table
+from bench.turns import Run
+
+HOW_TO_READ = """\
+CPU is the time of all processes and threads of the proxy, divided by the work done; less is
+better. Absolute times are not comparable between machines, nor between runs on a shared one;
+ratios are, as far as their spread (min-max over the turns, each ratio taken within a turn) allows.
+A ratio below 1 means less than the peer. Latency is that of a saturated proxy (closed loop).
+`alone` counts file pages as if no other program on the machine shared them; PSS does not.
+hitch and stunnel move bytes and do not look at HTTP."""
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """All that is shown of a run."""
+
+    facts: Mapping[str, str]
+    absent: Sequence[str]
+    run: Run
+
+    def as_text(self) -> str:
+        """Return the report as Markdown that is also made for a terminal."""
+        record = self.run.record
+        sections = [
+            "\n".join(f"- {title}: {fact}" for title, fact in self._all_facts().items()),
+            render_table(self.run.plan.rows, self._names(), record),
+            HOW_TO_READ,
+            _listed("Warnings (values marked with `(!)`)", self._warnings()),
+            _listed("Failed", record.failures),
+        ]
+        return "\n\n".join(section for section in sections if section) + "\n"
+
+    def as_json(self) -> str:
+        """Return every value of every turn, with the facts."""
+        record = self.run.record
+        content = {
+            "facts": self._all_facts(),
+            "turns": self.run.plan.turns,
+            "effort": attrs.asdict(self.run.lab.effort),
+            "measurements": [
+                {"figure": key, "proxy": proxy, "turn": turn, "value": value}
+                for (key, proxy), by_turn in record.values.items()
+                for turn, value in by_turn.items()
+            ],
+            "warnings": self._warnings(),
+            "failures": record.failures,
+        }
+        return json.dumps(content, indent=1) + "\n"
+
+    def _warnings(self) -> list[str]:
+        """Return the doubts about values; disturbed measurements in one line for all."""
+        shares = self.run.record.foreign_shares
+        if not shares:
+            return self.run.record.warnings
+        disturbed = (
+            f"{len(shares)} measurements were disturbed by other programs, which used up to "
+            f"{max(shares):.0%} of the two cores; run again on a quiet machine"
+        )
+        return [*self.run.record.warnings, disturbed]
+
+    def _names(self) -> list[str]:
+        """Return the proxies in the order of the table."""
+        return [peer.name for peer in self.run.plan.peers]
+
+    def _all_facts(self) -> dict[str, str]:
+        """Return the machine's facts and those of the proxies."""
+        facts = dict(self.facts)
+        facts["work per turn"] = self._describe_effort()
+        for peer in self.run.plan.peers:
+            facts[peer.name] = self._describe(peer)
+        if self.absent:
+            facts["not installed, left out"] = ", ".join(self.absent)
+        return facts
+
+    def _describe_effort(self) -> str:
+        """Return how much was measured, turn by turn."""
+        effort = self.run.lab.effort
+        megabytes = TRANSFER_BYTES // 1_000_000
+        return (
+            f"{effort.wrk_seconds} s of wrk, {effort.connections:,} connections, "
+            f"{effort.transfers} x {megabytes} MB each way; turns: {self.run.plan.turns}"
+        )
+
+    def _describe(self, peer: InstalledPeer) -> str:
+        """Return a proxy's version and the cipher suite it chose."""
+        return f"{peer.version}, {self.run.ciphers.get(peer.name, 'not measured')}"
+
+
+def _listed(title: str, notes: Sequence[str]) -> str:
+    """Return a titled list; empty without notes."""
+    return "\n".join([f"{title}:", *(f"- {note}" for note in notes)]) if notes else ""

@@ -1,0 +1,235 @@
+"""
+The rows of the benchmark: each one function that measures one running proxy once.
+
+To add a row, write such a function and enter it in `ROWS` with its figures. Most rows measure all
+proxies side by side, started and warmed up; a solo row gets a fresh proxy that runs alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import attrs
+
+from bench.lab import Lab, RunningProxy
+from bench.procfs import CpuTime
+
+BYTES_PER_MB = 1_000_000
+MIN_RESUMED_SHARE = 0.9
+MAX_RESUMED_SHARE_OF_FULL = 0.01
+MEMORY_SETTLE_SECONDS = 0.5
+
+
+@attrs.frozen
+class Figure:
+    """One number per proxy and turn: its key in the JSON, its title and unit in the table."""
+
+    key: str
+    title: str
+    unit: str
+    digits: int = 1
+    is_more_better: bool = False
+
+
+@attrs.frozen
+class Outcome:
+    """What one measurement gave: values by figure key, and doubts about them."""
+
+    values: dict[str, float]
+    warnings: list[str] = attrs.Factory(list)
+
+
+@attrs.frozen(kw_only=True)
+class Row:
+    """
+    A measurement and the figures it yields; *measure* raises MeasurementError.
+
+    A solo row gets a fresh proxy that runs alone. A row that is not about time is not spoilt when
+    others use the cores meanwhile.
+    """
+
+    name: str
+    figures: tuple[Figure, ...]
+    measure: Callable[[Lab, RunningProxy], Outcome]
+    is_solo: bool = False
+    is_about_time: bool = True
+
+
+def measure_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure keep-alive requests for 19 bytes over 32 connections, as fast as they go."""
+    before = proxy.settled_cpu_time()
+    report = lab.wrk(proxy, seconds=lab.effort.wrk_seconds)
+    used = proxy.settled_cpu_time() - before
+    cpu_us = microseconds_per(used, report.requests)
+    return Outcome(
+        {
+            "request_cpu_us": cpu_us,
+            "request_user_us": cpu_us * used.user_share,
+            "request_system_us": cpu_us * (1 - used.user_share),
+            "requests_per_second": report.requests_per_second,
+            "latency_p50_us": report.p50_us,
+            "latency_p99_us": report.p99_us,
+        }
+    )
+
+
+def measure_full_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure connections with a full handshake, each with one request."""
+    cpu_us, resumed_share = _measure_connections(lab, proxy, "full")
+    outcome = Outcome({"full_connection_cpu_us": cpu_us})
+    if resumed_share > MAX_RESUMED_SHARE_OF_FULL:
+        outcome.warnings.append(f"{resumed_share:.0%} of the full handshakes were resumed")
+    return outcome
+
+
+def measure_resumed_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure connections that resume a session, each with one request."""
+    cpu_us, resumed_share = _measure_connections(lab, proxy, "resumed")
+    outcome = Outcome({"resumed_connection_cpu_us": cpu_us})
+    if resumed_share < MIN_RESUMED_SHARE:
+        outcome.warnings.append(f"only {resumed_share:.0%} of the handshakes were resumed")
+    return outcome
+
+
+def _measure_connections(lab: Lab, proxy: RunningProxy, mode: str) -> tuple[float, float]:
+    """Return CPU microseconds per connection, and the share of resumed handshakes."""
+    with lab.client(proxy, mode, lab.effort.connections) as client:
+        before = proxy.settled_cpu_time()
+        done = client.work()
+        used = proxy.settled_cpu_time() - before
+    return microseconds_per(used, done.done), done.resumed / done.done
+
+
+def measure_download(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure downloads of 100 MB, one after another over one connection."""
+    return Outcome({"download_cpu_ms": _measure_transfers(lab, proxy, "download")})
+
+
+def measure_upload(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure uploads of 100 MB, one after another over one connection."""
+    return Outcome({"upload_cpu_ms": _measure_transfers(lab, proxy, "upload")})
+
+
+def _measure_transfers(lab: Lab, proxy: RunningProxy, mode: str) -> float:
+    """Return CPU milliseconds per megabyte moved in one direction."""
+    with lab.client(proxy, mode, lab.effort.transfers, workers=1) as client:
+        before = proxy.settled_cpu_time()
+        done = client.work()
+        used = proxy.settled_cpu_time() - before
+    return microseconds_per(used, done.moved_bytes / BYTES_PER_MB) / 1000
+
+
+def measure_memory(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure memory after the first request, and again after requests and transfers."""
+    time.sleep(MEMORY_SETTLE_SECONDS)
+    values = {
+        "memory_start_mb": proxy.pss_bytes() / BYTES_PER_MB,
+        "memory_start_alone_mb": proxy.alone_bytes() / BYTES_PER_MB,
+    }
+    lab.wrk(proxy, seconds=lab.effort.wrk_seconds)
+    for mode, count, workers in (("full", 200, 16), ("download", 1, 1), ("upload", 1, 1)):
+        with lab.client(proxy, mode, count, workers=workers) as client:
+            client.work()
+    time.sleep(MEMORY_SETTLE_SECONDS)
+    values["memory_loaded_mb"] = proxy.pss_bytes() / BYTES_PER_MB
+    values["memory_loaded_alone_mb"] = proxy.alone_bytes() / BYTES_PER_MB
+    return Outcome(values)
+
+
+def measure_idle_memory(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure what an idle connection that has served one request keeps in memory."""
+    lab.wrk(proxy, seconds=lab.effort.warm_up_seconds)
+    with lab.client(proxy, "hold", lab.effort.idle_connections) as client:
+        time.sleep(MEMORY_SETTLE_SECONDS)
+        before_bytes = proxy.pss_bytes()
+        done = client.work()
+        time.sleep(MEMORY_SETTLE_SECONDS)
+        grown_bytes = proxy.pss_bytes() - before_bytes
+    return Outcome({"idle_connection_kb": grown_bytes / done.done / 1000})
+
+
+def measure_start(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the time from starting the program to its port, and to its first answer."""
+    listening = [proxy.listening_seconds]
+    answering = [proxy.answering_seconds]
+    while len(listening) < lab.effort.starts:
+        with lab.running(proxy.installed) as fresh:
+            listening.append(fresh.listening_seconds)
+            answering.append(fresh.answering_seconds)
+    return Outcome(
+        {
+            "start_listening_ms": statistics.median(listening) * 1000,
+            "start_answering_ms": statistics.median(answering) * 1000,
+        }
+    )
+
+
+def microseconds_per(used: CpuTime, units: float) -> float:
+    """Return CPU microseconds per unit of work."""
+    return used.run_ns / 1000 / units
+
+
+ROWS = (
+    Row(
+        name="requests",
+        measure=measure_requests,
+        figures=(
+            Figure("request_cpu_us", "CPU per request", "us"),
+            Figure("request_user_us", "... in user space", "us"),
+            Figure("request_system_us", "... in the kernel", "us"),
+            Figure("requests_per_second", "requests", "1/s", 0, is_more_better=True),
+            Figure("latency_p50_us", "latency p50", "us", 0),
+            Figure("latency_p99_us", "latency p99", "us", 0),
+        ),
+    ),
+    Row(
+        name="connections-full",
+        measure=measure_full_connections,
+        figures=(Figure("full_connection_cpu_us", "CPU per new connection, full", "us", 0),),
+    ),
+    Row(
+        name="connections-resumed",
+        measure=measure_resumed_connections,
+        figures=(Figure("resumed_connection_cpu_us", "CPU per new connection, resumed", "us", 0),),
+    ),
+    Row(
+        name="download",
+        measure=measure_download,
+        figures=(Figure("download_cpu_ms", "CPU per MB down", "ms", 2),),
+    ),
+    Row(
+        name="upload",
+        measure=measure_upload,
+        figures=(Figure("upload_cpu_ms", "CPU per MB up", "ms", 2),),
+    ),
+    Row(
+        name="memory",
+        measure=measure_memory,
+        is_solo=True,
+        is_about_time=False,
+        figures=(
+            Figure("memory_start_mb", "memory at start, PSS", "MB"),
+            Figure("memory_loaded_mb", "memory after load, PSS", "MB"),
+            Figure("memory_start_alone_mb", "memory at start, alone", "MB"),
+            Figure("memory_loaded_alone_mb", "memory after load, alone", "MB"),
+        ),
+    ),
+    Row(
+        name="idle-memory",
+        measure=measure_idle_memory,
+        is_solo=True,
+        is_about_time=False,
+        figures=(Figure("idle_connection_kb", "memory per idle connection", "kB"),),
+    ),
+    Row(
+        name="start",
+        measure=measure_start,
+        is_solo=True,
+        figures=(
+            Figure("start_listening_ms", "start to listening", "ms", 0),
+            Figure("start_answering_ms", "start to first answer", "ms", 0),
+        ),
+    ),
+)

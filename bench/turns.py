@@ -1,0 +1,136 @@
+"""Runs the rows in turns (A B C A B C), with proxies that are started anew each turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import attrs
+
+from bench.disturbance import MAX_FOREIGN_SHARE, foreign_share, observe
+from bench.errors import MeasurementError, StartError
+from bench.lab import Lab, RunningProxy
+from bench.peers import InstalledPeer
+from bench.record import Record
+from bench.rows import Outcome, Row
+
+MAX_ATTEMPTS = 3
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What to measure, on what, how often."""
+
+    rows: Sequence[Row]
+    peers: Sequence[InstalledPeer]
+    turns: int
+
+
+@attrs.define(kw_only=True)
+class Run:
+    """
+    One benchmark run.
+
+    `ciphers` holds what each proxy negotiated with our client; a proxy in `left_out` failed to
+    start once and is not tried again.
+    """
+
+    plan: Plan
+    lab: Lab
+    tell: Callable[[str], None]
+    record: Record = attrs.Factory(Record)
+    ciphers: dict[str, str] = attrs.Factory(dict)
+    left_out: set[str] = attrs.Factory(set)
+
+    def take_all_turns(self) -> None:
+        """Take every turn; what fails is recorded, never raised."""
+        for turn in range(1, self.plan.turns + 1):
+            self._take_solo_rows(turn)
+            self._take_side_by_side_rows(turn)
+
+    def _take_solo_rows(self, turn: int) -> None:
+        """Measure the rows that want a proxy fresh and alone: others would share its pages."""
+        for row in self.plan.rows:
+            for peer in self.plan.peers if row.is_solo else ():
+                with ExitStack() as stack:
+                    if proxy := self._start(peer, stack):
+                        self._measure(turn, row, proxy)
+
+    def _take_side_by_side_rows(self, turn: int) -> None:
+        """Measure row by row, so that what is compared lies seconds apart, not minutes."""
+        rows = [row for row in self.plan.rows if not row.is_solo]
+        with ExitStack() as stack:
+            started = [self._start(peer, stack) for peer in self.plan.peers if rows]
+            proxies = [proxy for proxy in started if proxy and self._warm_up(proxy)]
+            for row in rows:
+                for proxy in proxies:
+                    self._measure(turn, row, proxy)
+
+    def _start(self, peer: InstalledPeer, stack: ExitStack) -> RunningProxy | None:
+        """Start a proxy that runs until *stack* is closed; None when it cannot be used."""
+        if peer.name in self.left_out:
+            return None
+        try:
+            proxy = stack.enter_context(self.lab.running(peer))
+        except StartError as error:
+            self._leave_out(peer.name, error)
+            return None
+        self.ciphers[peer.name] = proxy.cipher
+        return proxy
+
+    def _warm_up(self, proxy: RunningProxy) -> bool:
+        """Load a proxy for a moment; False when it cannot stand that."""
+        try:
+            self.lab.wrk(proxy, seconds=self.lab.effort.warm_up_seconds)
+        except MeasurementError as error:
+            self._leave_out(proxy.name, error)
+            return False
+        return True
+
+    def _measure(self, turn: int, row: Row, proxy: RunningProxy) -> None:
+        """Measure one row on one proxy and record what came of it."""
+        try:
+            outcome, share = self._measure_undisturbed(row, proxy)
+        except (StartError, MeasurementError) as error:
+            died = "" if proxy.is_alive else " (its process has ended)"
+            self._fail(f"{proxy.name}, {row.name}: {error}{died}")
+            return
+        self.record.add(turn, proxy.name, outcome.values)
+        if share > MAX_FOREIGN_SHARE:
+            self.record.disturb(proxy.name, outcome.values, share)
+        for warning in outcome.warnings:
+            self.record.doubt(proxy.name, outcome.values, f"{proxy.name}, {row.name}: {warning}")
+        first = row.figures[0]
+        self.tell(
+            f"turn {turn}/{self.plan.turns}  {row.name:<20} {proxy.name:<8} "
+            f"{outcome.values[first.key]:>10,.{first.digits}f} {first.unit}"
+        )
+
+    def _measure_undisturbed(self, row: Row, proxy: RunningProxy) -> tuple[Outcome, float]:
+        """
+        Measure, and again if others used the cores meanwhile.
+
+        Returns:
+            The least disturbed outcome, and how much others used the cores (0 to 1). Solo rows
+            are measured once, as a second time the proxy would not be fresh.
+        """
+        attempts: list[tuple[Outcome, float]] = []
+        for _ in range(1 if row.is_solo else MAX_ATTEMPTS):
+            before = observe(self.lab.cores.both)
+            outcome = row.measure(self.lab, proxy)
+            share = foreign_share(before, observe(self.lab.cores.both))
+            attempts.append((outcome, share if row.is_about_time else 0.0))
+            if attempts[-1][1] <= MAX_FOREIGN_SHARE:
+                break
+            self.tell(f"{proxy.name}, {row.name}: others used {share:.0%} of the cores")
+        return min(attempts, key=lambda attempt: attempt[1])
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        """Give up on a proxy for the rest of the run."""
+        self.left_out.add(name)
+        self._fail(f"{name} is left out: {error}")
+
+    def _fail(self, failure: str) -> None:
+        """Record a failure and say so at once."""
+        self.record.fail(failure)
+        self.tell(failure)

@@ -1,0 +1,102 @@
+"""Rules of `bench.table`: how a record becomes a table."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.lab import Lab, RunningProxy
+from bench.ratios import Spread
+from bench.record import Record
+from bench.rows import ROWS, Figure, Outcome, Row
+from bench.table import align, figure_title, format_ratio, render_table
+
+
+def measure_nothing(_lab: Lab, _proxy: RunningProxy) -> Outcome:
+    """Stand in for a measurement that a table never makes."""
+    return Outcome({})
+
+
+ROW = Row(name="requests", measure=measure_nothing, figures=(Figure("cpu", "CPU", "us"),))
+
+
+def make_record() -> Record:
+    """Return two turns of sidecar and envoy."""
+    record = Record()
+    for turn, ours, theirs in ((1, 30.0, 60.0), (2, 33.0, 60.0)):
+        record.add(turn, "sidecar", {"cpu": ours})
+        record.add(turn, "envoy", {"cpu": theirs})
+    return record
+
+
+def cells_of(table: str) -> list[list[str]]:
+    """Return the cells of a rendered table, stripped."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+class TestRenderTable:
+    """`render_table` writes one line per figure and proxy."""
+
+    def test_values_stand_with_spread_and_ratios(self) -> None:
+        """Median, spread, ratio to each reference; a dash where there is no reference."""
+        lines = cells_of(render_table([ROW], ["sidecar", "envoy"], make_record()))
+        assert lines[0] == ["figure", "proxy", "median", "min - max", "x envoy", "x nginx"]
+        assert lines[2:] == [
+            ["CPU (us)", "sidecar", "31.5", "30.0 - 33.0", "0.53 (0.50-0.55)", "-"],
+            ["", "envoy", "60.0", "60.0 - 60.0", "1.00", "-"],
+        ]
+
+    def test_missing_value_is_a_dash(self) -> None:
+        """A proxy that could not be measured keeps its line."""
+        lines = cells_of(render_table([ROW], ["hitch"], make_record()))
+        assert lines[2] == ["CPU (us)", "hitch", "-", "-", "-", "-"]
+
+    def test_doubtful_value_is_marked(self) -> None:
+        """A value with a warning cannot be read without seeing that."""
+        record = make_record()
+        record.doubt("envoy", {"cpu": 60.0}, "envoy: nothing resumed")
+        lines = cells_of(render_table([ROW], ["sidecar", "envoy"], record))
+        assert [line[2] for line in lines[2:]] == ["31.5", "60.0 (!)"]
+
+
+class TestAlign:
+    """`align` pads cells into a Markdown table."""
+
+    def test_all_lines_have_one_width(self) -> None:
+        """Text is flush left, numbers flush right, and all bars stand in columns."""
+        assert align([["a", "proxy", "n"], ["long", "x", "1,000"]]).splitlines() == [
+            "| a    | proxy |     n |",
+            "| ---- | ----- | ----: |",
+            "| long | x     | 1,000 |",
+        ]
+
+
+class TestFormatRatio:
+    """`format_ratio` shows a ratio with its spread."""
+
+    @pytest.mark.parametrize(
+        ("ratio", "expected"),
+        [
+            (None, "-"),
+            (Spread(1.0, 1.0, 1.0), "1.00"),
+            (Spread(0.525, 0.5, 0.56), "0.53 (0.50-0.56)"),
+        ],
+        ids=["absent", "no-spread", "spread"],
+    )
+    def test_ratio_is_formatted(self, ratio: Spread | None, expected: str) -> None:
+        """Two digits; a spread only where there is one."""
+        assert format_ratio(ratio) == expected
+
+
+class TestFigures:
+    """The catalogue of rows is consistent."""
+
+    def test_keys_and_names_are_unique(self) -> None:
+        """Two figures with one key would overwrite each other's values."""
+        keys = [figure.key for row in ROWS for figure in row.figures]
+        names = [row.name for row in ROWS]
+        assert len(set(keys)) == len(keys)
+        assert len(set(names)) == len(names)
+
+    def test_title_says_when_more_is_better(self) -> None:
+        """Less is better unless the title says otherwise."""
+        assert figure_title(Figure("k", "rate", "1/s", is_more_better=True)) == ("rate (1/s, more is better)")
