@@ -41,9 +41,9 @@ class Fields:
     __hash__ = None  # type: ignore[assignment]  # nothing keeps sections as keys
 
     def first(self, name: bytes) -> bytes:
-        """Return the value of the first line called *name* (lower case), which must be there, without blanks around."""
+        """Return what stands behind the colon of the first line called *name* (lower case), which must be there."""
         index = self.names.index(name)
-        return self.section.split(b"\r\n", index + 1)[index].partition(b":")[2].strip(b" \t")
+        return self.section.split(b"\r\n", index + 1)[index].partition(b":")[2]
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the value of every line called *name* (lower case), without surrounding blanks, in order."""

@@ -2,7 +2,8 @@
 Where a body ends: choosing its framing, reading it, writing it (RFC 9112 sections 6 and 7).
 
 Rules that hold here and nowhere else: a message with two framings has none we accept; a length is digits and stands
-once; `chunked` stands alone; a reader never hands on a byte beyond what was framed.
+once; `chunked` stands alone; no tab stands around either, as parsers disagree whether it belongs to the value; a reader
+never hands on a byte beyond what was framed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MAX_CHUNK_LINE_BYTES: Final = 256
 
 
 MAX_TRAILER_BYTES: Final = 8 * 1024
+"""Trailer fields with the empty line after them."""
 
 _FRAMING_FIELDS: Final = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -72,20 +74,21 @@ def _check_transfer_encoding(fields: Fields, minor_version: int, error: type[Pro
         raise error("both_framings", "the message has both Content-Length and Transfer-Encoding")
     if minor_version == 0:
         raise error("framing_in_1_0", "an HTTP/1.0 message has Transfer-Encoding")
-    values = fields.values(b"transfer-encoding")
-    if len(values) != 1 or values[0].lower() != b"chunked":
+    value = fields.first(b"transfer-encoding").strip(b" ").lower()
+    if value != b"chunked" or fields.names.count(b"transfer-encoding") != 1:
         # RFC 9112 section 6.1: a server that does not understand a coding answers 501.
         status = 501 if error is RequestError else None
         raise error("bad_transfer_encoding", "Transfer-Encoding is not exactly one «chunked»", status)
 
 
 def _content_length(fields: Fields, error: type[ProtocolError]) -> int:
-    values = fields.values(b"content-length")
-    if len(values) != 1:
-        raise error("bad_content_length", f"Content-Length stands {len(values)} times")
-    if not grammar.CONTENT_LENGTH.fullmatch(values[0]):
+    count = fields.names.count(b"content-length")
+    if count != 1:
+        raise error("bad_content_length", f"Content-Length stands {count} times")
+    value = fields.first(b"content-length").strip(b" ")
+    if not grammar.CONTENT_LENGTH.fullmatch(value):
         raise error("bad_content_length", "Content-Length is not a number of at most 18 digits")
-    return int(values[0])
+    return int(value)
 
 
 # -- readers ----------------------------------------------------------------------------------------------------
@@ -213,14 +216,15 @@ class ChunkedReader:
     def _trailer(self, data: bytes, position: int, payloads: list[bytes]) -> int:
         """Read trailer fields and the empty line after them."""
         held = len(self._line)
-        section = self._line + data[position : position + MAX_TRAILER_BYTES + 1 - held]
-        last_line = 0 if section.startswith(b"\r\n") else section.find(b"\r\n\r\n") + 2
+        section = self._line + data[position : position + MAX_TRAILER_BYTES - held]
+        # Search on where the last search stopped: a slow sender must not make each byte cost a look at all before it.
+        last_line = 0 if section.startswith(b"\r\n") else section.find(b"\r\n\r\n", max(0, held - 3)) + 2
         complete = last_line != 1  # find() gave -1
         if not complete:
             # Refuse bare line ends at once: the empty line they pretend to be would never come.
-            if grammar.BARE_CR_OR_LF.search(section):
+            if grammar.BARE_CR_OR_LF.search(section, max(0, held - 1)):
                 raise self._error("bad_trailer", "a trailer field holds a bare CR or LF")
-            if len(section) > MAX_TRAILER_BYTES:
+            if len(section) == MAX_TRAILER_BYTES:
                 raise self._error("trailers_too_large", f"the trailer section is over {MAX_TRAILER_BYTES:,} bytes")
             self._line = section
             return position + len(section) - held

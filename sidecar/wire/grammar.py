@@ -32,6 +32,12 @@ REQUEST_HEAD: Final = re.compile(
 )
 REQUEST_LINE: Final = re.compile(rb"(" + TCHAR + rb"{1,32}+) (" + TARGET_OCTET + rb"++) HTTP/([0-9])\.([0-9])\r\n")
 
+# As much of a method as has arrived, then its blank.
+METHOD_SO_FAR: Final = re.compile(TCHAR + rb"{1,32}+(?: |\Z)")
+
+# RFC 9112 section 2.2: empty lines before a request line, which a server ignores.
+EMPTY_LINES: Final = re.compile(rb"\A(?:\r\n)++")
+
 # RFC 9112 section 4: status-line = HTTP-version SP status-code SP [ reason-phrase ]. Deviation: the blank after the
 # code may be missing, since some servers send none when the phrase is empty.
 # Groups: minor digit, code, reason phrase with its blank.
@@ -51,8 +57,13 @@ TOKEN: Final = re.compile(TCHAR + rb"++")
 CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 # RFC 9110 section 7.2: Host = uri-host [ ":" port ]; IPv6 in brackets. Registered names may hold sub-delims and
-# percent-encodings (RFC 3986 section 3.2.2), never a user part, path or blank.
-HOST: Final = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]*+|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5}+)?")
+# percent-encodings (RFC 3986 section 3.2.2), never a user part, path or blank; RFC 9110 section 4.2.1: it is not empty.
+HOST: Final = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5}+)?"
+)
+
+# RFC 9110 section 7.8: protocol = protocol-name [ "/" protocol-version ]
+PROTOCOL: Final = re.compile(TCHAR + rb"++(?:/" + TCHAR + rb"++)?")
 
 # RFC 9112 section 7.1: chunk-size = 1*HEXDIG, here at most 15 digits; blanks around an extension are BWS.
 # Groups: size, extension.

@@ -40,7 +40,7 @@ def parse_request_head(head: bytes, max_headers: int) -> RequestHead:
     names = fields.names
     if len(names) > max_headers:
         raise RequestError("too_many_headers", f"head has {len(names)} fields, limit {max_headers}", 431)
-    if method in REFUSED_METHODS:
+    if method.upper() in REFUSED_METHODS:  # methods have a case, but not every app heeds it
         raise RequestError("method_refused", f"method {_text(method)} is not proxied", 405)
     minor_version = 0 if minor == b"0" else 1
     host = _host(method, request_target, minor_version, fields)
@@ -115,8 +115,8 @@ def _host(method: bytes, request_target: bytes, minor_version: int, fields: Fiel
     count = fields.names.count(b"host")
     if count != 1 and (count or minor_version == 1):
         raise RequestError("bad_host", f"a request needs exactly one Host field, this one has {count}")
-    host = fields.first(b"host") if count else b""
-    if not grammar.HOST.fullmatch(host) or (count and not host):
+    host = fields.first(b"host").strip(b" \t") if count else b""
+    if count and not grammar.HOST.fullmatch(host):
         raise RequestError("bad_host", "the Host field is not a host name or address with an optional port")
     authority = target.check(method, request_target)
     if authority is None:
@@ -127,9 +127,12 @@ def _host(method: bytes, request_target: bytes, minor_version: int, fields: Fiel
 
 
 def _upgrade(fields: Fields) -> tuple[bytes, ...]:
-    """Return the offered protocols less h2c (RFC 9113 section 3.1 took its upgrade away), lower case."""
+    """
+    Return the offered protocols, lower case, less h2c (RFC 9113 section 3.1 took its upgrade away) and what is no
+    protocol: an app may read h2c where we do not, as when octets above 0x7f around it are blanks to it.
+    """
     offered = [p.strip(b" \t").lower() for value in fields.values(b"upgrade") for p in value.split(b",")]
-    return tuple(protocol for protocol in offered if protocol and protocol != b"h2c")
+    return tuple(p for p in offered if grammar.PROTOCOL.fullmatch(p) and p.partition(b"/")[0] != b"h2c")
 
 
 def _explain_request(head: bytes) -> RequestError:

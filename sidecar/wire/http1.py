@@ -68,11 +68,12 @@ _HEAD, _BODY, _COMPLETE = State.HEAD, State.BODY, State.COMPLETE  # a global is 
 class _HeadBuffer:
     """The bytes of a head that has not fully arrived; searched once per byte however slowly they come."""
 
-    __slots__ = ("data", "searched")
+    __slots__ = ("checked", "data", "searched")
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.searched = 0
+        self.checked = 0
 
     def add(self, data: bytes) -> int:
         """Append *data*; return the length of the head with its empty line, or -1 while that is missing."""
@@ -83,9 +84,11 @@ class _HeadBuffer:
             return -1
         return end + 4
 
-    def first_bare_line_end(self) -> bool:
-        """Whether a line so far ends in a bare CR or LF: the head's end would then never be seen."""
-        return grammar.BARE_CR_OR_LF.search(self.data) is not None
+    def has_bare_line_end(self) -> bool:
+        """Whether a line that has arrived since the last look ends in a bare CR or LF: no end would ever be seen."""
+        found = grammar.BARE_CR_OR_LF.search(self.data, self.checked)
+        self.checked = max(0, len(self.data) - 1)  # of a CR that is the last byte nothing is known yet
+        return found is not None
 
 
 class ServerCodec:
@@ -114,7 +117,7 @@ class ServerCodec:
         self._max_headers = max_headers
         self._head: _HeadBuffer | None = None
         self._reader: framing.Reader | None = None
-        self._remembered = b""  # the last head, if it had no body
+        self._remembered: bytes | None = None  # the last head, if it had no body
         self._remembered_events: list[RequestEvent] = []
         self._rest: list[bytes] = []  # what came after the current request
         self.request: RequestHead | None = None
@@ -159,7 +162,8 @@ class ServerCodec:
             self.state = State.BROKEN
             raise
         if state is _COMPLETE:
-            self._rest.append(data)
+            if data:
+                self._rest.append(data)
             return []
         raise RequestError("bytes_out_of_turn", f"bytes arrived in state {state.value}")
 
@@ -184,13 +188,15 @@ class ServerCodec:
         return ahead
 
     def _receive_head(self, data: bytes) -> list[RequestEvent]:
+        if self._head is not None and self._head.data == b"\r":  # half an empty line
+            data, self._head = b"\r" + data, None
         # The common case first: the whole head in one piece, nothing copied together.
         if self._head is None:
+            if data.startswith(b"\r\n"):
+                data = grammar.EMPTY_LINES.sub(b"", data, count=1)
             end = data.find(b"\r\n\r\n") + 4
-            if end > 3 and not data.startswith(b"\r\n"):
+            if end > 3:
                 return self._head_arrived(data, end)
-            # RFC 9112 section 2.2: an empty line before a request line is ignored.
-            data = data.removeprefix(b"\r\n")
             if not data:
                 return []
             self._head = _HeadBuffer()
@@ -241,11 +247,11 @@ class ServerCodec:
         size = len(head.data)
         if size > self._max_head_bytes:
             raise self._head_too_large(size)
+        if not grammar.METHOD_SO_FAR.match(head.data) and head.data != b"\r":
+            raise RequestError("bad_request_line", "what has arrived does not begin with a method")
         if size > MAX_TARGET_BYTES + _LONGEST_METHOD_AND_VERSION and b"\r\n" not in head.data:
             raise RequestError("uri_too_long", f"the request line is over {MAX_TARGET_BYTES:,} bytes", 414)
-        if not grammar.TOKEN.match(head.data):
-            raise RequestError("bad_request_line", "the first byte is not that of a method")
-        if head.first_bare_line_end():
+        if head.has_bare_line_end():
             raise RequestError("bare_line_end", "a line of the head ends in a bare CR or LF")
 
     def _head_too_large(self, size: int) -> RequestError:
@@ -370,7 +376,7 @@ class ClientCodec:
         if end < 0:
             if len(self._head.data) > self._max_head_bytes:
                 raise self._head_too_large(len(self._head.data))
-            if not b"HTTP/1.".startswith(self._head.data[:7]) or self._head.first_bare_line_end():
+            if not b"HTTP/1.".startswith(self._head.data[:7]) or self._head.has_bare_line_end():
                 raise ResponseError("bad_response_head", "what the app sends is not HTTP/1.x")
             return []
         whole = bytes(self._head.data)

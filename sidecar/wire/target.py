@@ -34,7 +34,7 @@ def check(method: bytes, target: bytes) -> bytes | None:
     if target.startswith(b"/") or (target == b"*" and method == b"OPTIONS"):
         return None
     match = _ABSOLUTE.fullmatch(target)
-    if match is None or not match[1] or not grammar.HOST.fullmatch(match[1]):
+    if match is None or not grammar.HOST.fullmatch(match[1]):
         raise RequestError("bad_target", "the request target is neither a path nor an http(s) URL")
     return match[1]
 
