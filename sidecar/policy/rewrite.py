@@ -37,22 +37,42 @@ _SET_BY_US: Final = frozenset(
     }
 )
 
-# Fields in which other proxies put what they have verified. We verify nothing of the kind yet, so nobody may claim it.
+# Fields in which other proxies put what they have verified, or say what we say in other words. We verify nothing of the
+# kind yet, so nobody may claim it. A list, not a prefix: it costs nothing where none of them is.
 _CLAIMS: Final = frozenset(
     {
         b"client-cert",
         b"client-cert-chain",
         b"forwarded",
+        b"x-forwarded",
+        b"x-forwarded-access-token",
+        b"x-forwarded-by",
         b"x-forwarded-client-cert",
+        b"x-forwarded-email",
+        b"x-forwarded-groups",
+        b"x-forwarded-method",
+        b"x-forwarded-path",
+        b"x-forwarded-preferred-username",
+        b"x-forwarded-prefix",
+        b"x-forwarded-protocol",
+        b"x-forwarded-scheme",
+        b"x-forwarded-server",
+        b"x-forwarded-ssl",
+        b"x-forwarded-uri",
+        b"x-forwarded-user",
         b"x-real-ip",
     }
 )
 
 _DROPPED_FROM_REQUESTS: Final = _HOP_BY_HOP | _SET_BY_US | _CLAIMS
-_NOT_FROM_CLIENTS: Final = _SET_BY_US | _CLAIMS
 
 # Connection can nominate what it likes; these decide where the message ends or whom it is for.
 _NEVER_NOMINATED: Final = frozenset({b"content-length", b"host", b"transfer-encoding"})
+
+_NEVER_WITH_UNDERSCORES: Final = _DROPPED_FROM_REQUESTS | _NEVER_NOMINATED
+
+_FRAMING: Final = frozenset({b"content-length", b"trailer", b"transfer-encoding"})
+_CHUNKS: Final = frozenset({b"trailer", b"transfer-encoding"})
 
 # RFC 9110 section 6.5.1: never in a trailer section: framing, routing, authentication, what a response control needs,
 # and whatever only we may say.
@@ -126,7 +146,7 @@ def request_section(head: RequestHead, forwarding: bytes) -> bytes:
 def _unwanted(head: RequestHead) -> set[bytes]:
     unwanted = set(head.options) - _NEVER_NOMINATED | _DROPPED_FROM_REQUESTS
     for name in head.fields.names:
-        if b"_" in name and name.replace(b"_", b"-") in _NOT_FROM_CLIENTS:
+        if b"_" in name and name.replace(b"_", b"-") in _NEVER_WITH_UNDERSCORES:
             unwanted.add(name)
     return unwanted
 
@@ -151,8 +171,11 @@ def response_section(head: ResponseHead, kind: BodyKind, request_minor_version: 
     unwanted: set[bytes] | frozenset[bytes] | None = None
     if not _HOP_BY_HOP.isdisjoint(fields.names):
         unwanted = _HOP_BY_HOP | (set(head.options) - _NEVER_NOMINATED)
-    if head.body is BodyKind.CHUNKED and kind is not BodyKind.CHUNKED:
-        unwanted = (unwanted or frozenset()) | {b"transfer-encoding", b"trailer"}
+    if head.status in (101, 204):
+        # RFC 9112 section 6: neither has a body, and neither may say that it has one.
+        unwanted = (unwanted or frozenset()) | _FRAMING
+    elif not request_minor_version:
+        unwanted = (unwanted or frozenset()) | _CHUNKS
     if unwanted is not None:
         section = fields.without(unwanted)
     if head.body is BodyKind.UNTIL_CLOSE and kind is BodyKind.CHUNKED:
@@ -167,8 +190,8 @@ def response_section(head: ResponseHead, kind: BodyKind, request_minor_version: 
 
 
 def interim_section(fields: Fields) -> bytes:
-    """Return the header section of a 1xx response for the client."""
-    return fields.without(_HOP_BY_HOP)
+    """Return the header section of a 1xx response for the client; like a 204, it has no framing."""
+    return fields.without(_HOP_BY_HOP | _FRAMING)
 
 
 def trailer_section(fields: Fields) -> bytes:
