@@ -197,6 +197,12 @@ class Limits:
     """Every bound on what a peer can make us hold."""
 
     connections: int = setting("max_connections", 10_000, "downstream connections open at once", bounds=(1, 1_000_000))
+    upstream_connections: int = setting(
+        "max_upstream_connections",
+        10_000,
+        "connections to the app open at once; requests that would need one more get 503",
+        bounds=(1, 1_000_000),
+    )
     header_bytes: ByteCount = setting(
         "max_header_bytes",
         ByteCount(60 * 1024),

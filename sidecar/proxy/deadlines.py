@@ -12,7 +12,11 @@ import heapq
 import math
 from typing import Any, Final, Protocol
 
+from twisted.logger import Logger
+
 NEVER: Final = math.inf
+
+_log = Logger()
 
 
 class Clock(Protocol):
@@ -97,7 +101,7 @@ class Deadlines:
 
     def _look(self) -> None:
         now = self.now()
-        passed: list[Waiting] = []
+        passed: list[Deadline] = []
         while self._heap and self._heap[0][0] <= now:
             looked_at, _, deadline = heapq.heappop(self._heap)
             if deadline.looked_at != looked_at:
@@ -107,10 +111,15 @@ class Deadlines:
                 continue
             if deadline.at <= now:
                 deadline.at = NEVER
-                passed.append(deadline.owner)
+                passed.append(deadline)
             else:
                 self._push(deadline)
         if self._heap:
             self._schedule()
-        for owner in passed:
-            owner.deadline_passed()
+        for deadline in passed:
+            if deadline.owner is None or deadline.at != NEVER:
+                continue  # ended or moved by one before it
+            try:
+                deadline.owner.deadline_passed()
+            except Exception:  # a bug of ours must not leave the others without their deadlines
+                _log.failure("unexpected error at a deadline")

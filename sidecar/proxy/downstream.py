@@ -65,7 +65,9 @@ class DownstreamConnection:
     __slots__ = (
         "_codec",
         "_exchange",
+        "_is_half_closed",
         "_is_reading_paused",
+        "_is_stuck",
         "_prefix",
         "_prefix_of",
         "_refusal",
@@ -105,6 +107,8 @@ class DownstreamConnection:
         self._exchange: Exchange | None = None
         self._splice: Splice | None = None
         self._is_reading_paused = False
+        self._is_half_closed = False
+        self._is_stuck = False  # between two exchanges: the client has not taken the last response
         self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
         self._prefix = b""
         self.wait(service.timeouts.idle)
@@ -137,7 +141,7 @@ class DownstreamConnection:
             self._tls.close()
         elif clean and self._codec.is_complete:
             # Half-closed after a whole request: the client may still read the answer, and that is the last one.
-            self.is_closing = True
+            self.is_closing = self._is_half_closed = True
         else:
             self._tls.abort()
 
@@ -160,12 +164,20 @@ class DownstreamConnection:
             self._splice.downstream_drained()
         elif self._exchange is not None:
             self._exchange.downstream_drained()
+        elif self._is_stuck:
+            self._is_stuck = False
+            if self.is_closing:
+                self._finish()
+            else:
+                self._next()
 
     def deadline_passed(self) -> None:
         if self._splice is not None:
             self._splice.deadline_passed()
         elif self._exchange is not None:
             self._exchange.deadline_passed()
+        elif self._is_stuck:
+            self._tls.abort()
         elif self._codec.is_idle:
             self._tls.close()
         else:
@@ -183,7 +195,7 @@ class DownstreamConnection:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is lost by closing now."""
-        return self._exchange is None and self._splice is None
+        return self._exchange is None and self._splice is None and not self._is_stuck
 
     def abort(self) -> None:
         """Cut it."""
@@ -212,6 +224,11 @@ class DownstreamConnection:
         self.service.record(exchange, "")
         if close or self.is_closing or not self._codec.is_complete:
             self._finish()
+        elif exchange.is_response_stuck:
+            # The next response would queue up behind this one, without a bound.
+            self._is_stuck = True
+            self.pause_reading()
+            self.wait(self.service.timeouts.body)
         else:
             self._next()
 
@@ -234,6 +251,8 @@ class DownstreamConnection:
         self.service.record(exchange, "")
         splice = self._splice = Splice(self, self._tls, upstream, self.service.timeouts)
         splice.start(self._codec.upgrade())
+        if self._is_half_closed:
+            splice.downstream_ended(True)
 
     # -- inside --
 
@@ -267,12 +286,12 @@ class DownstreamConnection:
         except RequestError as error:
             self._refuse_request(error)
             return
+        if self._is_reading_paused:
+            self.resume_reading()  # before the exchange begins: it may pause reading again
         if events:
             self._take(events)
         elif not codec.is_idle:
             self.wait(self.service.timeouts.header)
-        if self._is_reading_paused:
-            self.resume_reading()
 
     def _refuse_request(self, error: RequestError) -> None:
         """The client broke a rule, in its head or in the middle of its body."""
@@ -281,7 +300,7 @@ class DownstreamConnection:
             self.service.record_refused(self, error)
         else:
             begun = exchange.response is not None
-            exchange.cancel(error.reason, status=error.status)
+            exchange.cancel(error.reason, status=None if begun else error.status)
             if begun:
                 self._tls.abort()
                 return
@@ -304,4 +323,4 @@ class DownstreamConnection:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+    return text[:1].upper() + text[1:].removesuffix(".") + "."

@@ -167,8 +167,9 @@ class Exchange:
         if self._state is _ENDED:
             self.downstream.service.pool.release(outcome)
             return
-        self._send_on(outcome)
+        # In this order: a connection that is full at once pauses the client again.
         self.downstream.resume_reading()
+        self._send_on(outcome)
 
     def _send_on(self, upstream: UpstreamConnection) -> None:
         self._state = _State.WAITING
@@ -336,8 +337,8 @@ class Exchange:
         else:
             self.downstream.exchange_refused(self, reason, detail)
 
-    def cancel(self, reason: str, status: int) -> None:
-        """The client broke a rule in the middle of its request, and will be answered with *status*."""
+    def cancel(self, reason: str, status: int | None) -> None:
+        """The client broke a rule in the middle of its request; it gets *status*, or (None) no more of the response."""
         self._state = _ENDED
         self._give_up_upstream()
         self.downstream.service.record(self, reason, status=status)
@@ -347,6 +348,11 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()
+
+    @property
+    def is_response_stuck(self) -> bool:
+        """Whether the client has not taken what it was sent."""
+        return self._response_stuck
 
     @property
     def is_request_complete(self) -> bool:

@@ -8,6 +8,7 @@ connection ends, which costs them time and us nothing. The same holds, with a pa
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from typing import Any, Final
@@ -40,6 +41,9 @@ ACCEPTS_PER_TURN: Final = 64
 ACCEPT_PAUSE_SECONDS: Final = 0.1
 """How long to wait when a connection cannot be accepted for want of descriptors or memory."""
 
+WARNING_PAUSE_SECONDS: Final = 10.0
+"""Under a flood the same warning would come with every newcomer."""
+
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _NOTHING_TO_ACCEPT: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
@@ -56,15 +60,17 @@ def listen(address: HostPort) -> socket.socket:
         ListenError: The address is taken, not ours, or not permitted.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock: socket.socket | None = None
     try:
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit it: one system call less for each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)
     except (OSError, socket.gaierror) as problem:
-        sock.close()
+        if sock is not None:
+            sock.close()
         raise ListenError(f"cannot listen on {address}: {problem.strerror}", _remedy(problem, address)) from None
     return sock
 
@@ -132,6 +138,7 @@ class Listener:
         self._peers: dict[TlsServer, Peer] = {}
         self._is_accepting = False
         self._resume_call: Any = None
+        self._warned_at = -math.inf
         self._closed = False
 
     # -- life --
@@ -193,7 +200,7 @@ class Listener:
                 continue  # that one client is gone again (ECONNABORTED and its like)
             self._accepted(sock, address)
         if len(self._peers) >= self._service.limits.connections:
-            _log.warn(
+            self._warn(
                 "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
                 count=len(self._peers),
             )
@@ -216,13 +223,20 @@ class Listener:
             self._reactor.removeReader(self)
 
     def _back_off(self, problem: OSError) -> None:
-        _log.warn(
+        self._warn(
             "cannot accept connections: {why}; trying again in {pause:g} s",
             why=os.strerror(problem.errno or 0),
             pause=ACCEPT_PAUSE_SECONDS,
         )
         self._pause()
         self._resume_call = self._reactor.callLater(ACCEPT_PAUSE_SECONDS, self.start)
+
+    def _warn(self, text: str, **values: object) -> None:
+        """Warn that newcomers are kept waiting, not more often than anybody reads it."""
+        now = self._reactor.seconds()
+        if now - self._warned_at >= WARNING_PAUSE_SECONDS:
+            self._warned_at = now
+            _log.warn(text, **values)
 
     # -- tls.server.Acceptor --
 

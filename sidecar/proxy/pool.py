@@ -58,6 +58,7 @@ class Pool:
         self._now = reactor.seconds
         self._idle: list[UpstreamConnection] = []  # oldest first
         self._open: set[UpstreamConnection] = set()
+        self._connecting = 0
         self._sweep: Any = None
         self._stopped = False
 
@@ -86,6 +87,7 @@ class Pool:
         """Make a connection; call *ready*, later, with it or with why there is none."""
 
         def connected(outcome: socket.socket | connect.ConnectFailed) -> None:
+            self._connecting -= 1
             if isinstance(outcome, connect.ConnectFailed):
                 self.statistics.connect_failures += 1
                 ready(outcome)
@@ -96,6 +98,12 @@ class Pool:
             self._open.add(upstream)
             ready(upstream)
 
+        limit = self._limits.upstream_connections
+        if len(self._open) + self._connecting >= limit:
+            full = connect.ConnectFailed("upstream_overflow", f"{limit:,} connections to the app are open, the limit")
+            self._reactor.callLater(0, ready, full)
+            return
+        self._connecting += 1
         connect.connect(self.target, self._connect_timeout_seconds, self._reactor, connected)
 
     def release(self, upstream: UpstreamConnection) -> None:

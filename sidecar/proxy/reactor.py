@@ -40,15 +40,14 @@ class DirectEPollReactor(EPollReactor):
                     _log.failure("unexpected error, closing one connection")
                     why = error
                 if why is not None:
-                    disconnect: Any = self._disconnectSelectable
-                    disconnect(selectable, why, event == _IN)
+                    self._guarded(self._disconnectSelectable, selectable, why, event == _IN)
             else:
-                self._stock(selectable, descriptor, event)
+                self._guarded(self._doReadOrWrite, selectable, descriptor, event)
 
-    def _stock(self, selectable: Any, descriptor: int, event: int) -> None:
-        act: Any = self._doReadOrWrite
+    @staticmethod
+    def _guarded(act: Any, *args: Any) -> None:
         try:
-            act(selectable, descriptor, event)
+            act(*args)
         except Exception:
             _log.failure("unexpected error while closing a connection")
 

@@ -23,8 +23,7 @@ REPLIES: Final = {
     "upstream_reset": (502, "The app behind this proxy closed the connection without a response."),
     "upstream_invalid_response": (502, "The app behind this proxy sent an invalid response."),
     "upstream_timeout": (504, "The app behind this proxy did not respond in time."),
-    "upstream_overflow": (503, "Too many requests are waiting for the app behind this proxy."),
-    "internal_error": (500, "The proxy met an error of its own."),
+    "upstream_overflow": (503, "Too many connections to the app behind this proxy are in use."),
 }
 
 

@@ -56,11 +56,26 @@ class _State(enum.Enum):
     OPEN = "open"
     HALF_CLOSED = "half-closed"  # we send no more; what the peer sends is still delivered
     FLUSHING = "flushing"  # closes once everything written has been sent; what the peer sends is dropped
+    BROKEN = "broken"  # the peer takes no more; what it had sent is still delivered, then the connection is lost
     LINGERING = "lingering"  # we send no more; what the peer sends is dropped until it closes
     ENDED = "ended"
 
 
 _OPEN: Final = _State.OPEN
+_DELIVERING: Final = (_State.OPEN, _State.HALF_CLOSED, _State.BROKEN)
+
+
+class _Nobody:
+    """Stands for the protocol of a connection that is gone, so that the two keep each other alive no longer."""
+
+    def dataReceived(self, data: bytes) -> None: ...
+    def eofReceived(self) -> None: ...
+    def connectionLost(self, reason: failure.Failure) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
 
 
 @implementer(IReadWriteDescriptor)
@@ -99,7 +114,7 @@ class SocketTransport:
         self._send = sock.send
         self.fileno = sock.fileno
         self._reactor = reactor
-        self.protocol = protocol
+        self.protocol: StreamProtocol = protocol
         self._state = _OPEN
         self._paused = False
         self._read_size = READ_SIZE
@@ -130,7 +145,7 @@ class SocketTransport:
             sent = self._send(data)
         except OSError as problem:
             if problem.errno not in _RETRY:
-                self._end_soon(error.ConnectionLost(str(problem)))
+                self._write_failed()
                 return
             sent = 0
         if sent < len(data):
@@ -144,6 +159,8 @@ class SocketTransport:
             self._state = _State.FLUSHING
             if not self._queue:
                 self._end_soon(error.ConnectionDone())
+        elif self._state is _State.BROKEN:
+            self._end_soon(error.ConnectionLost())
 
     def shut_down_writing(self) -> None:
         """Tell the peer that no more will come, once everything written has been sent; go on reading."""
@@ -165,6 +182,8 @@ class SocketTransport:
             self.resumeProducing()
             if not self._queue:
                 self._shut_down()
+        elif self._state is _State.BROKEN:
+            self._end_soon(error.ConnectionLost())
 
     def abortConnection(self) -> None:
         """Close at once with a reset: the peer must not take what it has for all there is."""
@@ -183,6 +202,8 @@ class SocketTransport:
             self._paused = True
             self._read_size = READ_SIZE
             self._reactor.removeReader(self)
+            if self._state is _State.BROKEN:
+                self._end_soon(error.ConnectionLost())
 
     def resumeProducing(self) -> None:
         if self._paused and not self._eof_seen and self._state is not _State.ENDED:
@@ -198,7 +219,7 @@ class SocketTransport:
             return None if problem.errno in _RETRY else main.CONNECTION_LOST
         if not data:
             return self._read_eof()
-        if self._state is _OPEN or self._state is _State.HALF_CLOSED:
+        if self._state is _OPEN or self._state in _DELIVERING:
             self.protocol.dataReceived(data)
             if len(data) >= READ_SIZE and not self._paused:
                 self._read_size = min(2 * len(data), MAX_READ_SIZE)
@@ -223,12 +244,14 @@ class SocketTransport:
             return main.CONNECTION_DONE
         else:
             self._shut_down()
+            if self._state is _State.HALF_CLOSED:
+                self.protocol.resumeProducing()
         return None
 
     def connectionLost(self, reason: failure.Failure) -> None:
         if self._state is not _State.ENDED:
             self._close()
-            self.protocol.connectionLost(reason)
+            self._tell(reason)
 
     def logPrefix(self) -> str:
         return type(self.protocol).__name__
@@ -238,12 +261,24 @@ class SocketTransport:
     def _read_eof(self) -> Exception | None:
         self._eof_seen = True
         # A closed side stays readable for ever: stop listening to it.
+        if self._state is _State.BROKEN:
+            return main.CONNECTION_LOST
         self.pauseProducing()
         if self._state is _State.LINGERING:
             return main.CONNECTION_DONE
         if self._state is _OPEN or self._state is _State.HALF_CLOSED:
             self.protocol.eofReceived()
         return None
+
+    def _write_failed(self) -> None:
+        """
+        The peer takes no more. It may have answered before it closed (413 to a large upload), so reading goes on to its
+        end, which is near; a connection that is not being read is over.
+        """
+        if self._paused:
+            self._end_soon(error.ConnectionLost())
+        else:
+            self._state = _State.BROKEN
 
     def _shut_down(self) -> None:
         try:
@@ -254,7 +289,11 @@ class SocketTransport:
     def _end_soon(self, reason: Exception) -> None:
         """Close now, tell the protocol in the next turn: it may be in the middle of something."""
         self._close()
-        self._reactor.callLater(0, self.protocol.connectionLost, failure.Failure(reason))  # type: ignore[no-untyped-call]
+        self._reactor.callLater(0, self._tell, failure.Failure(reason))  # type: ignore[no-untyped-call]
+
+    def _tell(self, reason: failure.Failure) -> None:
+        protocol, self.protocol = self.protocol, _NOBODY
+        protocol.connectionLost(reason)
 
     def _close(self) -> None:
         self._state = _State.ENDED

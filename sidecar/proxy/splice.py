@@ -24,7 +24,7 @@ LINGER_SECONDS = 2.0
 class Splice:
     """The relay between one client and its leased connection to the app."""
 
-    __slots__ = ("_downstream", "_timeouts", "_tls", "_upstream")
+    __slots__ = ("_downstream", "_is_client_stuck", "_timeouts", "_tls", "_upstream")
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Splice:
         self._tls = tls
         self._upstream: UpstreamConnection | None = upstream
         self._timeouts = timeouts
+        self._is_client_stuck = False
 
     def start(self, ahead: bytes) -> None:
         """
@@ -59,7 +60,7 @@ class Splice:
     def from_downstream(self, data: bytes) -> None:
         if self._upstream is not None:
             self._upstream.transport.write(data)
-            self._downstream.wait(self._timeouts.stream)
+            self._wait()
 
     def downstream_ended(self, clean: bool) -> None:
         """The client sends no more; if it said so, the app may still answer."""
@@ -74,14 +75,16 @@ class Splice:
             upstream.close()
 
     def downstream_full(self) -> None:
+        self._is_client_stuck = True
         if self._upstream is not None:
             self._upstream.transport.pauseProducing()
         self._downstream.wait(self._timeouts.body)
 
     def downstream_drained(self) -> None:
+        self._is_client_stuck = False
         if self._upstream is not None:
             self._upstream.transport.resumeProducing()
-        self._downstream.wait(self._timeouts.stream)
+        self._wait()
 
     def deadline_passed(self) -> None:
         self._tls.abort()
@@ -95,7 +98,7 @@ class Splice:
             else:
                 self._upstream_ended()
                 return
-        self._downstream.wait(self._timeouts.stream)
+        self._wait()
 
     def response_failed(self, error: ResponseError) -> None:
         raise AssertionError("nothing is framed in a tunnel")
@@ -108,7 +111,12 @@ class Splice:
     def _upstream_ended(self) -> None:
         self.downstream_lost()
         self._tls.linger()
-        self._downstream.wait(LINGER_SECONDS)
+        self._downstream.wait(LINGER_SECONDS if self._tls.is_flushed else self._timeouts.body)
+
+    def _wait(self) -> None:
+        """Bytes have moved: wait for the next, unless the client still has to take some."""
+        if not self._is_client_stuck:
+            self._downstream.wait(self._timeouts.stream)
 
     def upstream_full(self) -> None:
         self._downstream.pause_reading()

@@ -147,10 +147,12 @@ class TlsServer:
             self._fail("closed_by_peer", "the connection was lost before the handshake was complete")
         self._state = _State.CLOSED
         application, self.application = self.application, None
-        if application is not None:
-            application.connectionLost(reason)
-        self._acceptor.closed(self)
-        self.transport = _NO_TRANSPORT  # no reference cycle is left behind
+        try:
+            if application is not None:
+                application.connectionLost(reason)
+        finally:
+            self._acceptor.closed(self)
+            self.transport = _NO_TRANSPORT  # no reference cycle is left behind
 
     def pauseProducing(self) -> None:
         if self.application is not None:

@@ -1,0 +1,276 @@
+"""`proxy.connect`: to an address, or why not; loopback sockets and a reactor that the test turns by hand."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionLost
+from twisted.python import failure
+
+from sidecar.proxy import connect as module
+from sidecar.proxy.connect import ConnectFailed, connect, numeric_addresses
+from sidecar.settings import HostPort, UnixPath
+from tests.support.ports import FakeReactor
+
+
+class Outcomes(list[Any]):
+    """What `done` was called with; closes the sockets."""
+
+    def close(self) -> None:
+        for outcome in self:
+            if isinstance(outcome, socket.socket):
+                outcome.close()
+
+
+@pytest.fixture
+def outcomes() -> Iterator[Outcomes]:
+    outcomes = Outcomes()
+    yield outcomes
+    outcomes.close()
+
+
+@pytest.fixture
+def reactor() -> FakeReactor:
+    return FakeReactor()
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def address_of(server: socket.socket) -> HostPort:
+    return HostPort(*server.getsockname()[:2])
+
+
+def report_writable(reactor: FakeReactor) -> None:
+    for attempt in list(reactor.writers):
+        attempt.doWrite()
+    reactor.turn()
+
+
+class FakeThreads:
+    """Resolves names at once, in place of `deferToThreadPool`."""
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self.answer = answer
+        self.asked: list[Any] = []
+
+    def deferToThreadPool(self, reactor: Any, pool: Any, call: Any, *args: Any, **named: Any) -> Any:
+        from twisted.internet.defer import maybeDeferred
+
+        self.asked.append(args)
+        return maybeDeferred(self.answer)
+
+
+@pytest.fixture
+def resolve(monkeypatch: pytest.MonkeyPatch, reactor: FakeReactor) -> Callable[[Callable[[], Any]], FakeThreads]:
+    def use(answer: Callable[[], Any]) -> FakeThreads:
+        fake = FakeThreads(answer)
+        monkeypatch.setattr(module, "threads", fake)
+        monkeypatch.setattr(reactor, "getThreadPool", lambda: None, raising=False)
+        return fake
+
+    return use
+
+
+def found(*addresses: tuple[str, int]) -> list[Any]:
+    return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+
+class TestNumericAddresses:
+    @pytest.mark.parametrize(
+        ("target", "addresses"),
+        [
+            (HostPort("127.0.0.1", 80), [(socket.AF_INET, ("127.0.0.1", 80))]),
+            (HostPort("::1", 80), [(socket.AF_INET6, ("::1", 80))]),
+            (UnixPath("/run/app.sock"), [(socket.AF_UNIX, "/run/app.sock")]),
+            (HostPort("localhost", 80), None),
+            (HostPort("127.1", 80), None),
+        ],
+        ids=["IPv4", "IPv6", "unix", "name", "short form"],
+    )
+    def test_only_names_take_a_look_up(self, target: HostPort | UnixPath, addresses: Any) -> None:
+        """An address is known as it stands; anything else is a name."""
+        assert numeric_addresses(target) == addresses
+
+
+class TestConnect:
+    def test_connected_socket_is_handed_over(
+        self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket
+    ) -> None:
+        """The outcome is a connected, non-blocking socket that nobody polls, and no timer is left."""
+        connect(address_of(server), 2.0, reactor, outcomes.append)
+        report_writable(reactor)
+        (sock,) = outcomes
+        assert sock.getpeername() == server.getsockname()
+        assert not sock.getblocking()
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not reactor.writers
+        assert not reactor.pending
+
+    def test_done_is_never_called_from_inside(
+        self, reactor: FakeReactor, outcomes: Outcomes, tmp_path: Path, closed_port: int
+    ) -> None:
+        """Also what fails at once is told in a later turn."""
+        connect(UnixPath(str(tmp_path / "none")), 2.0, reactor, outcomes.append)
+        connect(HostPort("127.0.0.1", closed_port), 2.0, reactor, outcomes.append)
+        assert outcomes == []
+        report_writable(reactor)
+        assert len(outcomes) == 2
+
+    def test_refused_is_told(self, reactor: FakeReactor, outcomes: Outcomes, closed_port: int) -> None:
+        """Nobody listens."""
+        connect(HostPort("127.0.0.1", closed_port), 2.0, reactor, outcomes.append)
+        report_writable(reactor)
+        assert outcomes[0].reason == "upstream_connect_refused"
+        assert str(outcomes[0]) == "Connection refused"
+        assert not reactor.pending
+
+    def test_hang_up_reported_by_the_poller_is_told(
+        self, reactor: FakeReactor, outcomes: Outcomes, closed_port: int
+    ) -> None:
+        """A poller that reports a failed connect as a lost connection has the same outcome."""
+        connect(HostPort("127.0.0.1", closed_port), 2.0, reactor, outcomes.append)
+        for attempt in list(reactor.writers):
+            reactor.removeWriter(attempt)
+            attempt.connectionLost(failure.Failure(ConnectionLost()))
+        reactor.turn()
+        assert outcomes[0].reason == "upstream_connect_refused"
+
+    def test_missing_unix_socket_is_refused(self, reactor: FakeReactor, outcomes: Outcomes, tmp_path: Path) -> None:
+        """A path without a socket is an app that does not run."""
+        connect(UnixPath(str(tmp_path / "none")), 2.0, reactor, outcomes.append)
+        reactor.turn()
+        assert outcomes[0].reason == "upstream_connect_refused"
+        assert str(outcomes[0]) == "No such file or directory"
+
+    def test_unix_socket_is_connected(self, reactor: FakeReactor, outcomes: Outcomes, tmp_path: Path) -> None:
+        """A Unix socket is an address like any other."""
+        path = str(tmp_path / "app.sock")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path)
+            server.listen()
+            connect(UnixPath(path), 2.0, reactor, outcomes.append)
+            report_writable(reactor)
+        assert outcomes[0].getpeername() == path
+
+    def test_too_long_unix_path_is_told(self, reactor: FakeReactor, outcomes: Outcomes) -> None:
+        """A path that the kernel cannot take costs a 502, not a traceback."""
+        connect(UnixPath("/" + "x" * 200), 2.0, reactor, outcomes.append)
+        reactor.turn()
+        assert outcomes[0].reason == "upstream_unreachable"
+
+    def test_silence_is_a_timeout(self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket) -> None:
+        """An address that does not answer is given up in time, and its socket is closed."""
+        connect(address_of(server), 2.0, reactor, outcomes.append)
+        (attempt,) = reactor.writers
+        reactor.advance(1.9)
+        assert outcomes == []
+        reactor.advance(0.2)
+        reactor.turn()
+        assert outcomes[0].reason == "upstream_connect_timeout"
+        assert str(outcomes[0]) == "no connection within 2 s"
+        assert attempt.fileno() == -1
+        assert not reactor.writers
+
+    def test_no_descriptor_is_told(
+        self, reactor: FakeReactor, outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Running out of descriptors costs this request a 502."""
+
+        def none_left(*args: Any) -> socket.socket:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(module.socket, "socket", none_left)
+        connect(HostPort("127.0.0.1", 1), 2.0, reactor, outcomes.append)
+        monkeypatch.undo()
+        reactor.turn()
+        assert outcomes[0].reason == "upstream_unreachable"
+        assert str(outcomes[0]) == "Too many open files"
+
+
+class TestNames:
+    def test_addresses_are_tried_in_order(
+        self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket, closed_port: int, resolve: Any
+    ) -> None:
+        """One address that refuses does not keep the next from being tried."""
+        fake = resolve(lambda: found(("127.0.0.1", closed_port), server.getsockname()))
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append)
+        report_writable(reactor)
+        report_writable(reactor)
+        assert outcomes[0].getpeername() == server.getsockname()
+        assert fake.asked == [("app", 80)]
+
+    def test_last_failure_is_told(
+        self, reactor: FakeReactor, outcomes: Outcomes, closed_port: int, resolve: Any
+    ) -> None:
+        """Where none answers, the last one says why."""
+        resolve(lambda: found(("127.0.0.1", closed_port), ("127.0.0.1", closed_port)))
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append)
+        report_writable(reactor)
+        report_writable(reactor)
+        assert [outcome.reason for outcome in outcomes] == ["upstream_connect_refused"]
+
+    def test_deadline_is_for_all_addresses(
+        self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket, closed_port: int, resolve: Any
+    ) -> None:
+        """More addresses do not take more time."""
+        resolve(lambda: found(("127.0.0.1", closed_port), server.getsockname()))
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append)
+        reactor.advance(1.5)
+        report_writable(reactor)
+        reactor.advance(0.6)
+        reactor.turn()
+        assert [outcome.reason for outcome in outcomes] == ["upstream_connect_timeout"]
+        assert not reactor.writers
+
+    def test_unknown_name_is_told(self, reactor: FakeReactor, outcomes: Outcomes, resolve: Any) -> None:
+        """A name that cannot be resolved is in the log, with the resolver's reason."""
+
+        def unknown() -> Any:
+            raise socket.gaierror(-2, "Name or service not known")
+
+        resolve(unknown)
+        connect(HostPort("nowhere", 80), 2.0, reactor, outcomes.append)
+        reactor.turn()
+        assert outcomes[0].reason == "upstream_unreachable"
+        assert str(outcomes[0]).startswith("nowhere cannot be resolved: ")
+
+    def test_name_without_addresses_is_told(self, reactor: FakeReactor, outcomes: Outcomes, resolve: Any) -> None:
+        """An empty answer is no answer."""
+        resolve(list)
+        connect(HostPort("empty", 80), 2.0, reactor, outcomes.append)
+        reactor.turn()
+        assert isinstance(outcomes[0], ConnectFailed)
+        assert str(outcomes[0]) == "the name has no addresses"
+
+    @pytest.mark.parametrize("late", ["found", "failed"])
+    def test_late_answer_is_ignored(self, reactor: FakeReactor, outcomes: Outcomes, resolve: Any, late: str) -> None:
+        """A resolver that answers after the deadline changes nothing."""
+        from twisted.internet.defer import Deferred
+
+        answer: Deferred[Any] = Deferred()
+        resolve(lambda: answer)
+        connect(HostPort("slow", 80), 2.0, reactor, outcomes.append)
+        reactor.advance(2.1)
+        reactor.turn()
+        if late == "found":
+            answer.callback(found(("127.0.0.1", 1)))
+        else:
+            answer.errback(failure.Failure(socket.gaierror(-3, "try again")))
+        reactor.turn()
+        assert [outcome.reason for outcome in outcomes] == ["upstream_connect_timeout"]
+        assert not reactor.writers

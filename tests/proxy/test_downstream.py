@@ -1,0 +1,373 @@
+"""`proxy.downstream`: one client's connection, request after request."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sidecar.policy.authz import Refusal
+from sidecar.settings import ByteCount, Limits, Seconds, Timeouts
+from tests.support.pump import Ended, Pump
+
+GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+TIMEOUTS = Timeouts(
+    header=Seconds(1.0), idle=Seconds(2.0), body=Seconds(3.0), upstream=Seconds(40.0), stream=Seconds(50.0)
+)
+
+
+class TestPipelining:
+    def test_requests_are_answered_in_order(self) -> None:
+        """Each request waits for the response before it."""
+        pump = Pump()
+        pump.start_exchange(GET.replace(b"/x", b"/1") + GET.replace(b"/x", b"/2") + GET.replace(b"/x", b"/3"))
+        for number in (b"1", b"2", b"3"):
+            assert pump.app_receives().startswith(b"GET /%b " % number)
+            pump.app_sends(OK.replace(b"ok", b"0" + number))
+        assert pump.received() == b"".join(OK.replace(b"ok", b"0" + number) for number in (b"1", b"2", b"3"))
+        assert len(pump.pool.opened) == 1
+
+    def test_further_requests_pause_the_client(self) -> None:
+        """What is held of later requests is bounded: their sender waits."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.client_sends(GET)
+        assert not pump.peer.is_reading
+        pump.app_sends(OK)
+        assert pump.peer.is_reading
+
+    def test_part_of_a_request_is_held(self) -> None:
+        """A next head that has not fully arrived is completed later."""
+        pump = Pump()
+        pump.start_exchange(GET + GET[:10])
+        pump.app_sends(OK)
+        pump.app_receives()
+        pump.client_sends(GET[10:])
+        assert pump.app_receives().startswith(b"GET /x ")
+
+    def test_malformed_second_request_is_refused_after_the_first_answer(self) -> None:
+        """A good request is answered, whatever follows it; then the connection closes."""
+        pump = Pump()
+        pump.start_exchange(GET + b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+        assert pump.received() == b""
+        pump.app_sends(OK)
+        data = pump.received()
+        assert data.startswith(OK + b"HTTP/1.1 400 Bad Request\r\n")
+        assert [ended.status for ended in pump.log.ended] == [200, 400]
+        assert pump.tls.ending == "linger"
+
+    def test_body_and_next_request_in_one_piece_are_told_apart(self) -> None:
+        """The end of a body is where its framing says."""
+        pump = Pump()
+        pump.start_exchange(b"POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" + GET)
+        assert pump.app_receives().endswith(b"\r\n\r\nabc")
+        pump.app_sends(OK)
+        assert pump.app_receives().startswith(b"GET /x ")
+
+
+class TestDeadlines:
+    def test_silent_client_is_closed_at_the_idle_timeout(self) -> None:
+        """Nothing was asked, so nothing is answered."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.pass_time(1.9)
+        assert not pump.tls.ending
+        pump.pass_time(0.2)
+        assert pump.tls.ending == "close"
+        assert pump.received() == b""
+        assert not pump.log.ended
+
+    def test_idle_timeout_begins_with_the_answer(self) -> None:
+        """Keep-alive lasts from response to request."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.pass_time(1.5)
+        pump.start_exchange()
+        pump.pass_time(1.5)
+        pump.app_sends(OK)
+        pump.pass_time(1.9)
+        assert not pump.tls.ending
+        pump.pass_time(0.2)
+        assert pump.tls.ending == "close"
+
+    def test_slow_head_gets_408(self) -> None:
+        """A head has the header timeout from its first byte, however it trickles."""
+        pump = Pump(timeouts=TIMEOUTS)
+        for byte in GET[:12]:
+            pump.client_sends(bytes([byte]))
+            pump.pass_time(0.08)
+        assert not pump.tls.ending
+        pump.pass_time(0.1)
+        data = pump.received()
+        assert data.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+        assert data.endswith(b"\r\n\r\nThe request head did not arrive in time.\n")
+        assert pump.last == Ended(408, "header_timeout", "The request head did not arrive in time.")
+
+    def test_slow_second_head_gets_408(self) -> None:
+        """The part of a pipelined head that is there already starts its deadline when its turn comes."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(GET + GET[:10])
+        pump.app_sends(OK)
+        pump.received()
+        pump.pass_time(1.1)
+        assert pump.received().startswith(b"HTTP/1.1 408 ")
+
+    def test_empty_lines_do_not_keep_a_connection(self) -> None:
+        """CRLF before a request is ignored, also by the idle timeout."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.client_sends(b"\r\n")
+        pump.pass_time(1.9)
+        pump.client_sends(b"\r\n")
+        pump.pass_time(0.2)
+        assert pump.tls.ending == "close"
+
+    def test_closing_client_that_does_not_read_is_aborted(self) -> None:
+        """Our last answer has the body timeout to be taken."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.tls.stop_taking()
+        pump.client_sends(b"nonsense\r\n\r\n")
+        pump.pass_time(2.9)
+        assert pump.tls.ending == "linger"
+        pump.pass_time(0.2)
+        assert pump.tls.ending == "abort"
+
+    def test_closing_client_that_does_not_close_is_aborted(self) -> None:
+        """A client that has been told has two seconds to go."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.client_sends(b"nonsense\r\n\r\n")
+        pump.pass_time(1.9)
+        assert pump.tls.ending == "linger"
+        pump.pass_time(0.2)
+        assert pump.tls.ending == "abort"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("request_bytes", "status", "reason"),
+        [
+            (b"GET / HTTP/1.1\r\n\r\n", 400, "bad_host"),
+            (b"GET / HTTP/1.1\nHost: a\r\n\r\n", 400, None),
+            (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, None),
+            (b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 20_000), 414, "uri_too_long"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"a" * 60_000), 431, "header_too_large"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501, "bad_transfer_encoding"),
+            (
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                400,
+                "both_framings",
+            ),
+        ],
+        ids=["no host", "bare LF", "version", "target", "head size", "coding", "two framings"],
+    )
+    def test_bad_head_is_answered_and_not_forwarded(
+        self, request_bytes: bytes, status: int, reason: str | None
+    ) -> None:
+        """A client that breaks a rule is told which kind, and its connection closes."""
+        pump = Pump(limits=Limits(header_bytes=ByteCount(32 * 1024)))
+        pump.client_sends(request_bytes)
+        assert pump.received().startswith(b"HTTP/1.1 %d " % status)
+        assert pump.last.status == status
+        assert reason is None or pump.last.reason == reason
+        assert pump.tls.ending == "linger"
+        assert not pump.pool.waiting
+        assert pump.service.metrics.requests == 1
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            Refusal(400, "client_certificate_missing", "This server requires a client certificate; none was sent."),
+            Refusal(403, "client_certificate_invalid", "Refused: the client certificate has expired."),
+        ],
+        ids=["400", "403"],
+    )
+    def test_refused_client_gets_a_readable_answer(self, refusal: Refusal) -> None:
+        """A client without a good certificate is told in HTTP, and nothing reaches the app."""
+        pump = Pump(refusal=refusal)
+        pump.client_sends(GET)
+        data = pump.received()
+        assert data.startswith(b"HTTP/1.1 %d " % refusal.status)
+        assert b"\r\nConnection: close\r\n" in data
+        assert data.endswith(b"\r\n\r\n" + refusal.message.encode() + b"\n")
+        assert pump.last == Ended(refusal.status, refusal.reason, "")
+        assert not pump.pool.waiting
+        assert pump.tls.ending == "close"
+
+    def test_refused_client_that_is_still_sending_can_read_why(self) -> None:
+        """The connection lingers while a body is under way."""
+        pump = Pump(refusal=Refusal(403, "client_certificate_invalid", "Refused."))
+        pump.client_sends(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc")
+        assert pump.tls.ending == "linger"
+
+    def test_head_is_answered_without_body(self) -> None:
+        """An answer of ours to HEAD has the fields of the body and not the body."""
+        pump = Pump()
+        pump.client_sends(GET.replace(b"GET", b"HEAD"))
+        pump.pool.refuse()
+        data = pump.received()
+        assert b"\r\nContent-Length: 55\r\n" in data
+        assert data.endswith(b"\r\n\r\n")
+
+    def test_json_is_sent_to_those_who_accept_it(self) -> None:
+        """Programs get the reason as a token."""
+        pump = Pump()
+        pump.client_sends(b"GET / HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n")
+        pump.pool.refuse()
+        body = json.loads(pump.received().partition(b"\r\n\r\n")[2])
+        assert (body["status"], body["reason"]) == (502, "upstream_connect_refused")
+
+    def test_bytes_after_a_refusal_are_ignored(self) -> None:
+        """A closing connection hears nothing more."""
+        pump = Pump()
+        pump.client_sends(b"nonsense\r\n\r\n")
+        pump.received()
+        pump.client_sends(GET)
+        assert pump.received() == b""
+        assert len(pump.log.ended) == 1
+
+
+class TestEndOfTheClient:
+    def test_half_close_after_a_request_gets_the_answer(self) -> None:
+        """A client that says it sends no more can still read; the answer is the last."""
+        pump = Pump()
+        pump.client_sends(GET)
+        pump.client_half_closes()
+        assert not pump.tls.ending
+        pump.pool.accept()
+        pump.app_sends(OK)
+        assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert pump.tls.ending == "close"
+
+    def test_half_close_inside_the_response_gets_the_rest(self) -> None:
+        """It is not too late to say so."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(OK[:-1])
+        pump.client_half_closes()
+        pump.app_sends(OK[-1:])
+        assert pump.received() == OK
+        assert pump.tls.ending == "close"
+
+    def test_half_close_inside_a_body_cancels(self) -> None:
+        """The rest of the request will not come."""
+        pump = Pump()
+        pump.start_exchange(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        pump.client_half_closes()
+        assert pump.tls.ending == "abort"
+        assert pump.app.is_closed
+        assert pump.last == Ended(0, "downstream_lost", "")
+
+    @pytest.mark.parametrize("sent", [b"", GET[:10]], ids=["idle", "inside a head"])
+    @pytest.mark.parametrize("end", ["client_half_closes", "client_cuts"])
+    def test_end_without_a_request_closes(self, sent: bytes, end: str) -> None:
+        """Nobody waits for anything."""
+        pump = Pump()
+        if sent:
+            pump.client_sends(sent)
+        getattr(pump, end)()
+        assert pump.tls.ending == "close"
+        assert not pump.log.ended
+
+    def test_cut_cancels_the_exchange(self) -> None:
+        """A connection that ends without close_notify may have been cut by anybody: the answer is not sent."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.client_cuts()
+        assert pump.tls.ending == "abort"
+        assert pump.app.is_closed
+        assert pump.last == Ended(0, "downstream_lost", "")
+
+    def test_loss_after_the_answer_is_no_event(self) -> None:
+        """An idle client may go."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(OK)
+        pump.client_vanishes()
+        assert pump.log.ended == [Ended(200, "", "")]
+        assert len(pump.pool.idle) == 1
+
+
+class TestDrain:
+    def test_idle_connection_closes_at_once(self) -> None:
+        """Nothing is in flight."""
+        pump = Pump()
+        assert pump.downstream.is_idle
+        pump.downstream.drain()
+        assert pump.tls.ending == "close"
+
+    def test_exchange_in_flight_is_finished(self) -> None:
+        """The answer says that it is the last, and the connection closes behind it."""
+        pump = Pump()
+        pump.start_exchange()
+        assert not pump.downstream.is_idle
+        pump.downstream.drain()
+        pump.app_sends(OK)
+        assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert pump.tls.ending == "close"
+
+    def test_response_that_streams_is_finished(self) -> None:
+        """Its head is out already; the connection closes all the same."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(OK[:-1])
+        pump.downstream.drain()
+        pump.app_sends(OK[-1:])
+        assert pump.received() == OK
+        assert pump.tls.ending == "close"
+
+    def test_unfinished_head_is_waited_for(self) -> None:
+        """A request that has begun to arrive is answered."""
+        pump = Pump()
+        pump.client_sends(GET[:10])
+        pump.downstream.drain()
+        assert not pump.tls.ending
+        pump.start_exchange(GET[10:])
+        pump.app_sends(OK)
+        assert b"\r\nConnection: close\r\n" in pump.received()
+        assert pump.tls.ending == "close"
+
+    def test_connection_made_while_draining_gets_one_answer(self) -> None:
+        """Whoever got in just before the listener closed is served once."""
+        pump = Pump()
+        pump.service.is_draining = True
+        late = Pump()
+        late.service.is_draining = True
+        late.downstream.is_closing = True
+        late.start_exchange()
+        late.app_sends(OK)
+        assert late.tls.ending == "close"
+
+    def test_abort_cuts(self) -> None:
+        """A forced stop waits for nobody."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.downstream.abort()
+        pump.settle()
+        assert pump.app.is_closed
+        assert pump.last.reason == "downstream_lost"
+
+
+class TestForwarding:
+    def test_same_head_is_rewritten_the_same(self) -> None:
+        """Only the request id differs between two requests with the same head."""
+        pump = Pump()
+        heads = []
+        pump.start_exchange()
+        for _ in range(2):
+            head, _, request_id = pump.app_receives().partition(b"X-Request-Id: ")
+            heads.append((head, request_id))
+            pump.app_sends(OK)
+            pump.client_sends(GET.replace(b"/x", b"/"))
+        assert heads[0][0] == heads[1][0]
+        assert heads[0][1] != heads[1][1]
+
+    def test_memory_of_a_response_is_not_shared_between_kinds_of_clients(self) -> None:
+        """A remembered response head serves only clients that get the same one."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(OK)
+        pump.client_sends(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK + OK
+        pump.client_sends(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        pump.app_sends(OK)
+        assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert pump.tls.ending == "close"

@@ -1,0 +1,685 @@
+"""`proxy.exchange`: one request to its response, over fakes on both sides."""
+
+from __future__ import annotations
+
+import pytest
+
+from sidecar.proxy.deadlines import NEVER
+from sidecar.settings import Seconds, Timeouts
+from tests.support.ports import transport_of
+from tests.support.pump import Ended, Pump
+
+GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
+TIMEOUTS = Timeouts(
+    header=Seconds(1.0), idle=Seconds(2.0), body=Seconds(3.0), upstream=Seconds(4.0), stream=Seconds(5.0)
+)
+
+
+def post(size: int, sent: bytes = b"", extra: bytes = b"") -> bytes:
+    return b"POST /x HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (extra, size, sent)
+
+
+class TestConnecting:
+    def test_request_is_sent_once_there_is_a_connection(self) -> None:
+        """The head goes out with our forwarding fields when the connection is ready."""
+        pump = Pump()
+        pump.client_sends(GET)
+        assert not pump.pool.opened
+        pump.pool.accept()
+        head = pump.app_receives()
+        assert head.startswith(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n")
+        assert head.endswith(b"X-Request-Id: %b\r\n\r\n" % head[-36:-4])
+        assert int(head[-36:-4], 16) >= 0
+
+    def test_idle_connection_is_used_at_once(self) -> None:
+        """A kept connection needs no new one."""
+        pump = Pump()
+        pump.reuse_connection()
+        pump.client_sends(GET)
+        assert not pump.pool.waiting
+        assert pump.app_receives().startswith(b"GET /x ")
+
+    @pytest.mark.parametrize(
+        "reason", ["upstream_connect_refused", "upstream_connect_timeout", "upstream_unreachable"], ids=str
+    )
+    def test_failure_is_answered_with_502(self, reason: str) -> None:
+        """A client hears that there is no connection to the app, and why is logged."""
+        pump = Pump()
+        pump.client_sends(GET)
+        pump.pool.refuse(reason, "the detail")
+        assert pump.received().startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+        assert pump.last == Ended(502, reason, "the detail")
+        assert pump.tls.ending == "close"
+
+    def test_body_that_arrives_meanwhile_pauses_the_client(self) -> None:
+        """What is held for a connection that is not there yet is bounded: the client waits."""
+        pump = Pump()
+        pump.client_sends(post(100_000, b"a" * 1000))
+        pump.client_sends(b"b" * 1000)
+        assert not pump.peer.is_reading
+        pump.pool.accept()
+        assert pump.peer.is_reading
+        assert pump.app_receives().endswith(b"\r\n\r\n" + b"a" * 1000 + b"b" * 1000)
+
+    def test_app_that_reads_nothing_keeps_the_client_paused(self) -> None:
+        """A connection that is full from its first write does not let the client go on."""
+        pump = Pump()
+        pump.pool.stuck_from_the_start = True
+        pump.client_sends(post(100_000, b"a" * 1000))
+        pump.client_sends(b"b" * 1000)
+        pump.pool.accept()
+        assert not pump.peer.is_reading
+        pump.app.take()
+        assert pump.peer.is_reading
+
+    def test_client_that_leaves_gives_the_connection_to_the_pool(self) -> None:
+        """A connection made for nobody is kept, unused."""
+        pump = Pump()
+        pump.client_sends(GET)
+        pump.client_vanishes()
+        assert pump.last == Ended(0, "downstream_lost", "")
+        pump.pool.accept()
+        assert pump.app_receives() == b""
+        assert len(pump.pool.idle) == 1
+
+    def test_failure_after_the_client_left_changes_nothing(self) -> None:
+        """An exchange is recorded once, whatever comes afterwards."""
+        pump = Pump()
+        pump.client_sends(GET)
+        pump.client_vanishes()
+        pump.pool.refuse()
+        assert len(pump.log.ended) == 1
+
+    def test_client_that_sends_no_body_meanwhile_gets_408(self) -> None:
+        """The body deadline runs while the connection is made."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.client_sends(post(10))
+        pump.pass_time(3.1)
+        assert pump.last.reason == "body_timeout"
+        pump.pool.accept()
+        assert pump.app_receives() == b""
+
+
+class TestRequestBody:
+    def test_pieces_are_sent_on_as_they_come(self) -> None:
+        """A body is never collected."""
+        pump = Pump()
+        pump.start_exchange(post(6, b"ab"))
+        pump.app_receives()
+        pump.client_sends(b"cd")
+        assert pump.app_receives() == b"cd"
+        pump.client_sends(b"ef")
+        assert pump.app_receives() == b"ef"
+
+    def test_chunks_are_framed_anew_with_their_trailers(self) -> None:
+        """A chunked body ends with its last chunk and the trailers that may pass."""
+        pump = Pump()
+        pump.start_exchange(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        pump.app_receives()
+        pump.client_sends(b"3;x=y\r\nabc\r\n0\r\nChecksum: 1\r\nX-Forwarded-For: evil\r\n\r\n")
+        assert pump.app_receives() == b"3\r\nabc\r\n0\r\nChecksum: 1\r\n\r\n"
+
+    def test_app_that_does_not_read_pauses_the_client(self) -> None:
+        """Backpressure reaches the client, and is released with it."""
+        pump = Pump()
+        pump.start_exchange(post(100))
+        pump.app.stop_taking()
+        pump.client_sends(b"a" * 10)
+        assert not pump.peer.is_reading
+        pump.app.take()
+        assert pump.peer.is_reading
+
+    def test_pipelined_body_that_gets_stuck_keeps_the_client_paused(self) -> None:
+        """A next request that fills the app's connection pauses the client although its turn has just begun."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.client_sends(post(1000, b"a" * 10))
+        pump.app.stop_taking()
+        # It takes nothing more, but answers what it has.
+        pump.app_sends(NO_CONTENT)
+        assert pump.app.queued
+        assert not pump.peer.is_reading
+
+    def test_broken_framing_is_answered_and_closes_the_app_connection(self) -> None:
+        """A client that breaks its chunks gets 400; the app must not take the request for a whole one."""
+        pump = Pump()
+        pump.start_exchange(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        pump.client_sends(b"zz\r\n")
+        assert pump.received().startswith(b"HTTP/1.1 400 ")
+        assert pump.app.is_closed
+        assert pump.last == Ended(400, "bad_chunk", "")
+        assert pump.tls.ending == "linger"
+
+    def test_broken_framing_inside_a_response_cuts_it(self) -> None:
+        """Two answers to one request would mix: the connection is aborted, and the log has the status that was sent."""
+        pump = Pump()
+        pump.start_exchange(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
+        pump.received()
+        pump.client_sends(b"zz\r\n")
+        assert pump.received() == b""
+        assert pump.tls.ending == "abort"
+        assert pump.last == Ended(200, "bad_chunk", "")
+        assert len(pump.log.ended) == 1
+
+
+class TestWaiting:
+    def test_final_head_begins_the_response(self) -> None:
+        """Head, body and end pass, and the connection goes back to the pool."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        assert pump.last == Ended(200, "", "")
+        assert len(pump.pool.idle) == 1
+        assert not pump.tls.ending
+
+    def test_interim_responses_pass(self) -> None:
+        """A 103 goes to the client; the exchange waits on."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x\r\n\r\n")
+        assert pump.received() == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        pump.app_sends(OK)
+        assert pump.received() == OK
+
+    def test_interim_responses_stay_away_from_http10(self) -> None:
+        """HTTP/1.0 knows no 1xx."""
+        pump = Pump()
+        pump.start_exchange(b"GET / HTTP/1.0\r\n\r\n")
+        pump.app_sends(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert pump.received() == b""
+
+    def test_failure_after_an_interim_response_is_answered(self) -> None:
+        """A 1xx is no answer yet: ours can follow."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        pump.received()
+        pump.app_resets()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.last.reason == "upstream_reset"
+
+    @pytest.mark.parametrize("end", ["app_closes", "app_resets"])
+    def test_lost_connection_is_answered_with_502(self, end: str) -> None:
+        """An app that closes without a response costs the client a 502."""
+        pump = Pump()
+        pump.start_exchange()
+        getattr(pump, end)()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.last.reason == "upstream_reset"
+
+    def test_unfinished_head_is_answered_with_502(self) -> None:
+        """An app that closes inside its head has not answered."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-")
+        pump.app_closes()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.last.reason == "upstream_reset"
+        assert pump.last.detail.startswith("response_cut: ")
+
+    def test_invalid_response_is_answered_with_502(self) -> None:
+        """What is not HTTP never reaches the client, and its connection is closed."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"SSH-2.0-OpenSSH\r\n\r\n")
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.last.reason == "upstream_invalid_response"
+        assert pump.app.is_closed
+
+    def test_silent_app_is_answered_with_504(self) -> None:
+        """No first byte within the upstream timeout is a 504."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange()
+        pump.pass_time(3.9)
+        assert pump.received() == b""
+        pump.pass_time(0.2)
+        assert pump.received().startswith(b"HTTP/1.1 504 ")
+        assert pump.last.reason == "upstream_timeout"
+        assert pump.app.is_closed
+
+    def test_zero_timeout_waits_for_ever(self) -> None:
+        """An upstream timeout of 0 is none."""
+        pump = Pump(timeouts=Timeouts(upstream=Seconds(0.0)))
+        pump.start_exchange()
+        assert pump.peer.deadline.at == NEVER
+        pump.pass_time(1e6)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+
+    def test_slow_body_is_the_clients_fault(self) -> None:
+        """A client that stops inside its body gets 408, and the app's connection is closed."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(post(10, b"abc"))
+        pump.pass_time(3.1)
+        assert pump.received().startswith(b"HTTP/1.1 408 ")
+        assert pump.last.reason == "body_timeout"
+        assert pump.app.is_closed
+        assert pump.tls.ending == "linger"
+
+    def test_each_piece_of_body_moves_the_deadline(self) -> None:
+        """A client that goes on sending is not cut."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(post(3))
+        for _ in range(3):
+            pump.pass_time(2.9)
+            pump.client_sends(b"a")
+        pump.pass_time(2.9)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+
+    def test_app_that_does_not_read_the_body_is_answered_with_504(self) -> None:
+        """A request that is stuck waits for the app, not for the client."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(post(100))
+        pump.app.stop_taking()
+        pump.client_sends(b"a" * 10)
+        pump.pass_time(3.9)
+        assert not pump.log.ended
+        pump.pass_time(0.2)
+        assert pump.last == Ended(504, "upstream_timeout", "")
+
+    def test_client_that_leaves_closes_the_app_connection(self) -> None:
+        """Nobody waits for the answer any more."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.client_vanishes()
+        assert pump.app.is_closed
+        assert pump.last == Ended(0, "downstream_lost", "")
+
+
+class TestRepeating:
+    def repeat(self, request: bytes) -> Pump:
+        """Send *request* on a kept connection, which the app then closes."""
+        pump = Pump()
+        pump.reuse_connection()
+        pump.client_sends(request)
+        return pump
+
+    @pytest.mark.parametrize("end", ["app_closes", "app_resets"])
+    @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"], ids=bytes.decode)
+    def test_idempotent_request_is_repeated_once(self, method: bytes, end: str) -> None:
+        """A kept connection that the app closed in that moment costs nothing but a new connection."""
+        pump = self.repeat(GET.replace(b"GET", method))
+        first = pump.app_receives()
+        getattr(pump, end)()
+        assert pump.received() == b""
+        pump.pool.accept()
+        assert pump.app_receives() == first
+        pump.app_sends(NO_CONTENT)
+        assert pump.received() == NO_CONTENT
+        assert pump.service.metrics.upstream_retries == 1
+
+    def test_second_loss_is_answered(self) -> None:
+        """A request is sent twice at most."""
+        pump = self.repeat(GET)
+        pump.app_closes()
+        pump.pool.accept()
+        pump.app_closes()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert not pump.pool.waiting
+
+    @pytest.mark.parametrize(
+        "request_bytes",
+        [
+            GET.replace(b"GET", b"POST"),
+            GET.replace(b"GET", b"PATCH"),
+            post(2, b"ab").replace(b"POST", b"PUT"),
+            b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ],
+        ids=["POST", "PATCH", "PUT with a body", "PUT with an empty chunked body"],
+    )
+    def test_other_requests_are_not_repeated(self, request_bytes: bytes) -> None:
+        """What the app may have acted on already, or what is not held any more, is not sent again."""
+        pump = self.repeat(request_bytes)
+        pump.app_closes()
+        assert not pump.pool.waiting
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+
+    def test_first_use_of_a_connection_is_not_repeated(self) -> None:
+        """An app that closes a fresh connection means it."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_closes()
+        assert not pump.pool.waiting
+
+    @pytest.mark.parametrize(
+        "sent", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"]
+    )
+    @pytest.mark.parametrize("end", ["app_closes", "app_resets"])
+    def test_nothing_is_repeated_after_a_byte_of_the_response(self, sent: bytes, end: str) -> None:
+        """An app that has begun to answer has seen the request."""
+        pump = self.repeat(GET)
+        pump.app_sends(sent)
+        getattr(pump, end)()
+        assert not pump.pool.waiting
+        assert len(pump.log.ended) == 2
+
+    def test_client_that_leaves_meanwhile_ends_it(self) -> None:
+        """A repeat whose client is gone is not sent."""
+        pump = self.repeat(GET)
+        pump.app_closes()
+        pump.client_vanishes()
+        pump.pool.accept()
+        assert pump.app_receives() == b""
+
+    def test_failed_connection_for_a_repeat_is_answered(self) -> None:
+        """An app that restarts is a 502 like any other."""
+        pump = self.repeat(GET)
+        pump.app_closes()
+        pump.pool.refuse()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+
+
+class TestStreaming:
+    @pytest.fixture
+    def pump(self) -> Pump:
+        """A response of 100 bytes that has begun."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        pump.received()
+        return pump
+
+    def test_pieces_are_sent_on_as_they_come(self, pump: Pump) -> None:
+        """A response is never collected."""
+        pump.app_sends(b"a" * 40)
+        assert pump.received() == b"a" * 40
+        pump.app_sends(b"b" * 60)
+        assert pump.received() == b"b" * 60
+        assert pump.log.exchanges[-1].bytes_sent == 100
+
+    def test_client_that_does_not_read_pauses_the_app(self, pump: Pump) -> None:
+        """Backpressure reaches the app, and is released with it."""
+        pump.tls.stop_taking()
+        pump.app_sends(b"a" * 40)
+        assert not pump.app.is_reading
+        pump.tls.take()
+        assert pump.app.is_reading
+
+    @pytest.mark.parametrize("end", ["app_closes", "app_resets"])
+    def test_cut_response_aborts_the_client(self, pump: Pump, end: str) -> None:
+        """A part must not look like the whole."""
+        pump.app_sends(b"a" * 40)
+        getattr(pump, end)()
+        assert pump.tls.ending == "abort"
+        assert pump.last.status == 200
+        assert pump.last.reason == "upstream_reset"
+        assert len(pump.log.ended) == 1
+
+    def test_silent_app_aborts_the_client(self, pump: Pump) -> None:
+        """Silence inside a response ends at the stream timeout."""
+        pump.pass_time(5.1)
+        assert pump.tls.ending == "abort"
+        assert pump.last == Ended(200, "upstream_stalled", "")
+        assert pump.app.is_closed
+
+    def test_client_that_never_reads_is_aborted(self, pump: Pump) -> None:
+        """A client that takes nothing for the body timeout loses its connection, and the app's is closed."""
+        pump.tls.stop_taking()
+        pump.app_sends(b"a" * 40)
+        pump.pass_time(3.1)
+        assert pump.tls.ending == "abort"
+        assert pump.last == Ended(200, "downstream_stalled", "")
+        assert pump.app.is_closed
+
+    def test_client_that_leaves_closes_the_app_connection(self, pump: Pump) -> None:
+        """The rest of the response is nobody's."""
+        pump.client_vanishes()
+        assert pump.app.is_closed
+        assert pump.last == Ended(200, "downstream_lost", "")
+
+    def test_end_while_the_client_is_stuck_hands_back_a_reading_connection(self, pump: Pump) -> None:
+        """A connection goes back to the pool as it came: read from."""
+        pump.tls.stop_taking()
+        pump.app_sends(b"a" * 40)
+        pump.tls.take()
+        pump.tls.stop_taking()
+        pump.app_sends(b"a" * 60)
+        assert pump.pool.idle == [pump.pool.opened[0]]
+        assert pump.app.is_reading
+
+    def test_bytes_behind_the_response_close_the_app_connection(self, pump: Pump) -> None:
+        """What answers nothing must not answer the next request."""
+        pump.app_sends(b"a" * 100 + b"HTTP/1.1 200 OK\r\n\r\n")
+        assert pump.received() == b"a" * 100
+        assert not pump.pool.idle
+        assert pump.app.is_closed
+
+    def test_close_delimited_body_is_chunked_for_http11(self) -> None:
+        """The client keeps its connection although the app closes its own."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        pump.app_closes()
+        assert pump.received() == b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        assert not pump.tls.ending
+        assert not pump.pool.idle
+
+    def test_close_delimited_body_that_breaks_is_cut(self) -> None:
+        """A reset is no end of a body."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        pump.app_resets()
+        assert pump.tls.ending == "abort"
+
+    def test_chunked_body_is_close_delimited_for_http10(self) -> None:
+        """HTTP/1.0 gets no chunks; the end of the connection is the end of the body."""
+        pump = Pump()
+        pump.start_exchange(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+        assert pump.received() == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"
+        assert pump.tls.ending == "close"
+
+    def test_trailers_pass(self) -> None:
+        """Trailer fields of the app reach the client, less those that may not."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nSum: 1\r\nSet-Cookie: a\r\n\r\n")
+        assert pump.received().endswith(b"\r\n\r\n0\r\nSum: 1\r\n\r\n")
+
+    def test_app_that_wants_to_close_is_not_kept(self) -> None:
+        """`Connection: close` of the app is between it and us."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+        assert pump.received() == OK
+        assert pump.app.is_closed
+        assert not pump.tls.ending
+
+
+class TestEarlyResponse:
+    def test_answer_is_sent_and_both_connections_close(self) -> None:
+        """A response ahead of the request's end is the last one: the client may still be sending."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(post(1000, b"a" * 10))
+        pump.app_sends(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nno\n")
+        assert pump.received().endswith(b"\r\n\r\nno\n")
+        assert pump.last == Ended(413, "", "")
+        assert pump.app.is_closed
+        assert pump.tls.ending == "linger"
+        pump.pass_time(2.1)
+        assert pump.tls.ending == "abort"
+
+    def test_body_goes_on_while_the_response_streams(self) -> None:
+        """An app may answer while it reads."""
+        pump = Pump()
+        pump.start_exchange(post(4))
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        pump.app_receives()
+        pump.client_sends(b"cdef")
+        assert pump.app_receives() == b"cdef"
+        pump.app_sends(b"cd")
+        assert not pump.tls.ending
+        assert len(pump.pool.idle) == 1
+
+    def test_request_that_is_stuck_closes_the_app_connection(self) -> None:
+        """A connection with bytes under way is not handed to another request."""
+        pump = Pump()
+        pump.start_exchange(post(10))
+        pump.app.stop_taking()
+        pump.client_sends(b"a" * 10)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        assert not pump.pool.idle
+        assert not pump.tls.ending
+        assert pump.peer.is_reading
+
+
+class TestResponseThatIsStuckAtItsEnd:
+    def stuck(self, further: bytes = b"") -> Pump:
+        """One response that the client does not take, and *further* requests behind its own."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(GET + further)
+        pump.tls.stop_taking()
+        pump.app_sends(OK)
+        assert pump.tls.queued == len(OK)
+        return pump
+
+    def test_next_request_waits(self) -> None:
+        """A client that asks on without reading is not answered on: what is held for it stays bounded."""
+        pump = self.stuck(GET)
+        assert not pump.peer.is_reading
+        assert pump.app_receives().count(b"GET /x") == 1
+        pump.tls.take()
+        assert pump.app_receives().count(b"GET /x") == 1
+        pump.app_sends(OK)
+        assert pump.received() == OK + OK
+
+    def test_reading_goes_on_once_it_is_taken(self) -> None:
+        """A client that reads again is read from again."""
+        pump = self.stuck()
+        assert not pump.peer.is_reading
+        pump.tls.take()
+        assert pump.peer.is_reading
+        pump.client_sends(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK + OK
+
+    def test_client_that_never_reads_is_aborted(self) -> None:
+        """It has the body timeout to take the answer."""
+        pump = self.stuck()
+        pump.pass_time(3.1)
+        assert pump.tls.ending == "abort"
+        assert pump.last == Ended(200, "", "")
+
+    def test_drain_closes_once_it_is_taken(self) -> None:
+        """A drain waits for what is under way, and no next request begins."""
+        pump = self.stuck(GET)
+        pump.downstream.drain()
+        assert not pump.tls.ending
+        assert not pump.downstream.is_idle
+        pump.tls.take()
+        assert pump.tls.ending
+        assert pump.app_receives().count(b"GET /x") == 1
+
+    def test_half_close_closes_behind_it(self) -> None:
+        """A client that says it sends no more still gets the rest."""
+        pump = self.stuck()
+        pump.client_half_closes()
+        assert pump.tls.ending == "close"
+
+
+class TestSwitchingProtocols:
+    REQUEST = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    ANSWER = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+    def test_bytes_are_relayed_both_ways(self) -> None:
+        """After a 101 both sides hear each other."""
+        pump = Pump()
+        pump.start_exchange(self.REQUEST)
+        assert b"Connection: Upgrade\r\nUpgrade: websocket\r\n" in pump.app_receives()
+        pump.app_sends(self.ANSWER)
+        assert pump.received() == self.ANSWER
+        assert pump.last == Ended(101, "", "")
+        pump.client_sends(b"\x81\x01a")
+        assert pump.app_receives() == b"\x81\x01a"
+        pump.app_sends(b"\x81\x01b")
+        assert pump.received() == b"\x81\x01b"
+
+    def test_bytes_behind_the_101_are_not_lost(self) -> None:
+        """What the app sends in the same packet belongs to the tunnel."""
+        pump = Pump()
+        pump.start_exchange(self.REQUEST)
+        pump.app_sends(self.ANSWER + b"hello")
+        assert pump.received() == self.ANSWER + b"hello"
+
+    def test_bytes_ahead_of_the_101_are_not_lost(self) -> None:
+        """What the client sends before the answer is sent on after it."""
+        pump = Pump()
+        pump.start_exchange(self.REQUEST + b"early")
+        pump.app_receives()
+        pump.client_sends(b"bird")
+        assert pump.app_receives() == b""
+        pump.app_sends(self.ANSWER)
+        assert pump.app_receives() == b"earlybird"
+        assert pump.peer.is_reading
+
+    def test_refused_upgrade_is_an_ordinary_answer(self) -> None:
+        """An app may answer with anything else."""
+        pump = Pump()
+        pump.start_exchange(self.REQUEST)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        pump.client_sends(GET)
+        assert pump.app_receives().endswith(b"\r\n\r\n")
+
+    def test_unasked_101_is_an_invalid_response(self) -> None:
+        """Nobody asked for another protocol."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(self.ANSWER)
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.last.reason == "upstream_invalid_response"
+
+    def test_101_inside_the_request_body_is_an_invalid_response(self) -> None:
+        """A tunnel cannot begin in the middle of a request."""
+        pump = Pump()
+        pump.start_exchange(post(10, b"abc", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"))
+        pump.app_sends(self.ANSWER)
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.app.is_closed
+
+    def test_client_that_is_stuck_stays_stuck(self) -> None:
+        """A client that does not take the 101 holds back the app's first bytes."""
+        pump = Pump()
+        pump.start_exchange(self.REQUEST)
+        pump.tls.stop_taking()
+        pump.app_sends(self.ANSWER)
+        assert not pump.app.is_reading
+        pump.tls.take()
+        assert pump.app.is_reading
+
+    def test_half_closed_client_is_told_on(self) -> None:
+        """A client that sent close_notify before the 101 has ended its side of the tunnel."""
+        pump = Pump()
+        pump.start_exchange(self.REQUEST)
+        pump.client_half_closes()
+        pump.app_sends(self.ANSWER)
+        assert pump.app.calls == ["shut_down_writing"]
+
+
+class TestRecord:
+    def test_bytes_and_moments_are_measured(self) -> None:
+        """An exchange knows how much and how long."""
+        pump = Pump()
+        pump.start_exchange(post(5, b"abc"))
+        pump.pass_time(1.5)
+        pump.client_sends(b"de")
+        pump.app_sends(OK)
+        exchange = pump.log.exchanges[0]
+        assert (exchange.bytes_received, exchange.bytes_sent) == (5, 2)
+        assert exchange.first_byte_at == exchange.started_at + 1.5
+        assert exchange.is_request_complete
+
+    def test_connections_are_counted_by_their_leases(self) -> None:
+        """Each exchange is one lease."""
+        pump = Pump()
+        pump.reuse_connection()
+        pump.client_sends(GET)
+        assert pump.pool.opened[0].exchanges == 2
+        assert transport_of(pump.pool.opened[0]) is pump.app

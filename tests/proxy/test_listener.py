@@ -1,0 +1,405 @@
+"""`proxy.listener`: accepting, bounding, letting go; a listening socket on loopback, and no reactor but the test."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+from twisted.logger import LogEvent, globalLogPublisher
+
+from sidecar.errors import ListenError
+from sidecar.proxy import listener as module
+from sidecar.proxy.deadlines import Deadlines
+from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.listener import Listener, listen
+from sidecar.settings import ClientCertMode, HostPort, Limits, Seconds, Timeouts, TlsPolicy
+from sidecar.tls.context import build_context
+from tests.support.certs import CLIENT, Issued, authority, other_authority
+from tests.support.handshake import client_context, outgoing
+from tests.support.ports import FakePool, FakeReactor
+from tests.support.pump import RecordedLog, make_service
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Door:
+    """A listener, and clients that come to it."""
+
+    def __init__(self, limit: int, mode: ClientCertMode) -> None:
+        self.reactor = FakeReactor()
+        self.log = RecordedLog()
+        self.pool = FakePool(self.reactor)
+        self.service = make_service(
+            self.reactor,
+            self.pool,
+            limits=Limits(connections=limit),
+            timeouts=Timeouts(handshake=Seconds(3.0)),
+            access_log=self.log,
+        )
+        self.deadlines = Deadlines(self.reactor)
+        context = build_context(
+            authority().issue("localhost").bundle, [authority().certificate], mode, TlsPolicy.INTERMEDIATE
+        )
+        sock = listen(HostPort("127.0.0.1", 0))
+        self.listener = Listener(sock, context, self.service, self.deadlines, mode, self.reactor)
+        self.listener.start()
+        self.clients: list[socket.socket] = []
+
+    @property
+    def is_accepting(self) -> bool:
+        return self.listener in self.reactor.readers
+
+    def client_comes(self) -> socket.socket:
+        address = self.listener.address
+        client = socket.create_connection((address.host, address.port))
+        client.setblocking(False)
+        self.clients.append(client)
+        return client
+
+    def turn(self) -> None:
+        """Report input to everyone who wants it, as a poller does."""
+        for reader in list(self.reactor.readers):
+            if reader in self.reactor.readers:
+                why = reader.doRead()
+                if why is not None:
+                    from tests.support.ports import make_failure
+
+                    self.reactor.removeReader(reader)
+                    self.reactor.removeWriter(reader)
+                    reader.connectionLost(make_failure(why))
+        self.reactor.turn()
+
+    def close(self) -> None:
+        self.listener.stop()
+        self.listener.abort_all()
+        self.reactor.turn()
+        self.deadlines.stop()
+        for client in self.clients:
+            client.close()
+
+
+@pytest.fixture
+def door(request: pytest.FixtureRequest) -> Iterator[Door]:
+    limit, mode = getattr(request, "param", (10, ClientCertMode.NONE))
+    door = Door(limit, mode)
+    yield door
+    door.close()
+
+
+@pytest.fixture
+def log() -> Iterator[list[LogEvent]]:
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def received(client: socket.socket) -> bytes:
+    data = b""
+    try:
+        while piece := client.recv(65_536):
+            data += piece
+    except BlockingIOError:
+        pass
+    return data
+
+
+def shake_hands(door: Door, identity: Issued | None = None) -> tuple[socket.socket, SSL.Connection]:
+    sock = door.client_comes()
+    client = SSL.Connection(client_context(identity=identity), None)
+    client.set_connect_state()
+    door.turn()
+    for _ in range(4):
+        try:
+            client.do_handshake()
+        except SSL.WantReadError:
+            pass
+        sock.sendall(outgoing(client))
+        door.turn()
+        data = received(sock)
+        if data:
+            client.bio_write(data)
+    return sock, client
+
+
+class TestListen:
+    def test_socket_listens_without_blocking(self) -> None:
+        """Port 0 lets the kernel choose."""
+        with listen(HostPort("127.0.0.1", 0)) as sock:
+            assert not sock.getblocking()
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+    def test_taken_port_is_told_with_its_remedy(self) -> None:
+        """The operator learns which address, why, and how to find out who."""
+        with listen(HostPort("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+            with pytest.raises(ListenError) as caught:
+                listen(HostPort("127.0.0.1", port))
+        assert caught.value.fact == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+        assert "ss -ltnp" in caught.value.fix
+
+    @pytest.mark.parametrize(
+        ("number", "part"),
+        [
+            (errno.EACCES, "net.ipv4.ip_unprivileged_port_start=443"),
+            (errno.EPERM, "CAP_NET_BIND_SERVICE"),
+            (errno.EADDRNOTAVAIL, "choose an address of this machine"),
+            (errno.EINVAL, "give an IP address of this machine"),
+        ],
+        ids=["EACCES", "EPERM", "EADDRNOTAVAIL", "other"],
+    )
+    def test_each_refusal_has_its_remedy(self, monkeypatch: pytest.MonkeyPatch, number: int, part: str) -> None:
+        """What to do depends on why."""
+
+        class Refusing(socket.socket):
+            def bind(self, address: Any) -> None:
+                raise OSError(number, "refused")
+
+        monkeypatch.setattr(module.socket, "socket", Refusing)
+        with pytest.raises(ListenError) as caught:
+            listen(HostPort("192.0.2.1", 443))
+        assert part in caught.value.fix
+
+    def test_missing_address_family_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A machine without IPv6 is no traceback."""
+
+        def refuse(*args: Any) -> socket.socket:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+
+        monkeypatch.setattr(module.socket, "socket", refuse)
+        with pytest.raises(ListenError, match="Address family not supported"):
+            listen(HostPort("::", 443))
+
+    @pytest.mark.parametrize("host", ["no.such.host.invalid", "a" * 70 + ".example"], ids=["unknown", "impossible"])
+    def test_name_that_does_not_resolve_is_told(self, host: str) -> None:
+        """A name is looked up once; what fails names the address."""
+        with pytest.raises(ListenError, match=host):
+            listen(HostPort(host, 443))
+
+
+class TestAccept:
+    def test_connections_are_counted(self, door: Door) -> None:
+        """Each newcomer is one, until it has gone."""
+        client = door.client_comes()
+        door.turn()
+        metrics = door.service.metrics
+        assert (door.listener.open_connections, metrics.connections, metrics.connections_active) == (1, 1, 1)
+        client.close()
+        door.turn()
+        assert (door.listener.open_connections, metrics.connections, metrics.connections_active) == (0, 1, 0)
+        assert metrics.handshake_failures == {"closed_by_peer": 1}
+
+    @pytest.mark.parametrize("door", [(2, ClientCertMode.NONE)], indirect=True)
+    def test_limit_stops_accepting_until_one_goes(self, door: Door, log: list[LogEvent]) -> None:
+        """At the limit newcomers wait in the kernel's backlog."""
+        clients = [door.client_comes() for _ in range(4)]
+        door.turn()
+        assert door.listener.open_connections == 2
+        assert not door.is_accepting
+        clients[0].close()
+        door.turn()
+        assert door.is_accepting
+        door.turn()
+        assert door.listener.open_connections == 2
+        assert not door.is_accepting
+
+    @pytest.mark.parametrize("door", [(1, ClientCertMode.NONE)], indirect=True)
+    def test_limit_is_not_logged_for_each_newcomer(self, door: Door, log: list[LogEvent]) -> None:
+        """A flood must not fill the log as well."""
+        for _ in range(20):
+            client = door.client_comes()
+            door.turn()
+            client.close()
+            door.turn()
+            door.turn()
+        assert len([event for event in log if "newcomers wait" in event["log_format"]]) == 1
+        door.reactor.advance(60.0)
+        door.client_comes()
+        door.turn()
+        assert len([event for event in log if "newcomers wait" in event["log_format"]]) == 2
+
+    @pytest.mark.parametrize(
+        "number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM], ids=errno.errorcode.get
+    )
+    def test_want_of_resources_backs_off(self, door: Door, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        """Without descriptors the poller is not asked again at once: that would be a busy loop."""
+        door.client_comes()
+
+        class Empty:
+            def accept(self) -> None:
+                raise OSError(number, "none left")
+
+        real = door.listener._socket
+        monkeypatch.setattr(door.listener, "_socket", Empty())
+        door.listener.doRead()
+        monkeypatch.setattr(door.listener, "_socket", real)
+        assert not door.is_accepting
+        door.reactor.advance(0.09)
+        assert not door.is_accepting
+        door.reactor.advance(0.02)
+        assert door.is_accepting
+        door.turn()
+        assert door.listener.open_connections == 1
+
+    def test_client_that_is_gone_again_costs_nobody(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        """ECONNABORTED is one client's; those behind it are accepted in the same turn."""
+        real = door.listener._socket
+        door.client_comes()
+
+        class FirstIsGone:
+            calls = 0
+
+            def accept(self) -> Any:
+                self.calls += 1
+                if self.calls == 1:
+                    raise OSError(errno.ECONNABORTED, "gone")
+                return real.accept()
+
+        monkeypatch.setattr(door.listener, "_socket", FirstIsGone())
+        door.listener.doRead()
+        monkeypatch.setattr(door.listener, "_socket", real)
+        assert door.listener.open_connections == 1
+        assert door.is_accepting
+
+    def test_handshake_deadline_runs_from_accept(self, door: Door) -> None:
+        """A client that says nothing is closed in time, and cut a second later if it stays."""
+        client = door.client_comes()
+        door.turn()
+        door.reactor.advance(3.1)
+        assert door.service.metrics.handshake_failures == {"handshake_timeout": 1}
+        assert received(client) == b""
+        door.reactor.advance(1.1)
+        door.reactor.turn()
+        assert door.listener.open_connections == 0
+
+    def test_plain_http_gets_a_readable_answer(self, door: Door) -> None:
+        """The answer names the mistake, and is counted."""
+        client = door.client_comes()
+        client.sendall(GET)
+        door.turn()
+        door.turn()
+        data = received(client)
+        assert data.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"This port speaks HTTPS" in data
+        assert door.service.metrics.reasons == {"plain_http": 1}
+        assert door.service.metrics.handshake_failures == {"plain_http": 1}
+
+    @pytest.mark.parametrize(
+        ("data", "answered"),
+        [
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", True),
+            (b"OPTIONS * HTTP/1.1\r\n\r\n", True),
+            (b"\x05\x01\x00", False),
+            (b"GETTING", False),
+            (b"\x00", False),
+        ],
+        ids=["HTTP/2", "OPTIONS", "SOCKS", "no method", "zero"],
+    )
+    def test_only_http_is_answered(self, door: Door, data: bytes, answered: bool) -> None:
+        """Other protocols would not understand it."""
+        assert bool(door.listener.plaintext_reply(data)) is answered
+
+    def test_mapped_address_is_shown_as_ipv4(self, door: Door) -> None:
+        """A dual-stack socket must not hide who the client is."""
+        ours, theirs = socket.socketpair()
+        door.clients.append(theirs)
+        door.listener._accepted(ours, ("::ffff:192.0.2.9", 1234, 0, 0))
+        (peer,) = door.listener._peers.values()
+        assert peer.host == "192.0.2.9"
+
+
+class TestEstablished:
+    def test_request_reaches_the_app(self, door: Door) -> None:
+        """From the socket through TLS to the pool, and back."""
+        sock, client = shake_hands(door)
+        client.sendall(GET)
+        sock.sendall(outgoing(client))
+        door.turn()
+        app = door.pool.accept()
+        assert b"X-Forwarded-For: 127.0.0.1\r\n" in app.sent
+        assert b"X-Forwarded-Port: %d\r\n" % door.listener.address.port in app.sent
+        app.deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+        client.bio_write(received(sock))
+        assert client.recv(1000) == b"HTTP/1.1 204 No Content\r\n\r\n"
+        assert door.service.metrics.handshakes == {"TLSv1.3": 1}
+
+    @pytest.mark.parametrize("door", [(10, ClientCertMode.REQUIRED)], indirect=True)
+    @pytest.mark.parametrize(("who", "status"), [("nobody", b"400"), ("stranger", b"403"), ("friend", None)], ids=str)
+    def test_client_certificate_decides(self, door: Door, who: str, status: bytes | None) -> None:
+        """No certificate is 400, a bad one 403, both readable; a good one is served."""
+        identity = {
+            "nobody": None,
+            "stranger": other_authority().issue("x", purposes=CLIENT),
+            "friend": authority().issue("x", purposes=CLIENT),
+        }[who]
+        sock, client = shake_hands(door, identity)
+        client.sendall(GET)
+        sock.sendall(outgoing(client))
+        door.turn()
+        assert len(door.pool.waiting) == (status is None)
+        if status is not None:
+            client.bio_write(received(sock))
+            assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
+
+    def test_new_context_is_for_newcomers(self, door: Door) -> None:
+        """A swap changes who comes, not who is there."""
+        _, old = shake_hands(door)
+        renewed = authority().issue("localhost")
+        door.listener.context = build_context(renewed.bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+        _, new = shake_hands(door)
+        assert new.get_peer_certificate(as_cryptography=True) == renewed.certificate
+        assert old.get_peer_certificate(as_cryptography=True) != renewed.certificate
+
+
+class TestStop:
+    def test_idle_connections_close_and_busy_ones_finish(self, door: Door) -> None:
+        """A stop waits for what is in flight only."""
+        shake_hands(door)
+        sock, client = shake_hands(door)
+        client.sendall(GET)
+        sock.sendall(outgoing(client))
+        door.turn()
+        door.service.is_draining = True
+        door.listener.stop()
+        door.listener.stop()
+        door.reactor.turn()
+        assert door.listener.open_connections == 1
+        assert not door.is_accepting
+        door.pool.accept().deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+        client.bio_write(received(sock))
+        assert b"Connection: close" in client.recv(1000)
+        door.reactor.turn()
+        assert door.listener.open_connections == 0
+        assert not door.is_accepting
+
+    def test_nothing_is_accepted_afterwards(self, door: Door) -> None:
+        """Neither an end nor a back-off starts it again."""
+        client = door.client_comes()
+        door.turn()
+        door.listener._back_off(OSError(errno.EMFILE, "none left"))
+        door.listener.stop()
+        client.close()
+        door.turn()
+        door.reactor.advance(1.0)
+        assert not door.is_accepting
+        assert door.listener.open_connections == 0
+
+    def test_abort_counts_what_was_cut(self, door: Door) -> None:
+        """Only connections with something in flight lose anything."""
+        door.client_comes()
+        shake_hands(door)
+        sock, client = shake_hands(door)
+        client.sendall(GET)
+        sock.sendall(outgoing(client))
+        door.turn()
+        assert all(
+            isinstance(tls.application, DownstreamConnection) or tls.application is None for tls in door.listener._peers
+        )
+        assert door.listener.abort_all() == 1
+        door.reactor.turn()
+        assert door.listener.open_connections == 0
+        assert door.log.ended[-1].reason == "downstream_lost"

@@ -1,0 +1,237 @@
+"""`proxy.pool`: which connection to the app is used, and how long it is kept."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import weakref
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from twisted.internet import error
+from twisted.python import failure
+
+from sidecar.proxy import connect
+from sidecar.proxy import pool as module
+from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.pool import MAX_IDLE_CONNECTIONS, MAX_IDLE_SECONDS, Pool
+from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.settings import HostPort, Limits
+from sidecar.wire.http1 import ClientCodec
+from tests.support.ports import FakeReactor, RecordingTransport, transport_of
+
+TARGET = HostPort("127.0.0.1", 8080)
+
+
+@pytest.fixture
+def reactor() -> FakeReactor:
+    return FakeReactor()
+
+
+@pytest.fixture
+def pool(reactor: FakeReactor) -> Pool:
+    return Pool(TARGET, 2.0, Limits(), reactor)
+
+
+@pytest.fixture
+def connections(pool: Pool, reactor: FakeReactor) -> list[UpstreamConnection]:
+    """Three connections in use."""
+    return [make_upstream(pool, reactor) for _ in range(3)]
+
+
+def make_upstream(pool: Pool, reactor: FakeReactor) -> UpstreamConnection:
+    upstream = UpstreamConnection(ClientCodec(1024, 10), pool)
+    upstream.transport = cast(SocketTransport, RecordingTransport(reactor, upstream))
+    pool._open.add(upstream)
+    return upstream
+
+
+def is_closed(upstream: UpstreamConnection) -> bool:
+    return transport_of(upstream).is_closed
+
+
+class TestTake:
+    def test_empty_pool_has_none(self, pool: Pool) -> None:
+        """Nothing was handed back yet."""
+        assert pool.take() is None
+
+    def test_newest_is_used_first(self, pool: Pool, connections: list[UpstreamConnection]) -> None:
+        """So that surplus connections age."""
+        for upstream in connections:
+            pool.release(upstream)
+        assert [pool.take() for _ in range(4)] == [*reversed(connections), None]
+
+    def test_nothing_older_than_the_limit_is_used(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An app may close it in that moment: it is closed instead, with all that are older."""
+        monkeypatch.setattr(module, "_SWEEP_SECONDS", 1000.0)
+        for upstream in connections:
+            pool.release(upstream)
+        reactor.advance(MAX_IDLE_SECONDS)
+        assert pool.take() is None
+        assert all(is_closed(upstream) for upstream in connections)
+        assert pool.idle_count == 0
+
+    def test_just_below_the_limit_is_used(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """The limit is exact."""
+        pool.release(connections[0])
+        reactor.advance(MAX_IDLE_SECONDS - 0.01)
+        assert pool.take() is connections[0]
+
+
+class TestRelease:
+    def test_aged_ones_are_swept(self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]) -> None:
+        """Without any request, idle connections go in time, each by its own age."""
+        pool.release(connections[0])
+        reactor.advance(2.5)
+        pool.release(connections[1])
+        reactor.pump([0.5, 1.0, 1.0])
+        assert [is_closed(upstream) for upstream in connections] == [True, False, False]
+        reactor.pump([1.0, 1.0, 1.0])
+        assert is_closed(connections[1])
+        assert pool.idle_count == 0
+        assert pool.open_count == 1
+        assert not reactor.pending
+
+    def test_surplus_is_closed(self, pool: Pool, reactor: FakeReactor) -> None:
+        """The number of idle connections is bounded."""
+        for _ in range(MAX_IDLE_CONNECTIONS):
+            pool.release(make_upstream(pool, reactor))
+        surplus = make_upstream(pool, reactor)
+        pool.release(surplus)
+        assert is_closed(surplus)
+        assert pool.idle_count == MAX_IDLE_CONNECTIONS
+
+    def test_closed_one_is_not_kept(self, pool: Pool, connections: list[UpstreamConnection]) -> None:
+        """A connection that broke in its last moment is not handed out."""
+        connections[0].transport.loseConnection()
+        pool.release(connections[0])
+        assert pool.idle_count == 0
+
+    def test_idle_one_that_the_app_closes_is_forgotten(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """The app may close what nobody uses."""
+        for upstream in connections:
+            pool.release(upstream)
+        transport_of(connections[2]).deliver_eof()
+        assert pool.take() is connections[1]
+        transport_of(connections[0]).reset()
+        assert pool.take() is None
+        reactor.turn()
+        assert pool.open_count == 1
+
+    def test_idle_one_that_says_something_is_closed(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """Bytes that answer nothing must not answer the next request."""
+        pool.release(connections[0])
+        transport_of(connections[0]).deliver(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        assert is_closed(connections[0])
+        assert pool.take() is None
+
+
+class TestStop:
+    def test_idle_ones_close_and_no_timer_is_left(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """A pool that is stopped holds nothing."""
+        pool.release(connections[0])
+        pool.stop()
+        pool.stop()
+        reactor.turn()
+        assert is_closed(connections[0])
+        assert not reactor.pending
+
+    def test_leased_ones_close_on_their_return(self, pool: Pool, connections: list[UpstreamConnection]) -> None:
+        """What runs is finished first."""
+        pool.stop()
+        assert not is_closed(connections[0])
+        pool.release(connections[0])
+        assert is_closed(connections[0])
+
+
+class TestConnect:
+    @pytest.fixture
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """What `connect.connect` was asked."""
+        made: list[Any] = []
+        monkeypatch.setattr(connect, "connect", lambda *args: made.append(args))
+        return made
+
+    @pytest.fixture
+    def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
+        ours, theirs = socket.socketpair()
+        yield ours, theirs
+        ours.close()
+        theirs.close()
+
+    def test_connection_is_counted_and_open(
+        self, pool: Pool, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """A made connection is polled, counted, and handed over."""
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append)
+        target, timeout, _, done = made[0]
+        assert (target, timeout) == (TARGET, 2.0)
+        done(pair[0])
+        (upstream,) = outcomes
+        assert reactor.readers == {upstream.transport}
+        assert (pool.open_count, pool.idle_count, pool.statistics.connects) == (1, 0, 1)
+        upstream.close()
+        reactor.turn()
+        assert pool.open_count == 0
+
+    def test_failure_is_counted(self, pool: Pool, made: list[Any]) -> None:
+        """A failed attempt is handed over as it is."""
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append)
+        why = ConnectFailed("upstream_unreachable", "no route")
+        made[0][3](why)
+        assert outcomes == [why]
+        assert (pool.open_count, pool.statistics.connect_failures) == (0, 1)
+
+    def test_limit_counts_open_ones_and_attempts(
+        self, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """One connection over the limit is refused, later and without an attempt; one that ends makes room."""
+        pool = Pool(TARGET, 2.0, Limits(upstream_connections=2), reactor)
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append)
+        pool.connect(outcomes.append)
+        pool.connect(outcomes.append)
+        assert len(made) == 2
+        assert outcomes == []
+        reactor.turn()
+        assert outcomes.pop().reason == "upstream_overflow"
+        made[0][3](pair[0])
+        made[1][3](ConnectFailed("upstream_unreachable", "no route"))
+        pool.connect(outcomes.append)
+        assert len(made) == 3
+        outcomes[0].close()
+        reactor.turn()
+        pool.connect(outcomes.append)
+        assert len(made) == 4
+
+    def test_nothing_is_kept_of_a_connection_that_ended(
+        self, pool: Pool, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """No reference cycle is left for the collector."""
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append)
+        made.pop()[3](pair[0])
+        pool.release(outcomes[0])
+        outcomes[0].transport.connectionLost(failure.Failure(error.ConnectionLost()))
+        gone = weakref.ref(outcomes[0].transport)
+        pool.stop()
+        gc.disable()
+        try:
+            outcomes.clear()
+            assert gone() is None
+        finally:
+            gc.enable()

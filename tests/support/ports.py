@@ -1,0 +1,333 @@
+"""
+Recording fakes for the ports of `sidecar.proxy`, `sidecar.tls` and `sidecar.admin`: no sockets, no time of their own.
+
+Each fake obeys the contract of what it stands for: a writer pauses its protocol at the first write that is stuck and
+not again, `connectionLost` comes in a later turn of the clock, and nothing is called after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from twisted.internet import error, task
+from twisted.python import failure
+
+from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.deadlines import Deadline, Deadlines, Waiting
+from sidecar.proxy.sockets import SocketTransport, StreamProtocol
+from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.settings import Limits
+from sidecar.wire.http1 import ClientCodec
+
+LIMITS = Limits()
+
+
+def make_failure(why: Exception) -> failure.Failure:
+    """Wrap *why* as a transport hands it to `connectionLost`."""
+    return failure.Failure(why)  # type: ignore[no-untyped-call]
+
+
+class FakeReactor(task.Clock):
+    """A `Clock` that also keeps sets of who is registered for what; the test calls `doRead` and `doWrite`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[Any] = set()
+        self.writers: set[Any] = set()
+
+    def addReader(self, reader: Any) -> None:
+        assert reader.fileno() >= 0, "a closed descriptor is registered for reading"
+        self.readers.add(reader)
+
+    def addWriter(self, writer: Any) -> None:
+        assert writer.fileno() >= 0, "a closed descriptor is registered for writing"
+        self.writers.add(writer)
+
+    def removeReader(self, reader: Any) -> None:
+        self.readers.discard(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        self.writers.discard(writer)
+
+    def turn(self) -> None:
+        """Run what was put off to the next turn."""
+        self.advance(0)
+
+    @property
+    def pending(self) -> int:
+        """Delayed calls that are still to come."""
+        return len(self.getDelayedCalls())
+
+
+class RecordingTransport:
+    """
+    A byte transport, as `tls.server.ByteTransport` and as `UpstreamConnection` use one.
+
+    Attributes:
+        protocol: Who is told; None if nobody listens.
+        sent: What the peer has taken.
+        calls: What was done to it beside writing, in order.
+        is_stuck: Set by `stop_taking`: the peer takes nothing more.
+        is_reading: Whether the owner wants to hear more from the peer.
+    """
+
+    def __init__(self, clock: task.Clock, protocol: StreamProtocol | None = None) -> None:
+        self.protocol = protocol
+        self.sent = b""
+        self.calls: list[str] = []
+        self.is_stuck = False
+        self.is_reading = True
+        self._clock = clock
+        self._queue = b""
+        self._ended = False
+        self._flushing = False
+        self._half_closed = False
+
+    # -- for the owner --
+
+    @property
+    def is_open(self) -> bool:
+        return not (self._ended or self._flushing or self._half_closed)
+
+    @property
+    def is_flushed(self) -> bool:
+        return not self._queue
+
+    def write(self, data: bytes) -> None:
+        if not self.is_open or not data:
+            return
+        if self._queue:
+            self._queue += data
+        elif self.is_stuck:
+            self._queue = data
+            if self.protocol is not None:
+                self.protocol.pauseProducing()
+        else:
+            self.sent += data
+
+    def loseConnection(self) -> None:
+        self.calls.append("loseConnection")
+        self._flushing = True
+        if not self._queue:
+            self._end(error.ConnectionDone())
+
+    def shut_down_writing(self) -> None:
+        self.calls.append("shut_down_writing")
+        self._half_closed = True
+
+    def linger(self) -> None:
+        self.calls.append("linger")
+        self._flushing = True
+        self.is_reading = True
+
+    def abortConnection(self) -> None:
+        self.calls.append("abortConnection")
+        self._queue = b""
+        self._end(error.ConnectionAborted())
+
+    def pauseProducing(self) -> None:
+        self.is_reading = False
+
+    def resumeProducing(self) -> None:
+        self.is_reading = True
+
+    # -- for the test --
+
+    @property
+    def queued(self) -> int:
+        """Bytes that the owner had to hold for the peer."""
+        return len(self._queue)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._ended
+
+    def stop_taking(self) -> None:
+        """The peer does not read: from the next write on, everything is queued."""
+        self.is_stuck = True
+
+    def take(self) -> None:
+        """The peer reads again, all of it."""
+        self.is_stuck = False
+        was_queued, self._queue, self.sent = bool(self._queue), b"", self.sent + self._queue
+        if was_queued and self.protocol is not None and not self._ended:
+            if self._flushing and "loseConnection" in self.calls:
+                self._end(error.ConnectionDone())
+            elif not self._flushing:
+                self.protocol.resumeProducing()
+
+    def deliver(self, data: bytes) -> None:
+        """The peer sends *data*."""
+        assert self.is_reading, "the owner has asked for silence"
+        assert self.protocol is not None
+        if not self._ended and not self._flushing:
+            self.protocol.dataReceived(data)
+
+    def deliver_eof(self) -> None:
+        """The peer closes its side."""
+        assert self.protocol is not None
+        if not self._ended:
+            self.is_reading = False
+            self.protocol.eofReceived()
+
+    def reset(self) -> None:
+        """The peer resets the connection."""
+        if not self._ended:
+            self._end(error.ConnectionLost())
+            self._clock.advance(0)
+
+    def _end(self, why: Exception) -> None:
+        if not self._ended:
+            self._ended = True
+            if self.protocol is not None:
+                self._clock.callLater(0, self.protocol.connectionLost, make_failure(why))
+
+
+class SecureOwner(Protocol):
+    """What a secure transport tells its owner of its own accord."""
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+class RecordingSecureTransport:
+    """
+    The TLS connection below a `DownstreamConnection`, as `downstream.SecureTransport`.
+
+    Attributes:
+        owner: Who is paused when a write is stuck.
+        sent: Plaintext that the client has taken.
+        ending: How it was ended: ``close``, ``linger`` or ``abort``; empty while it is open.
+    """
+
+    def __init__(self) -> None:
+        self.owner: SecureOwner | None = None
+        self.sent = b""
+        self.ending = ""
+        self.is_stuck = False
+        self._queue = b""
+
+    @property
+    def is_flushed(self) -> bool:
+        return not self._queue
+
+    def write(self, data: bytes) -> None:
+        if self.ending:
+            return
+        if self._queue:
+            self._queue += data
+        elif self.is_stuck:
+            self._queue = data
+            if self.owner is not None:
+                self.owner.pauseProducing()
+        else:
+            self.sent += data
+
+    def close(self) -> None:
+        self.ending = self.ending or "close"
+
+    def linger(self) -> None:
+        self.ending = self.ending or "linger"
+
+    def abort(self) -> None:
+        self.ending = "abort"
+        self._queue = b""
+
+    @property
+    def queued(self) -> int:
+        """Bytes that are held for the client."""
+        return len(self._queue)
+
+    def stop_taking(self) -> None:
+        """The client does not read: from the next write on, everything is queued."""
+        self.is_stuck = True
+
+    def take(self) -> None:
+        """The client reads again, all of it."""
+        self.is_stuck = False
+        was_queued, self._queue, self.sent = bool(self._queue), b"", self.sent + self._queue
+        if was_queued and not self.ending and self.owner is not None:
+            self.owner.resumeProducing()
+
+
+class FakePeer:
+    """The socket side of a client, as `downstream.Peer`."""
+
+    def __init__(self, owner: Waiting, deadlines: Deadlines, host: str = "192.0.2.7") -> None:
+        self.host = host
+        self.deadline = Deadline(owner, deadlines)
+        self.is_reading = True
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+
+class FakePool:
+    """
+    A pool of upstream connections over recording transports.
+
+    Attributes:
+        opened: Every connection ever made, oldest first.
+        idle: Those handed back and not taken again.
+        waiting: Who waits for a connection to be made.
+    """
+
+    def __init__(self, clock: task.Clock, limits: Limits = LIMITS) -> None:
+        self.opened: list[UpstreamConnection] = []
+        self.idle: list[UpstreamConnection] = []
+        self.waiting: list[Callable[[UpstreamConnection | ConnectFailed], None]] = []
+        self.stuck_from_the_start = False
+        self._clock = clock
+        self._limits = limits
+
+    # -- as the exchange uses it --
+
+    def take(self) -> UpstreamConnection | None:
+        return self.idle.pop() if self.idle else None
+
+    def connect(self, ready: Callable[[UpstreamConnection | ConnectFailed], None]) -> None:
+        self.waiting.append(ready)
+
+    def release(self, upstream: UpstreamConnection) -> None:
+        transport = transport_of(upstream)
+        assert transport.is_flushed, "handed back with bytes under way"
+        assert transport.is_reading, "handed back without being read from"
+        upstream.lessee = None
+        self.idle.append(upstream)
+
+    def forget(self, upstream: UpstreamConnection) -> None:
+        if upstream in self.idle:
+            self.idle.remove(upstream)
+
+    def stop(self) -> None:
+        self.idle.clear()
+
+    # -- for the test --
+
+    def open(self) -> UpstreamConnection:
+        """Make a connection that nobody has asked for yet."""
+        upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
+        transport = RecordingTransport(self._clock, upstream)
+        transport.is_stuck = self.stuck_from_the_start
+        upstream.transport = cast(SocketTransport, transport)
+        self.opened.append(upstream)
+        return upstream
+
+    def accept(self) -> RecordingTransport:
+        """Let the connection that is longest waited for be made; return its transport."""
+        upstream = self.open()
+        self.waiting.pop(0)(upstream)
+        return transport_of(upstream)
+
+    def refuse(self, reason: str = "upstream_connect_refused", detail: str = "Connection refused") -> None:
+        """Let the connection that is longest waited for fail."""
+        self.waiting.pop(0)(ConnectFailed(reason, detail))
+
+
+def transport_of(upstream: UpstreamConnection) -> RecordingTransport:
+    """Return the recording transport below *upstream*."""
+    return cast(RecordingTransport, upstream.transport)

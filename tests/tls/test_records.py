@@ -1,0 +1,339 @@
+"""`tls.records` and `tls.fastpath`: one contract, the same tests over both, with a real OpenSSL client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from OpenSSL import SSL
+
+from sidecar.errors import TlsError
+from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.tls import fastpath
+from sidecar.tls.context import build_context
+from sidecar.tls.fastpath import DirectRecords, records_for
+from sidecar.tls.records import Records
+from tests.support.certs import authority
+from tests.support.handshake import TLS12, TLS13, client_context, outgoing
+
+SIZES = [1, 16_383, 16_384, 16_385, 65_536, 147_000, 300_000]
+
+MakeRecords = Callable[[SSL.Connection], Records]
+
+
+@pytest.fixture(scope="module")
+def context() -> SSL.Context:
+    bundle = authority().issue("localhost").bundle
+    return build_context(bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+
+
+@pytest.fixture(params=[Records, DirectRecords], ids=["public calls", "direct calls"])
+def make(request: pytest.FixtureRequest) -> MakeRecords:
+    chosen: MakeRecords = request.param
+    return chosen
+
+
+@pytest.fixture(params=[TLS12, TLS13], ids=["1.2", "1.3"])
+def version(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+class Session:
+    """A server's records and the client at the other end."""
+
+    def __init__(self, records: Records, version: int) -> None:
+        self.records = records
+        self.client = SSL.Connection(client_context(version=version, alpn=[b"http/1.1"]), None)
+        self.client.set_connect_state()
+
+    def shake_hands(self) -> Session:
+        done = False
+        for _ in range(4):
+            try:
+                self.client.do_handshake()
+            except SSL.WantReadError:
+                pass
+            if done:
+                break
+            done = self.records.handshake(outgoing(self.client))
+            self.client.bio_write(self.records.take() or b"")
+        assert done
+        return self
+
+    def client_seals(self, data: bytes) -> bytes:
+        self.client.sendall(data)
+        return outgoing(self.client)
+
+    def client_opens(self, ciphertext: bytes) -> bytes:
+        data = b""
+        self.client.bio_write(ciphertext)
+        try:
+            while True:
+                data += self.client.recv(65_536)
+        except SSL.WantReadError:
+            return data
+
+    def client_closes(self) -> bytes:
+        self.client.shutdown()
+        return outgoing(self.client)
+
+
+@pytest.fixture
+def session(context: SSL.Context, make: MakeRecords, version: int) -> Session:
+    return Session(make(SSL.Connection(context, None)), version).shake_hands()
+
+
+def leave_stale_error() -> None:
+    """Put an error into OpenSSL's queue of this thread, as a careless call elsewhere does."""
+    fastpath._lib.ERR_clear_error()
+    fastpath._lib.BIO_new_file(b"/does/not/exist", b"r")
+    assert fastpath._lib.ERR_peek_error()
+
+
+@pytest.fixture
+def stale_error() -> None:
+    leave_stale_error()
+
+
+class TestHandshake:
+    def test_it_completes_byte_by_byte(self, context: SSL.Context, make: MakeRecords, version: int) -> None:
+        """However the client's messages are split, the handshake gets on."""
+        session = Session(make(SSL.Connection(context, None)), version)
+        done = False
+        while not done:
+            try:
+                session.client.do_handshake()
+            except SSL.WantReadError:
+                pass
+            for byte in outgoing(session.client):
+                assert not done
+                done = session.records.handshake(bytes([byte]))
+            data = session.records.take()
+            if data:
+                session.client.bio_write(data)
+        assert session.client_opens(session.records.seal(b"hello")) == b"hello"
+
+    def test_plaintext_behind_it_is_read_afterwards(self, context: SSL.Context, make: MakeRecords) -> None:
+        """A request in the packet of the client's Finished is not lost."""
+        session = Session(make(SSL.Connection(context, None)), TLS13)
+        with pytest.raises(SSL.WantReadError):
+            session.client.do_handshake()
+        assert not session.records.handshake(outgoing(session.client))
+        session.client.bio_write(session.records.take())
+        session.client.do_handshake()
+        assert session.records.handshake(outgoing(session.client) + session.client_seals(b"early"))
+        assert session.records.open(b"") == (b"early", False)
+
+    @pytest.mark.parametrize(
+        ("rubbish", "is_answered"),
+        [(b"\x16\x03\x01\x00\x05hello", True), (b"\x00" * 100, False), (b"\x80" * 100, False)],
+        ids=["a record of rubbish", "zeros", "high bits"],
+    )
+    def test_rubbish_raises(self, context: SSL.Context, make: MakeRecords, rubbish: bytes, is_answered: bool) -> None:
+        """What is not TLS is an error of ours, with an alert for whoever speaks records at least."""
+        records = make(SSL.Connection(context, None))
+        with pytest.raises(TlsError) as caught:
+            records.handshake(rubbish)
+        assert caught.value.reason
+        assert (records.take()[:1] == b"\x15") is is_answered
+        assert records.close() == b""
+
+    def test_stale_error_breaks_nothing(self, context: SSL.Context, make: MakeRecords, version: int) -> None:
+        """What another call left in the error queue does not end an innocent handshake."""
+        session = Session(make(SSL.Connection(context, None)), version)
+        with pytest.raises(SSL.WantReadError):
+            session.client.do_handshake()
+        hello = outgoing(session.client)
+        leave_stale_error()
+        assert not session.records.handshake(hello[:20])
+        leave_stale_error()
+        assert not session.records.handshake(hello[20:])
+        assert session.records.take()
+
+    def test_refused_protocol_leaves_no_error_behind(self, context: SSL.Context, make: MakeRecords) -> None:
+        """A client that offers only other protocols is refused by name."""
+        records = make(SSL.Connection(context, None))
+        client = SSL.Connection(client_context(alpn=[b"h2"]), None)
+        client.set_connect_state()
+        with pytest.raises(SSL.WantReadError):
+            client.do_handshake()
+        with pytest.raises(TlsError) as caught:
+            records.handshake(outgoing(client))
+        assert caught.value.reason == "no_shared_alpn"
+        assert records.take()[:1] == b"\x15"
+        assert not fastpath._lib.ERR_peek_error()
+
+
+class TestOpen:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_all_of_it_is_decrypted(self, session: Session, size: int) -> None:
+        """Many records in one feed are opened at once."""
+        data = bytes(range(256)) * (size // 256 + 1)
+        assert session.records.open(session.client_seals(data[:size])) == (data[:size], False)
+
+    def test_records_of_several_sizes_in_one_feed(self, session: Session) -> None:
+        """Records do not have to be full."""
+        ciphertext = b"".join(session.client_seals(piece) for piece in (b"a", b"b" * 20_000, b"c"))
+        assert session.records.open(ciphertext) == (b"a" + b"b" * 20_000 + b"c", False)
+
+    def test_record_may_be_split_anywhere(self, session: Session) -> None:
+        """Bytes come as they like; nothing is handed on before the record is whole."""
+        cut, size = 1, 7
+        while cut < size:
+            ciphertext = session.client_seals(b"hello")
+            assert session.records.open(ciphertext[:cut]) == (b"", False)
+            assert session.records.open(ciphertext[cut:]) == (b"hello", False)
+            cut, size = cut + 1, len(ciphertext)
+
+    def test_whole_record_and_part_of_the_next(self, session: Session) -> None:
+        """What is whole is handed on, the rest waits."""
+        first, second = session.client_seals(b"first"), session.client_seals(b"second")
+        assert session.records.open(first + second[:7]) == (b"first", False)
+        assert session.records.open(second[7:]) == (b"second", False)
+
+    def test_byte_by_byte(self, session: Session) -> None:
+        """The slowest client is read too."""
+        opened = [session.records.open(bytes([byte])) for byte in session.client_seals(b"slow")]
+        assert opened == [(b"", False)] * (len(opened) - 1) + [(b"slow", False)]
+
+    @pytest.mark.parametrize("data", [b"", b"last", b"l" * 40_000], ids=["alone", "behind data", "behind much"])
+    def test_close_notify_is_the_end(self, session: Session, data: bytes) -> None:
+        """The client has said that this was all; so it stays."""
+        ciphertext = session.client_seals(data) if data else b""
+        assert session.records.open(ciphertext + session.client_closes()) == (data, True)
+        assert session.records.open(b"") == (b"", True)
+
+    @pytest.mark.parametrize("where", ["header", "middle", "tag"])
+    def test_changed_record_raises(self, session: Session, where: str) -> None:
+        """A record that is not authentic is an error, with an alert for the client."""
+        ciphertext = bytearray(session.client_seals(b"hello" * 10))
+        ciphertext[{"header": 0, "middle": len(ciphertext) // 2, "tag": -1}[where]] ^= 0x80
+        with pytest.raises(TlsError):
+            session.records.open(bytes(ciphertext))
+        assert session.records.take()[:1] in (b"\x15", b"\x17")  # an alert, in 1.3 inside a record
+
+    def test_replayed_record_raises(self, session: Session) -> None:
+        """A record counts once."""
+        ciphertext = session.client_seals(b"hello")
+        session.records.open(ciphertext)
+        with pytest.raises(TlsError):
+            session.records.open(ciphertext)
+
+    def test_broken_connection_stays_broken(self, session: Session) -> None:
+        """After an error nothing more is read."""
+        good = session.client_seals(b"good")
+        with pytest.raises(TlsError):
+            session.records.open(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        with pytest.raises(TlsError):
+            session.records.open(good)
+
+    def test_stale_error_breaks_nothing(self, session: Session, stale_error: None) -> None:
+        """What another call left in the error queue does not end an innocent connection."""
+        ciphertext = session.client_seals(b"hello")
+        leave_stale_error()
+        assert session.records.open(ciphertext[:7]) == (b"", False)
+        leave_stale_error()
+        assert session.records.open(ciphertext[7:]) == (b"hello", False)
+        leave_stale_error()
+        assert session.records.open(session.client_closes()) == (b"", True)
+
+    def test_error_of_one_connection_is_not_anothers(self, context: SSL.Context, make: MakeRecords) -> None:
+        """A broken connection leaves nothing behind that ends its neighbour."""
+        broken = Session(make(SSL.Connection(context, None)), TLS13).shake_hands()
+        good = Session(make(SSL.Connection(context, None)), TLS13).shake_hands()
+        with pytest.raises(TlsError):
+            broken.records.open(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        ciphertext = good.client_seals(b"hello")
+        assert good.records.open(ciphertext[:9]) == (b"", False)
+        assert good.records.open(ciphertext[9:]) == (b"hello", False)
+
+    def test_renegotiation_is_not_done(self, context: SSL.Context, make: MakeRecords) -> None:
+        """A TLS 1.2 client that wants to shake hands again goes on without, or fails; the server does no work."""
+        session = Session(make(SSL.Connection(context, None)), TLS12).shake_hands()
+        session.client.renegotiate()
+        try:
+            session.client.do_handshake()
+        except SSL.Error:
+            pass
+        try:
+            assert session.records.open(outgoing(session.client)) == (b"", False)
+        except TlsError:
+            pass
+        assert len(session.records.take()) < 100
+
+
+class TestSeal:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_client_reads_all_of_it(self, session: Session, size: int) -> None:
+        """One call seals everything it is given, in order."""
+        data = bytes(range(256)) * (size // 256 + 1)
+        assert session.client_opens(session.records.seal(data[:size])) == data[:size]
+        assert session.records.take() == b""
+
+    def test_both_directions_at_once(self, session: Session) -> None:
+        """Half a record on its way in does not keep anything from going out."""
+        ciphertext = session.client_seals(b"question")
+        session.records.open(ciphertext[:10])
+        assert session.client_opens(session.records.seal(b"answer")) == b"answer"
+        assert session.records.open(ciphertext[10:]) == (b"question", False)
+
+    def test_seal_after_close_raises(self, session: Session) -> None:
+        """Nothing follows close_notify."""
+        session.records.close()
+        with pytest.raises(TlsError):
+            session.records.seal(b"late")
+        assert not fastpath._lib.ERR_peek_error()
+
+    def test_seal_after_the_clients_end_works(self, session: Session) -> None:
+        """A client that sends no more still reads."""
+        session.records.open(session.client_closes())
+        assert session.records.seal(b"answer")
+
+    def test_seal_on_a_broken_connection_raises(self, session: Session) -> None:
+        """A connection that met a forged record sends no more."""
+        with pytest.raises(TlsError):
+            session.records.open(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        session.records.take()
+        with pytest.raises(TlsError):
+            session.records.seal(b"late")
+
+    def test_stale_error_breaks_nothing(self, session: Session, stale_error: None) -> None:
+        """What another call left in the error queue does not end an innocent connection."""
+        leave_stale_error()
+        sealed = session.records.seal(b"hello")
+        assert session.client_opens(sealed) == b"hello"
+
+
+class TestClose:
+    def test_client_reads_the_end(self, session: Session) -> None:
+        """close_notify tells the client that it has everything."""
+        session.client.bio_write(session.records.seal(b"last") + session.records.close())
+        assert session.client.recv(100) == b"last"
+        with pytest.raises(SSL.ZeroReturnError):
+            session.client.recv(100)
+
+    def test_it_can_be_said_after_the_client_has(self, session: Session) -> None:
+        """The second close_notify is ours."""
+        session.records.open(session.client_closes())
+        assert session.records.close()
+
+    def test_stale_error_breaks_nothing(self, session: Session, stale_error: None) -> None:
+        """What another call left in the error queue does not keep the end from being told."""
+        leave_stale_error()
+        assert session.records.close()
+
+    def test_before_the_handshake_there_is_nobody_to_tell(self, context: SSL.Context, make: MakeRecords) -> None:
+        """A connection without keys ends in silence."""
+        assert make(SSL.Connection(context, None)).close() == b""
+
+
+class TestRecordsFor:
+    def test_fast_path_is_taken_where_it_is_available(self, context: SSL.Context) -> None:
+        """The installed pyOpenSSL has what the fast path needs."""
+        assert fastpath.IS_AVAILABLE
+        assert type(records_for(context)) is DirectRecords
+
+    def test_public_calls_serve_otherwise(self, context: SSL.Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An installation without the private names works all the same."""
+        monkeypatch.setattr(fastpath, "IS_AVAILABLE", False)
+        assert type(records_for(context)) is Records

@@ -1,0 +1,487 @@
+"""`tls.server`: the states of a downstream TLS connection, with a client in memory."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+from OpenSSL import SSL
+from twisted.internet import error, task
+from twisted.python import failure
+
+from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.tls.context import build_context
+from sidecar.tls.fastpath import records_for
+from sidecar.tls.server import TlsServer
+from tests.support.certs import authority
+from tests.support.handshake import TLS12, TLS13, client_context, outgoing
+from tests.support.ports import RecordingTransport, make_failure
+
+
+class FakeApplication:
+    """Notes what it is told; *on* runs something of its own at an event."""
+
+    def __init__(self, tls: TlsServer) -> None:
+        self.tls = tls
+        self.received = b""
+        self.events: list[str] = []
+        self.on: dict[str, Callable[[], object]] = {}
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+        self._note("data")
+
+    def eofReceived(self, clean: bool) -> None:
+        self._note("close_notify" if clean else "eof")
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        self._note("lost")
+
+    def pauseProducing(self) -> None:
+        self._note("pause")
+
+    def resumeProducing(self) -> None:
+        self._note("resume")
+
+    def deadline_passed(self) -> None:
+        self._note("deadline")
+
+    def _note(self, event: str) -> None:
+        self.events.append(event)
+        if event in self.on:
+            self.on[event]()
+
+
+class FakeAcceptor:
+    """Notes what it is told, and answers plain text."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.application: FakeApplication | None = None
+        self.raises: Exception | None = None
+        self.greeting = b""
+
+    def established(self, tls: TlsServer, connection: SSL.Connection) -> FakeApplication:
+        assert connection.get_protocol_version_name().startswith("TLSv1.")
+        if self.raises is not None:
+            raise self.raises
+        self.events.append("established")
+        self.application = FakeApplication(tls)
+        if self.greeting:
+            tls.write(self.greeting)
+        return self.application
+
+    def handshake_failed(self, tls: TlsServer, reason: str, message: str) -> None:
+        assert message
+        self.events.append(reason)
+
+    def plaintext_reply(self, data: bytes) -> bytes:
+        return b"use https" if data.startswith(b"GET ") else b""
+
+    def closed(self, tls: TlsServer) -> None:
+        self.events.append("closed")
+
+
+@pytest.fixture(scope="module")
+def context() -> SSL.Context:
+    bundle = authority().issue("localhost").bundle
+    return build_context(bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+
+
+class Connection:
+    """A server over a recording transport, and its client."""
+
+    def __init__(self, context: SSL.Context, version: int = TLS13) -> None:
+        self.clock = task.Clock()
+        self.acceptor = FakeAcceptor()
+        self.tls = TlsServer(records_for(context), self.acceptor)
+        self.transport = RecordingTransport(self.clock, self.tls)
+        self.tls.transport = self.transport
+        self.client = SSL.Connection(client_context(version=version), None)
+        self.client.set_connect_state()
+
+    @property
+    def application(self) -> FakeApplication:
+        assert self.acceptor.application is not None
+        return self.acceptor.application
+
+    def hello(self) -> bytes:
+        with pytest.raises(SSL.WantReadError):
+            self.client.do_handshake()
+        return outgoing(self.client)
+
+    def shake_hands(self) -> Connection:
+        for _ in range(4):
+            try:
+                self.client.do_handshake()
+            except SSL.WantReadError:
+                pass
+            data = outgoing(self.client)
+            if data:
+                self.transport.deliver(data)
+            self.to_client()
+        return self
+
+    def sealed(self, data: bytes) -> bytes:
+        self.client.sendall(data)
+        return outgoing(self.client)
+
+    def sends(self, data: bytes) -> None:
+        self.transport.deliver(self.sealed(data))
+
+    def close_notify(self) -> bytes:
+        self.client.shutdown()
+        return outgoing(self.client)
+
+    def to_client(self) -> None:
+        if self.transport.sent:
+            self.client.bio_write(self.transport.sent)
+            self.transport.sent = b""
+
+    def client_reads(self) -> tuple[bytes, bool]:
+        """Return what the client can read, and whether it was told that this is all."""
+        self.to_client()
+        data = b""
+        try:
+            while True:
+                data += self.client.recv(65_536)
+        except SSL.WantReadError:
+            return data, False
+        except SSL.ZeroReturnError:
+            return data, True
+
+
+@pytest.fixture
+def new(context: SSL.Context) -> Connection:
+    return Connection(context)
+
+
+@pytest.fixture(params=[TLS12, TLS13], ids=["1.2", "1.3"])
+def open_(context: SSL.Context, request: pytest.FixtureRequest) -> Connection:
+    return Connection(context, request.param).shake_hands()
+
+
+class TestNew:
+    def test_plain_http_is_told_so(self, new: Connection) -> None:
+        """A client that forgot the s gets a readable answer, and may still be sending."""
+        new.transport.deliver(b"GET / HTTP/1.1\r\n\r\n")
+        assert new.transport.sent == b"use https"
+        assert new.transport.calls == ["linger"]
+        assert new.acceptor.events == ["plain_http"]
+
+    def test_rubbish_is_closed(self, new: Connection) -> None:
+        """What is neither TLS nor HTTP ends."""
+        new.transport.deliver(b"\x00\x01\x02" * 10)
+        assert new.transport.calls == ["linger"]
+        assert len(new.acceptor.events) == 1
+
+    def test_end_is_a_failed_handshake(self, new: Connection) -> None:
+        """A client that opens and closes, as a health check does, is told from others by its reason."""
+        new.transport.deliver_eof()
+        assert new.acceptor.events == ["closed_by_peer"]
+        assert new.transport.calls == ["linger"]
+
+    def test_loss_is_a_failed_handshake_and_closed(self, new: Connection) -> None:
+        """The acceptor hears of each connection's end, last and once."""
+        new.transport.reset()
+        assert new.acceptor.events == ["closed_by_peer", "closed"]
+
+    def test_deadline_is_a_failed_handshake(self, new: Connection) -> None:
+        """A client that says nothing is cut at the deadline, and again if it stays."""
+        new.tls.deadline_passed()
+        assert new.acceptor.events == ["handshake_timeout"]
+        new.tls.deadline_passed()
+        new.clock.advance(0)
+        assert new.transport.calls == ["linger", "abortConnection"]
+        assert new.acceptor.events == ["handshake_timeout", "closed"]
+
+    def test_abort_before_anything(self, new: Connection) -> None:
+        """A forced stop cuts connections in any state."""
+        new.tls.abort()
+        new.clock.advance(0)
+        assert new.acceptor.events == ["closed"]
+
+    def test_writing_is_not_possible_yet(self, new: Connection) -> None:
+        """There are no keys."""
+        new.tls.write(b"early")
+        new.tls.close()
+        new.tls.linger()
+        assert new.transport.sent == b""
+        assert new.transport.calls == []
+
+
+class TestHandshake:
+    def test_end_is_a_failure(self, new: Connection) -> None:
+        """A client that leaves in the middle has failed."""
+        new.transport.deliver(new.hello())
+        new.transport.deliver_eof()
+        assert new.acceptor.events == ["closed_by_peer"]
+
+    def test_deadline_is_a_failure(self, new: Connection) -> None:
+        """A client that stalls in the middle has failed."""
+        new.transport.deliver(new.hello()[:50])
+        new.tls.deadline_passed()
+        assert new.acceptor.events == ["handshake_timeout"]
+
+    def test_error_is_answered_with_an_alert(self, new: Connection) -> None:
+        """A client that cannot be served is told in TLS."""
+        new.transport.deliver(b"\x16\x03\x01\x00\x05hello")
+        assert new.transport.sent[:1] == b"\x15"
+        assert new.transport.calls == ["linger"]
+        assert len(new.acceptor.events) == 1
+
+    def test_data_after_a_failure_is_dropped(self, new: Connection) -> None:
+        """A failed handshake is not begun again."""
+        hello = new.hello()
+        new.transport.deliver(b"\x16\x03\x01\x00\x05hello")
+        new.tls.dataReceived(hello)
+        new.tls.eofReceived()
+        assert len(new.acceptor.events) == 1
+
+    def test_request_behind_finished_is_delivered(self, new: Connection) -> None:
+        """The first request may come in the packet that ends the handshake."""
+        new.transport.deliver(new.hello())
+        new.to_client()
+        new.client.do_handshake()
+        new.transport.deliver(outgoing(new.client) + new.sealed(b"request"))
+        assert new.application.received == b"request"
+
+    def test_close_behind_finished_is_delivered(self, new: Connection) -> None:
+        """So may the end."""
+        new.transport.deliver(new.hello())
+        new.to_client()
+        new.client.do_handshake()
+        new.transport.deliver(outgoing(new.client) + new.sealed(b"request") + new.close_notify())
+        assert new.application.events == ["data", "close_notify"]
+
+    def test_acceptor_may_write_at_once(self, new: Connection) -> None:
+        """An application that speaks first is heard."""
+        new.acceptor.greeting = b"hello"
+        new.shake_hands()
+        assert new.client_reads() == (b"hello", False)
+
+    def test_exception_of_the_acceptor_ends_cleanly(self, new: Connection) -> None:
+        """A bug above costs this connection only: its end is told as usual."""
+        new.acceptor.raises = RuntimeError("a bug")
+        with pytest.raises(RuntimeError, match="a bug"):
+            new.shake_hands()
+        new.transport.reset()
+        assert new.acceptor.events[-1] == "closed"
+
+
+class TestOpen:
+    def test_bytes_pass_both_ways(self, open_: Connection) -> None:
+        """What one side writes the other reads."""
+        open_.sends(b"question")
+        assert open_.application.received == b"question"
+        open_.tls.write(b"answer")
+        assert open_.client_reads() == (b"answer", False)
+
+    def test_empty_write_is_nothing(self, open_: Connection) -> None:
+        """No record is made for no bytes."""
+        open_.to_client()
+        open_.tls.write(b"")
+        assert open_.transport.sent == b""
+
+    def test_close_says_so_first(self, open_: Connection) -> None:
+        """The client knows that it has everything."""
+        open_.tls.write(b"last")
+        open_.tls.close()
+        assert open_.client_reads() == (b"last", True)
+        assert open_.transport.calls == ["loseConnection"]
+
+    def test_linger_says_so_first(self, open_: Connection) -> None:
+        """The same for a client that is still sending."""
+        open_.tls.write(b"last")
+        open_.tls.linger()
+        assert open_.client_reads() == (b"last", True)
+        assert open_.transport.calls == ["linger"]
+
+    def test_abort_does_not_say_so(self, open_: Connection) -> None:
+        """A cut must not look like an end."""
+        open_.tls.write(b"part")
+        open_.tls.abort()
+        assert open_.client_reads() == (b"part", False)
+        assert open_.transport.calls == ["abortConnection"]
+
+    def test_broken_record_cuts(self, open_: Connection) -> None:
+        """A forged record ends the connection without close_notify; the application hears of the loss only."""
+        open_.transport.deliver(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        open_.clock.advance(0)
+        assert open_.transport.calls == ["abortConnection"]
+        assert open_.application.events == ["lost"]
+
+    def test_end_without_close_notify_is_not_clean(self, open_: Connection) -> None:
+        """A connection that just ends may have been cut by anybody."""
+        open_.transport.deliver_eof()
+        assert open_.application.events == ["eof"]
+
+    def test_deadline_is_the_applications(self, open_: Connection) -> None:
+        """After the handshake the application waits for things."""
+        open_.tls.deadline_passed()
+        assert open_.application.events == ["deadline"]
+
+    def test_backpressure_is_the_applications(self, open_: Connection) -> None:
+        """A stuck socket pauses who writes, and its drain resumes it."""
+        open_.transport.stop_taking()
+        assert open_.tls.is_flushed
+        open_.tls.write(b"a")
+        assert not open_.tls.is_flushed
+        open_.transport.take()
+        assert open_.application.events == ["pause", "resume"]
+        assert open_.client_reads() == (b"a", False)
+
+    def test_application_may_abort_when_it_is_told_something(self, open_: Connection) -> None:
+        """An abort in the middle of data keeps the end behind it from being told."""
+        open_.application.on["data"] = open_.tls.abort
+        open_.transport.deliver(open_.sealed(b"x") + open_.close_notify())
+        open_.clock.advance(0)
+        assert open_.application.events == ["data", "lost"]
+
+    def test_application_may_close_when_it_is_told_something(self, open_: Connection) -> None:
+        """A close in the middle of data does as well."""
+        open_.application.on["data"] = open_.tls.close
+        open_.transport.deliver(open_.sealed(b"x") + open_.close_notify())
+        open_.clock.advance(0)
+        assert open_.application.events == ["data", "lost"]
+
+    def test_loss_is_told_to_both(self, open_: Connection) -> None:
+        """First the application, last the acceptor."""
+        open_.transport.reset()
+        assert open_.application.events == ["lost"]
+        assert open_.acceptor.events == ["established", "closed"]
+
+    def test_exception_at_the_loss_does_not_hide_it(self, open_: Connection) -> None:
+        """A bug of the application must not keep its place in the count of connections."""
+
+        def broken() -> None:
+            raise RuntimeError("a bug")
+
+        open_.application.on["lost"] = broken
+        with pytest.raises(RuntimeError, match="a bug"):
+            open_.tls.connectionLost(make_failure(error.ConnectionLost()))
+        assert open_.acceptor.events[-1] == "closed"
+
+    def test_exception_at_data_is_the_reactors(self, open_: Connection) -> None:
+        """It is not swallowed here; whoever reads the socket ends the connection for it."""
+
+        def broken() -> None:
+            raise RuntimeError("a bug")
+
+        open_.application.on["data"] = broken
+        with pytest.raises(RuntimeError, match="a bug"):
+            open_.sends(b"x")
+        open_.transport.reset()
+        assert open_.acceptor.events[-1] == "closed"
+
+
+class TestPeerDone:
+    def test_client_still_reads(self, open_: Connection) -> None:
+        """close_notify closes one direction only."""
+        open_.transport.deliver(open_.close_notify())
+        assert open_.application.events == ["close_notify"]
+        open_.tls.write(b"answer")
+        open_.to_client()
+        open_.tls.close()
+        assert open_.transport.sent
+        assert open_.transport.calls == ["loseConnection"]
+
+    def test_end_of_the_socket_is_not_told_again(self, open_: Connection) -> None:
+        """It is no news."""
+        open_.transport.deliver(open_.close_notify())
+        open_.transport.deliver_eof()
+        assert open_.application.events == ["close_notify"]
+
+    def test_data_behind_it_is_dropped(self, open_: Connection) -> None:
+        """Who said that this was all has said all."""
+        open_.transport.deliver(open_.close_notify())
+        open_.tls.dataReceived(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        assert open_.application.events == ["close_notify"]
+        assert open_.transport.calls == []
+
+    def test_deadline_and_linger_work_as_before(self, open_: Connection) -> None:
+        """The application still decides."""
+        open_.transport.deliver(open_.close_notify())
+        open_.tls.deadline_passed()
+        assert open_.application.events == ["close_notify", "deadline"]
+        open_.tls.linger()
+        assert open_.transport.calls == ["linger"]
+
+
+class TestClosed:
+    @pytest.fixture
+    def closed(self, context: SSL.Context) -> Connection:
+        connection = Connection(context).shake_hands()
+        connection.transport.stop_taking()
+        connection.tls.write(b"stuck")
+        connection.tls.close()
+        connection.application.events.clear()
+        return connection
+
+    def test_data_is_dropped(self, closed: Connection) -> None:
+        """The application is done with this client."""
+        closed.tls.dataReceived(closed.sealed(b"late"))
+        closed.tls.eofReceived()
+        assert closed.application.received == b""
+        assert closed.application.events == []
+
+    def test_writes_are_dropped(self, closed: Connection) -> None:
+        """Nothing follows close_notify."""
+        queued = closed.transport.queued
+        closed.tls.write(b"late")
+        closed.tls.close()
+        closed.tls.linger()
+        assert closed.transport.queued == queued
+        assert closed.transport.calls == ["loseConnection"]
+
+    def test_deadline_cuts(self, closed: Connection) -> None:
+        """A client that does not take the rest in time is cut."""
+        closed.tls.deadline_passed()
+        closed.clock.advance(0)
+        assert closed.transport.calls == ["loseConnection", "abortConnection"]
+        assert closed.application.events == ["lost"]
+
+    def test_events_after_the_end_are_harmless(self, closed: Connection) -> None:
+        """Whoever still holds a connection that is gone can do no harm."""
+        closed.transport.reset()
+        tls = closed.tls
+        tls.write(b"late")
+        tls.close()
+        tls.linger()
+        tls.abort()
+        tls.deadline_passed()
+        tls.pauseProducing()
+        tls.resumeProducing()
+        tls.dataReceived(b"late")
+        tls.eofReceived()
+        assert tls.is_flushed
+        assert closed.application.events == ["lost"]
+        assert closed.acceptor.events == ["established", "closed"]
+
+
+class TestMemory:
+    @pytest.mark.parametrize("end", ["reset", "close", "abort", "linger"])
+    def test_nothing_is_left_for_the_collector(self, context: SSL.Context, end: str) -> None:
+        """A connection that ended is freed by reference counting alone."""
+        connection = Connection(context).shake_hands()
+        connection.sends(b"x")
+        tls, transport = connection.tls, connection.transport
+        if end == "reset":
+            transport.reset()
+        else:
+            getattr(tls, end)()
+            transport.reset()
+            connection.clock.advance(0)
+        assert connection.acceptor.events[-1] == "closed"
+        transport.protocol = None  # as a socket transport does
+        gone = [weakref.ref(tls), weakref.ref(connection.application)]
+        connection.acceptor.application = None
+        gc.collect()
+        gc.disable()
+        try:
+            del connection, tls, transport
+            assert [ref() for ref in gone] == [None, None]
+        finally:
+            gc.enable()
