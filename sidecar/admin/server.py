@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
@@ -14,12 +15,18 @@ from zope.interface import implementer
 
 from sidecar.admin.pages import TEXT, Page, Snapshot, respond
 from sidecar.errors import RequestError
-from sidecar.wire.events import RequestEvent, RequestHead
+from sidecar.wire.events import RequestHead
 from sidecar.wire.http1 import ServerCodec
+from sidecar.wire.target import origin_form
 
 MAX_CONNECTIONS: Final = 64
 IDLE_SECONDS: Final = 30.0
 """From accept, or from the last answer, to the end of the next request."""
+
+ACCEPT_PAUSE_SECONDS: Final = 0.1
+"""How long to wait when a connection cannot be accepted for want of descriptors or memory."""
+
+_PASSING: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR})
 
 _MAX_HEAD_BYTES: Final = 16 * 1024
 _MAX_HEADERS: Final = 100
@@ -42,6 +49,7 @@ class AdminListener:
         self._make_transport = make_transport
         self._reactor = reactor
         self._connections: set[AdminConnection] = set()
+        self._resume_call: Any = None
 
     def start(self) -> None:
         self._reactor.addReader(self)
@@ -49,6 +57,8 @@ class AdminListener:
     def stop(self) -> None:
         """Close the socket and every connection."""
         self._reactor.removeReader(self)
+        if self._resume_call is not None and self._resume_call.active():
+            self._resume_call.cancel()
         self._socket.close()
         for connection in list(self._connections):
             connection.transport.abortConnection()
@@ -65,8 +75,12 @@ class AdminListener:
     def doRead(self) -> None:
         try:
             sock, _ = self._socket.accept()
-        except OSError:
-            return  # gone again, or no descriptors: the poller asks again
+        except OSError as problem:
+            if problem.errno not in _PASSING:
+                # No descriptors: the poller would ask again at once, and for nothing.
+                self._reactor.removeReader(self)
+                self._resume_call = self._reactor.callLater(ACCEPT_PAUSE_SECONDS, self.start)
+            return
         if len(self._connections) >= MAX_CONNECTIONS:
             sock.close()
             return
@@ -89,23 +103,24 @@ class AdminConnection:
 
     def dataReceived(self, data: bytes) -> None:
         try:
-            events = self._codec.receive(data)
-            while self._act(events):
-                events = self._codec.next_request()
+            self._codec.receive(data)
         except RequestError as error:
             self._send(Page(error.status, TEXT, f"{error}\n".encode()), with_body=True, close=True)
-
-    def _act(self, events: list[RequestEvent]) -> bool:
-        """Answer once the request is complete; True if another one may follow."""
+            return
         request = self._codec.request
-        if request is None or not self._codec.is_complete:
-            return False
-        self._send(self._page(request), with_body=request.method != b"HEAD", close=not request.keep_alive)
-        self._timeout.reset(IDLE_SECONDS)
-        return request.keep_alive
+        if request is not None and self._codec.is_complete:
+            self._answer(request)
+
+    def _answer(self, request: RequestHead) -> None:
+        # Pages cost milliseconds, and a read holds a thousand requests: whoever pipelines gets one answer, the last.
+        close = not request.keep_alive or self._codec.has_pipelined
+        self._send(self._page(request), with_body=request.method != b"HEAD", close=close)
+        if not close:
+            self._timeout.reset(IDLE_SECONDS)
+            self._codec.next_request()
 
     def _page(self, request: RequestHead) -> Page:
-        path = request.target.partition(b"?")[0].decode("ascii", "backslashreplace")
+        path = origin_form(request.target).partition(b"?")[0].decode("ascii", "backslashreplace")
         try:
             return respond(request.method.decode("ascii"), path, self._snapshot())
         except Exception:

@@ -16,6 +16,9 @@ _LEVELS: Final = {
     LogLevel.ERROR: logger.LogLevel.error,
 }
 
+_ESCAPES: Final = {number: repr(chr(number))[1:-1] for number in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
+"""What could forge a line or talk to a terminal: control characters and Unicode's line ends, as Python writes them."""
+
 _QUIET_NAMESPACES: Final = ("twisted", "log_legacy")
 """Whose own chatter (main loop started and so on) is not for operators, below a warning."""
 
@@ -45,7 +48,7 @@ def start(level: LogLevel, stream: TextIO) -> None:
 def format_line(event: logger.LogEvent, level: str) -> str:
     """Return the line of an event: time, level, text, and the traceback of a failure if it has one."""
     moment = time.gmtime(event.get("log_time", time.time()))
-    text = logger.formatEvent(event).replace("\n", "\\n")
+    text = logger.formatEvent(event).translate(_ESCAPES)
     line = f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', moment)} {level:<5} {text}\n"
     failure: Any = event.get("log_failure")
     return line + failure.getTraceback() if failure is not None else line

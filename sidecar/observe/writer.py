@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import threading
 from typing import Any, Final
 
@@ -81,11 +82,14 @@ class LineWriter:
                 self._queued_bytes -= len(block)
 
     def _write_out(self, block: bytes) -> bool:
-        """Write all of *block*; False if the descriptor is closed, full or otherwise gone."""
+        """Write all of *block*; False if the descriptor is closed or otherwise gone."""
         view = memoryview(block)
         try:
             while view:
-                view = view[os.write(self._descriptor, view) :]
+                try:
+                    view = view[os.write(self._descriptor, view) :]
+                except BlockingIOError:  # somebody made it non-blocking: half a line must not stay the last
+                    select.select((), (self._descriptor,), ())
         except OSError:
             return False
         return True
