@@ -135,6 +135,10 @@ def request_section(head: RequestHead, forwarding: bytes) -> bytes:
     if not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or b"_" in section:
         section = fields.without(_unwanted(head))
     ours = b"X-Forwarded-Host: %b\r\n" % head.host
+    if head.body is BodyKind.CHUNKED and fields.first(b"transfer-encoding") != b" chunked":
+        # In other cases or blanks than everybody's, an app might not see the framing that we saw.
+        section = fields.without(_unwanted(head) | {b"transfer-encoding"})
+        ours += b"Transfer-Encoding: chunked\r\n"
     if b"host" not in fields.names:
         # Only HTTP/1.0 may leave it out; towards the app we speak 1.1.
         section = b"Host: %b\r\n%b" % (head.host or b"localhost", section)

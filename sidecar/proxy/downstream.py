@@ -140,8 +140,9 @@ class DownstreamConnection:
         elif self._exchange is None:
             self._tls.close()
         elif clean and self._codec.is_complete:
-            # Half-closed after a whole request: the client may still read the answer, and that is the last one.
-            self.is_closing = self._is_half_closed = True
+            # Half-closed after whole requests: the client may still read their answers, and the last of them is the end.
+            self._is_half_closed = True
+            self.is_closing = not self._codec.has_pipelined
         else:
             self._tls.abort()
 
@@ -286,6 +287,11 @@ class DownstreamConnection:
         except RequestError as error:
             self._refuse_request(error)
             return
+        if self._is_half_closed:
+            if not codec.is_complete:
+                self._tls.close()  # the rest of this request will never come
+                return
+            self.is_closing = not codec.has_pipelined
         if self._is_reading_paused:
             self.resume_reading()  # before the exchange begins: it may pause reading again
         if events:

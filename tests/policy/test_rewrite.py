@@ -176,6 +176,23 @@ class TestRequestSection:
         assert forwarded(b"Host: a\r\n" + lines) == b"Host: a\r\n"
 
 
+class TestTransferEncoding:
+    @pytest.mark.parametrize(
+        "line",
+        [b"Transfer-Encoding: Chunked", b"transfer-encoding:chunked", b"TE_X: 1\r\nTransfer-Encoding:  chunked "],
+    )
+    def test_unusual_spelling_is_made_usual(self, line: bytes) -> None:
+        """The app is shown the framing that we saw, in the words that every parser knows."""
+        section = rewrite.request_section(request(b"Host: a\r\n" + line + b"\r\n", b"POST / HTTP/1.1"), FORWARDING)
+        assert section.lower().count(b"transfer-encoding") == 1
+        assert b"\r\nTransfer-Encoding: chunked\r\n" in section
+
+    def test_usual_spelling_stays_in_its_place(self) -> None:
+        """What needs no change is not moved."""
+        sent = b"transfer-encoding: chunked\r\nHost: a\r\n"
+        assert rewrite.request_section(request(sent, b"POST / HTTP/1.1"), FORWARDING).startswith(sent)
+
+
 class TestResponseSection:
     def test_other_fields_stay_byte_for_byte(self) -> None:
         """What nobody has to change keeps its bytes, order and case."""

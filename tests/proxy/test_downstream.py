@@ -246,6 +246,32 @@ class TestEndOfTheClient:
         assert pump.received() == OK
         assert pump.tls.ending == "close"
 
+    def test_half_close_after_pipelined_requests_gets_every_answer(self) -> None:
+        """Each request that arrived whole is answered; the last answer says that it is."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.client_sends(GET + GET)
+        pump.client_half_closes()
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        assert not pump.tls.ending
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        pump.app_sends(OK)
+        assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert pump.tls.ending == "close"
+
+    def test_half_close_inside_a_pipelined_request_drops_that_one(self) -> None:
+        """What has not arrived whole is not begun."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.client_sends(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        pump.client_half_closes()
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        assert pump.tls.ending == "close"
+        assert len(pump.log.ended) == 1
+
     def test_half_close_inside_a_body_cancels(self) -> None:
         """The rest of the request will not come."""
         pump = Pump()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -403,3 +405,26 @@ class TestStop:
         door.reactor.turn()
         assert door.listener.open_connections == 0
         assert door.log.ended[-1].reason == "downstream_lost"
+
+
+class TestMemory:
+    def test_connection_that_was_served_leaves_nothing_for_the_collector(self, door: Door) -> None:
+        """From socket to exchange, everything is freed by reference counting alone."""
+        sock, client = shake_hands(door)
+        client.sendall(GET)
+        sock.sendall(outgoing(client))
+        door.turn()
+        door.pool.accept().deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+        (tls,) = door.listener._peers
+        gone = [weakref.ref(tls), weakref.ref(door.listener._peers[tls].transport), weakref.ref(door.log.exchanges[0])]
+        door.log.exchanges.clear()
+        sock.close()
+        gc.collect()
+        gc.disable()
+        try:
+            del tls
+            door.turn()
+            assert door.listener.open_connections == 0
+            assert [ref() for ref in gone] == [None, None, None]
+        finally:
+            gc.enable()
