@@ -65,6 +65,7 @@ class App:
         self._writer: LineWriter | None = None
         self._admin: AdminListener | None = None
         self._draining = False
+        self._finished = False
         self._stopped: Callable[[int], None] = lambda cut: None
         self._renewal: Any = None
         self._bundle: Bundle
@@ -90,6 +91,8 @@ class App:
             for sock in (downstream_socket, admin_socket):
                 if sock is not None:
                     sock.close()
+            if self._renewal is not None:
+                self._renewal.cancel()
             raise ConfigError(problems)
         self._pool = Pool(settings.upstream, settings.timeouts.connect, settings.limits, self._reactor)
         self._service = Service(
@@ -242,7 +245,9 @@ class App:
             self._reactor.callLater(DRAIN_LOOK_SECONDS, self._look_drained, until)
 
     def _finish(self, cut: int) -> None:
-        stopped, self._stopped = self._stopped, lambda cut: None
+        if self._finished:
+            return  # a forced end, while the drain was still looking
+        self._finished = True
         self._pool.stop()
         if self._admin is not None:
             self._admin.stop()
@@ -254,7 +259,7 @@ class App:
             self._writer = None
         self._deadlines.stop()
         _log.info("stopped: {cut} exchanges cut", cut=cut)
-        stopped(cut)
+        self._stopped(cut)
 
 
 def local_addresses() -> tuple[str, ...]:

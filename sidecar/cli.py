@@ -158,10 +158,15 @@ def _write(text: str) -> int:
 
 
 def _complain(lines: Sequence[str], status: int) -> int:
-    _print("\n".join(lines), sys.stderr)
+    try:
+        _print("\n".join(lines), sys.stderr)
+    except OSError:  # full, or nobody reads it: the status still tells
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     return status
 
 
-def _print(text: str, stream: TextIO) -> None:
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is None:
+        return  # it was closed before we started
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import signal
 import sys
 from typing import Any, Final
@@ -15,7 +16,6 @@ from twisted.logger import Logger
 
 from sidecar.config.check import warnings
 from sidecar.config.load import Loaded
-from sidecar.errors import EXIT_CONFIG, ConfigError
 from sidecar.observe import logs
 
 _log = Logger()
@@ -26,8 +26,12 @@ def run(loaded: Loaded) -> int:
     Serve until told to stop.
 
     Returns:
-        Exit status: 0 after a stop on request, `EXIT_CONFIG` if it could not start.
+        Exit status: 0, after a stop on request.
+
+    Raises:
+        ConfigError: It could not start.
     """
+    _fill_standard_descriptors()
     reactor = _install_reactor()
     logs.start(loaded.settings.log.level, sys.stderr)
     for warning in warnings(loaded):
@@ -36,17 +40,19 @@ def run(loaded: Loaded) -> int:
     from sidecar.app import App
 
     app = App(loaded, reactor)
-    try:
-        app.start()
-    except ConfigError as problems:
-        for problem in problems.problems:
-            print(f"sidecar: {problem}", file=sys.stderr)
-        return EXIT_CONFIG
+    app.start()
     _Signals(app, reactor).install()
     _keep_freed_memory()
     _settle_garbage_collector()
     reactor.run(installSignalHandlers=False)
     return 0
+
+
+def _fill_standard_descriptors() -> None:
+    """Let nothing of ours get the number of a standard descriptor that was closed before we started."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _install_reactor() -> Any:

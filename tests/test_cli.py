@@ -201,6 +201,48 @@ class TestProgram:
         assert result.returncode == 1
         assert result.stderr == "sidecar: standard output: No space left on device\n"
 
+    @pytest.mark.parametrize("command", ["run --listen=x", "check --listen=x", "config --listen=x"])
+    @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "1>&- 2>&-", "0<&- 1>&- 2>/dev/full"])
+    def test_problems_that_nobody_can_read_keep_their_status(self, command: str, where: str) -> None:
+        """A standard error that is closed or full changes no status, and nothing goes elsewhere."""
+        result = shell(f"$PYTHON -m sidecar {command} {where}")
+
+        assert (result.returncode, result.stdout, result.stderr) == (78, "", "")
+
+    def test_usage_error_that_nobody_can_read_keeps_its_status(self) -> None:
+        """The same for a wrong command."""
+        assert shell("$PYTHON -m sidecar chekc 2>/dev/full").returncode == 2
+        assert shell("$PYTHON -m sidecar chekc 2>&-").returncode == 2
+
+    def test_problems_whose_reader_went_away_keep_their_status(self) -> None:
+        """A broken pipe on standard error is no traceback either."""
+        reader, writer = os.pipe()
+        os.close(reader)
+
+        result = subprocess.run(
+            [sys.executable, "-m", "sidecar", "check", "--listen=x"], stdout=subprocess.PIPE, stderr=writer, cwd=ROOT
+        )
+
+        os.close(writer)
+        assert (result.returncode, result.stdout) == (78, b"")
+
+    @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+    def test_full_disk_on_both_keeps_its_status(self, where: str) -> None:
+        """Output that cannot be written is a failure also where that cannot be told."""
+        assert shell(f"$PYTHON -m sidecar config >/dev/full {where}").returncode == 1
+
+    def test_output_that_was_closed_before_is_no_failure(self) -> None:
+        """Who closes standard output wants the status only."""
+        result = shell("$PYTHON -m sidecar check >&-")
+
+        assert (result.returncode, result.stderr) == (0, "")
+
+    def test_missing_standard_error_is_no_traceback(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Python has None for a standard error that was closed before it started."""
+        monkeypatch.setattr(sys, "stderr", None)
+
+        assert main(["check", "--listen=x"], {}) == 78
+
     def test_ascii_terminal_gets_escapes(self) -> None:
         """Text that the terminal's encoding lacks is escaped, not a traceback."""
         result = shell("PYTHONIOENCODING=ascii $PYTHON -m sidecar check --listen=ü")

@@ -120,7 +120,7 @@ class AdminConnection:
             self._codec.next_request()
 
     def _page(self, request: RequestHead) -> Page:
-        path = origin_form(request.target).partition(b"?")[0].decode("ascii", "backslashreplace")
+        path = origin_form(request.method, request.target).partition(b"?")[0].decode("ascii", "backslashreplace")
         try:
             return respond(request.method.decode("ascii"), path, self._snapshot())
         except Exception:

@@ -23,13 +23,13 @@ _QUIET_NAMESPACES: Final = ("twisted", "log_legacy")
 """Whose own chatter (main loop started and so on) is not for operators, below a warning."""
 
 
-def start(level: LogLevel, stream: TextIO) -> None:
-    """Let everything that is logged from *level* upwards go to *stream*."""
+def start(level: LogLevel, stream: TextIO | None) -> None:
+    """Let everything that is logged from *level* upwards go to *stream*; None, a closed one, takes nothing."""
     lowest = _LEVELS[level]
 
     def observe(event: logger.LogEvent) -> None:
         event_level: Any = event.get("log_level", logger.LogLevel.info)
-        if event_level < lowest:
+        if event_level < lowest or stream is None:
             return
         namespace = str(event.get("log_namespace", ""))
         if namespace.startswith(_QUIET_NAMESPACES) and event_level < logger.LogLevel.warn:

@@ -132,9 +132,9 @@ def request_section(head: RequestHead, forwarding: bytes) -> bytes:
     """
     fields = head.fields
     section = fields.section
-    if not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or b"_" in section:
+    if not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or (b"_" in section and b"_" in b"".join(fields.names)):
         section = fields.without(_unwanted(head))
-    ours = b"X-Forwarded-Host: %b\r\n" % head.host
+    ours = b"X-Forwarded-Host: %b\r\n" % head.host if head.host else b""
     if head.body is BodyKind.CHUNKED and fields.first(b"transfer-encoding") != b" chunked":
         # In other cases or blanks than everybody's, an app might not see the framing that we saw.
         section = fields.without(_unwanted(head) | {b"transfer-encoding"})

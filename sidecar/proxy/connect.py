@@ -18,7 +18,10 @@ from sidecar.settings import HostPort, UnixPath
 Address = tuple[int, Any]
 """(address family, address as the socket module wants it)."""
 
-_IN_PROGRESS: Final = frozenset({0, errno.EINPROGRESS, errno.EAGAIN})
+_IN_PROGRESS: Final = frozenset({0, errno.EINPROGRESS})
+
+UNIX_RETRY_SECONDS: Final = 0.02
+"""When to ask again for a Unix socket whose backlog is full: the kernel does not say when it has room."""
 
 
 class ConnectFailed(Exception):  # noqa: N818  # an outcome handed to a callback, not raised
@@ -79,7 +82,9 @@ class _Attempt:
         self._done: Done | None = done
         self._addresses: list[Address] = []
         self._socket: socket.socket | None = None
-        self._timeout = reactor.callLater(timeout_seconds, self._timed_out, timeout_seconds)
+        self._timeout_seconds = timeout_seconds
+        self._until = reactor.seconds() + timeout_seconds
+        self._timeout = reactor.callLater(timeout_seconds, self._timed_out)
         self._last_error = ConnectFailed("upstream_unreachable", "the name has no addresses")
 
     def start(self, addresses: Sequence[Address]) -> None:
@@ -127,6 +132,12 @@ class _Attempt:
             return
         if number in _IN_PROGRESS:
             self._reactor.addWriter(self)
+            # An address that does not answer leaves those behind it their share of the time.
+            self._timeout.reset(max(0.0, self._until - self._reactor.seconds()) / (len(self._addresses) + 1))
+        elif number == errno.EAGAIN and family == socket.AF_UNIX:
+            self._drop()
+            self._addresses.insert(0, (family, address))
+            self._reactor.callLater(UNIX_RETRY_SECONDS, self._try_next)
         else:
             self._outcome(number)
 
@@ -146,9 +157,16 @@ class _Attempt:
         reason = "upstream_connect_refused" if refused else "upstream_unreachable"
         self._last_error = ConnectFailed(reason, os.strerror(number))
 
-    def _timed_out(self, timeout_seconds: float) -> None:
+    def _timed_out(self) -> None:
         self._drop()
-        self._finish(ConnectFailed("upstream_connect_timeout", f"no connection within {timeout_seconds:g} s"))
+        late = ConnectFailed("upstream_connect_timeout", f"no connection within {self._timeout_seconds:g} s")
+        remaining = self._until - self._reactor.seconds()
+        if self._addresses and remaining > 0:
+            self._last_error = late
+            self._timeout = self._reactor.callLater(remaining, self._timed_out)
+            self._try_next()
+        else:
+            self._finish(late)
 
     def _drop(self) -> None:
         if self._socket is not None:

@@ -111,7 +111,7 @@ class DownstreamConnection:
         self._is_stuck = False  # between two exchanges: the client has not taken the last response
         self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
         self._prefix = b""
-        self.wait(service.timeouts.idle)
+        self.wait(LINGER_SECONDS if service.is_draining else service.timeouts.idle)
 
     # -- from the TLS connection --
 
@@ -140,7 +140,7 @@ class DownstreamConnection:
         elif self._exchange is None:
             self._tls.close()
         elif clean and self._codec.is_complete:
-            # Half-closed after whole requests: the client may still read their answers, and the last of them is the end.
+            # Half-closed after whole requests: the client may still read their answers; the last is the end.
             self._is_half_closed = True
             self.is_closing = not self._codec.has_pipelined
         else:

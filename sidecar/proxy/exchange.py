@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from sidecar.errors import ResponseError
 from sidecar.policy import rewrite
 from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.sockets import READ_SIZE
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.wire import http1
 from sidecar.wire.events import (
@@ -63,7 +64,7 @@ def new_request_id() -> bytes:
 def request_prefix(head: RequestHead, forwarding: bytes) -> bytes:
     """Return the head for the app, less the request id and the empty line; depends on nothing else."""
     section = rewrite.request_section(head, forwarding)
-    return b"%b %b HTTP/1.1\r\n%b" % (head.method, origin_form(head.target), section)
+    return b"%b %b HTTP/1.1\r\n%b" % (head.method, origin_form(head.method, head.target), section)
 
 
 class Exchange:
@@ -124,7 +125,7 @@ class Exchange:
         if upstream is None:
             self._connect()
         else:
-            self._send_on(upstream)
+            self._send_on(upstream, is_reused=True)
 
     def request_events(self, events: list[RequestEvent]) -> None:
         """More of the request has arrived."""
@@ -136,6 +137,8 @@ class Exchange:
             self.downstream.pause_reading()
             return
         self._upstream.transport.write(data)
+        if self._request_complete:
+            self._app_progressed()  # from here on, see `deadline_passed`
         self._wait()
 
     def _serialise(self, events: list[RequestEvent]) -> bytes:
@@ -169,18 +172,20 @@ class Exchange:
             return
         # In this order: a connection that is full at once pauses the client again.
         self.downstream.resume_reading()
-        self._send_on(outcome)
+        self._send_on(outcome, is_reused=False)
 
-    def _send_on(self, upstream: UpstreamConnection) -> None:
+    def _send_on(self, upstream: UpstreamConnection, *, is_reused: bool) -> None:
         self._state = _State.WAITING
         self._upstream = upstream
         head, data = self.head, self._held
         self._held = b""
         upstream.lease(self)
-        upstream.codec.expect_response(head.method, bool(head.upgrade))
-        if upstream.exchanges > 1 and head.body is BodyKind.NONE and head.method in _SAFE_TO_REPEAT:
+        upstream.codec.expect_response(head.method, head.upgrade)
+        if is_reused and head.body is BodyKind.NONE and head.method in _SAFE_TO_REPEAT:
             self._sent = data
         upstream.transport.write(data)
+        if self._request_complete:
+            self._app_progressed()
 
     def upstream_full(self) -> None:
         self._request_stuck = True
@@ -189,6 +194,8 @@ class Exchange:
 
     def upstream_drained(self) -> None:
         self._request_stuck = False
+        if self._request_complete:
+            self._app_progressed()  # the kernel has the rest, the app not yet
         self.downstream.resume_reading()
         self._wait()
 
@@ -323,9 +330,22 @@ class Exchange:
         elif self._state is _STREAMING:
             self._fail("upstream_stalled")
         elif self._request_complete or self._request_stuck:
+            if self._app_progressed():
+                self._wait()  # it is still reading the request, slowly
+                return
             self._fail("upstream_timeout")
         else:
             self._fail("body_timeout")
+
+    def _app_progressed(self) -> bool:
+        """
+        Whether the app has taken any of the request since this was last asked.
+
+        Of a small one it says nothing: the app's system takes that whole, whether the app reads or not.
+        """
+        if self._upstream is None or not (self._request_stuck or self.bytes_received > READ_SIZE):
+            return False
+        return self._upstream.transport.has_progressed()
 
     def _fail(self, reason: str, detail: str = "") -> None:
         """End the exchange: by a reply of ours if none has begun, else by cutting the client's connection."""

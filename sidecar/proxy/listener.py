@@ -92,13 +92,26 @@ def _remedy(problem: OSError, address: HostPort) -> str:
 class Peer:
     """The socket side of one connection: what its layers need of it besides bytes."""
 
-    __slots__ = ("deadline", "host", "transport")
+    __slots__ = ("_patience_seconds", "_tls", "deadline", "host", "transport")
 
     transport: SocketTransport
 
-    def __init__(self, host: str, tls: TlsServer, deadlines: Deadlines) -> None:
+    def __init__(self, host: str, tls: TlsServer, deadlines: Deadlines, patience_seconds: float) -> None:
+        """
+        Args:
+            patience_seconds: How long a client that takes something of what it is sent may take for more.
+        """
         self.host = host
-        self.deadline = Deadline(tls, deadlines)
+        self.deadline = Deadline(self, deadlines)
+        self._tls = tls
+        self._patience_seconds = patience_seconds
+
+    def deadline_passed(self) -> None:
+        """Whatever the connection waits for has not come, unless the client is slow but steady in taking bytes."""
+        if not self.transport.is_flushed and self.transport.has_progressed():
+            self.deadline.set(self._patience_seconds)
+        else:
+            self._tls.deadline_passed()
 
     def pause_reading(self) -> None:
         self.transport.pauseProducing()
@@ -161,6 +174,8 @@ class Listener:
         for tls in list(self._peers):
             if isinstance(tls.application, DownstreamConnection):
                 tls.application.drain()
+            elif tls.is_silent:
+                tls.abort()  # connected in advance, as browsers and balancers do: nothing is lost
 
     def abort_all(self) -> int:
         """Cut every connection; return how many had something in flight."""
@@ -198,7 +213,12 @@ class Listener:
                 if problem.errno in _NOTHING_TO_ACCEPT:
                     return
                 continue  # that one client is gone again (ECONNABORTED and its like)
-            self._accepted(sock, address)
+            try:
+                self._accepted(sock, address)
+            except OSError as problem:  # no room in the poller
+                sock.close()
+                self._back_off(problem)
+                return
         if len(self._peers) >= self._service.limits.connections:
             self._warn(
                 "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
@@ -209,10 +229,10 @@ class Listener:
     def _accepted(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         sock.setblocking(False)
         tls = TlsServer(records_for(self.context), self)
-        peer = Peer(address[0].removeprefix("::ffff:"), tls, self._deadlines)
+        transport = SocketTransport(sock, tls, self._reactor)
+        peer = Peer(address[0].removeprefix("::ffff:"), tls, self._deadlines, self._service.timeouts.body)
         self._peers[tls] = peer
-        peer.transport = SocketTransport(sock, tls, self._reactor)
-        tls.transport = peer.transport
+        peer.transport = tls.transport = transport
         peer.deadline.set(self._service.timeouts.handshake)
         self._metrics.connections += 1
         self._metrics.connections_active += 1

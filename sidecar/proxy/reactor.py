@@ -29,10 +29,13 @@ class DirectEPollReactor(EPollReactor):
         """Wait for events, at most *timeout* seconds (None: for ever), and act on them."""
         selectables: dict[int, Any] = self._selectables
         # poll() restarts after a signal by itself (PEP 475).
-        for descriptor, event in self._poller.poll(-1 if timeout is None else timeout, len(selectables)):
-            selectable = selectables.get(descriptor)
-            if selectable is None:
-                continue  # closed by an earlier event of this turn
+        events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
+        # An earlier event of this turn may close a descriptor, and its number may go to a new connection at once: an
+        # event is for whoever had the descriptor when it was polled.
+        owners = [selectables.get(descriptor) for descriptor, _ in events]
+        for (descriptor, event), selectable in zip(events, owners, strict=True):
+            if selectable is None or selectables.get(descriptor) is not selectable:
+                continue
             if type(selectable) is SocketTransport and event in _PLAIN:
                 try:
                     why = selectable.doRead() if event == _IN else selectable.doWrite()

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import enum
 import errno
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections import deque
 from typing import Any, Final, Protocol
 
@@ -91,6 +94,7 @@ class SocketTransport:
         "__weakref__",
         "_eof_seen",
         "_paused",
+        "_pending_seen",
         "_queue",
         "_reactor",
         "_read_size",
@@ -120,6 +124,7 @@ class SocketTransport:
         self._read_size = READ_SIZE
         self._eof_seen = False
         self._queue: deque[bytes] = deque()
+        self._pending_seen = 0
         reactor.addReader(self)
 
     # -- towards the peer --
@@ -134,12 +139,25 @@ class SocketTransport:
         """Whether the kernel has taken everything written."""
         return not self._queue
 
+    def has_progressed(self) -> bool:
+        """
+        Whether the peer has taken anything of what was written since this was last asked, or since writing got stuck.
+
+        The poller calls a socket writable only once a good part of the kernel's buffer is free, which for a slow but
+        steady reader can be minutes; so who is about to give a peer up asks the kernel instead.
+        """
+        pending = self._pending_bytes()
+        progressed = pending < self._pending_seen
+        self._pending_seen = pending
+        return progressed
+
     def write(self, data: bytes) -> None:
         """Send *data*, in order. If the kernel does not take all of it, the protocol is paused until it has."""
         if self._state is not _OPEN or not data:
             return
         if self._queue:
             self._queue.append(data)
+            self._pending_seen += len(data)
             return
         try:
             sent = self._send(data)
@@ -150,6 +168,7 @@ class SocketTransport:
             sent = 0
         if sent < len(data):
             self._queue.append(data[sent:])
+            self._pending_seen = self._pending_bytes()
             self._reactor.addWriter(self)
             self.protocol.pauseProducing()
 
@@ -238,6 +257,7 @@ class SocketTransport:
             self._queue.append(data[sent:])
             return None
         self._reactor.removeWriter(self)
+        self._pending_seen = 0
         if self._state is _OPEN:
             self.protocol.resumeProducing()
         elif self._state is _State.FLUSHING:
@@ -255,6 +275,16 @@ class SocketTransport:
 
     def logPrefix(self) -> str:
         return type(self.protocol).__name__
+
+    def _pending_bytes(self) -> int:
+        """What was written and has not been acknowledged by the peer's system."""
+        if self._state is _State.ENDED:
+            return 0
+        try:
+            in_kernel = fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return 0
+        return sum(map(len, self._queue)) + int.from_bytes(in_kernel, sys.byteorder)
 
     # -- endings --
 

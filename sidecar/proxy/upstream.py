@@ -41,7 +41,6 @@ class UpstreamConnection:
 
     Attributes:
         lessee: Whose exchange runs on it; None while it is idle.
-        exchanges: How many it has been leased to.
         idle_since: Moment of the last return to the pool.
         remembered_head, remembered_bytes: The last response head whose codec may hand it out again, and what a client
             was sent for it.
@@ -51,7 +50,6 @@ class UpstreamConnection:
     __slots__ = (
         "_owner",
         "codec",
-        "exchanges",
         "idle_since",
         "lessee",
         "remembered_bytes",
@@ -65,7 +63,6 @@ class UpstreamConnection:
         self.codec = codec
         self._owner = owner
         self.lessee: Lessee | None = None
-        self.exchanges = 0
         self.idle_since = 0.0
         self.remembered_head: ResponseHead | None = None
         self.remembered_bytes = b""
@@ -73,7 +70,6 @@ class UpstreamConnection:
     def lease(self, lessee: Lessee) -> None:
         """Let *lessee* have the connection until it releases or closes it."""
         self.lessee = lessee
-        self.exchanges += 1
 
     def close(self) -> None:
         """Give the connection up, whatever is on it."""

@@ -27,6 +27,9 @@ from sidecar.tls.records import Records
 _CLIENT_HELLO: Final = 0x16
 """First byte of a TLS handshake record (RFC 8446 section 5.1)."""
 
+_ENOUGH_TO_TELL: Final = 4
+"""Bytes by which plain HTTP is recognised."""
+
 
 class ByteTransport(Protocol):
     """What TLS needs of the socket below it."""
@@ -116,12 +119,13 @@ class TlsServer:
         application: What speaks on the connection; None until the handshake is complete.
     """
 
-    __slots__ = ("__weakref__", "_acceptor", "_records", "_state", "application", "transport")
+    __slots__ = ("__weakref__", "_acceptor", "_early", "_records", "_state", "application", "transport")
 
     def __init__(self, records: Records, acceptor: Acceptor) -> None:
         self._records = records
         self._acceptor = acceptor
         self._state = _State.NEW
+        self._early = b""  # what came before it was clear whether it is TLS
         self.application: Application | None = None
         self.transport: ByteTransport = _NO_TRANSPORT
 
@@ -170,6 +174,11 @@ class TlsServer:
             self.application.deadline_passed()
         else:
             self.transport.abortConnection()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the client has sent nothing at all."""
+        return self._state is _State.NEW
 
     # -- from the application --
 
@@ -225,7 +234,11 @@ class TlsServer:
             application.eofReceived(True)
 
     def _first_bytes(self, data: bytes) -> None:
+        data = self._early + data
         if data[0] != _CLIENT_HELLO:
+            if len(data) < _ENOUGH_TO_TELL and data.isalpha():
+                self._early = data
+                return
             reply = self._acceptor.plaintext_reply(data)
             if reply:
                 self.transport.write(reply)

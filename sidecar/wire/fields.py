@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sidecar.wire.grammar import FIELD_NAMES, TOKEN
+from sidecar.wire.grammar import TOKEN
 
 
 class Fields:
@@ -30,7 +30,9 @@ class Fields:
             section: Field lines that `grammar.FIELD_SECTION` matches as a whole.
         """
         self.section = section
-        self.names: list[bytes] = FIELD_NAMES.findall(section.lower())
+        # Faster than a pattern, which is not needed to be sure: every line has its colon and its CRLF.
+        self.names = [line.partition(b":")[0] for line in section.lower().split(b"\r\n")]
+        del self.names[-1]  # what follows the last CRLF
 
     def __repr__(self) -> str:
         return f"Fields({self.section!r})"

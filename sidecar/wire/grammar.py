@@ -47,9 +47,6 @@ RESPONSE_HEAD: Final = re.compile(
 
 FIELD_SECTION: Final = re.compile(rb"(?:" + FIELD_LINE + rb")*+")
 
-# The names in a lower-cased field section that FIELD_LINE has accepted.
-FIELD_NAMES: Final = re.compile(rb"([^:\r]++):[^\r]*+\r\n")
-
 TOKEN: Final = re.compile(TCHAR + rb"++")
 
 # RFC 9110 section 8.6: Content-Length = 1*DIGIT. More than 18 digits (an exabyte) is refused, so that no peer's
@@ -58,8 +55,9 @@ CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 # RFC 9110 section 7.2: Host = uri-host [ ":" port ]; IPv6 in brackets. Registered names may hold sub-delims and
 # percent-encodings (RFC 3986 section 3.2.2), never a user part, path or blank; RFC 9110 section 4.2.1: it is not empty.
+_PORT: Final = rb"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|0?[0-9]{0,4})"
 HOST: Final = re.compile(
-    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5}+)?"
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]++|%[0-9A-Fa-f]{2})++|\[[0-9A-Fa-f:.]++\])(?::" + _PORT + rb")?"
 )
 
 # RFC 9110 section 7.8: protocol = protocol-name [ "/" protocol-version ]

@@ -290,7 +290,7 @@ class ClientCodec:
         self._head: _HeadBuffer | None = None
         self._reader: framing.Reader | None = None
         self._method = b""
-        self._offered_upgrade = False
+        self._offered_upgrade: tuple[bytes, ...] = ()
         self._interim_count = 0
         self._remembered = b""  # the last head of a response with a length and nothing unusual
         self._remembered_for = b""  # the method it answered
@@ -304,8 +304,8 @@ class ClientCodec:
         """Whether any byte of the current response has arrived."""
         return self.state is not State.HEAD or self._head is not None or self._interim_count > 0
 
-    def expect_response(self, method: bytes, offered_upgrade: bool) -> None:
-        """A request was sent: from now on its response is read."""
+    def expect_response(self, method: bytes, offered_upgrade: tuple[bytes, ...]) -> None:
+        """A request was sent, offering to switch to these protocols (lower case): now its response is read."""
         assert self.state is _COMPLETE, self.state
         self._method = method
         self._offered_upgrade = offered_upgrade
@@ -389,8 +389,8 @@ class ClientCodec:
         head = parse_response_head(data if end == len(data) else data[:end], self._max_headers, self._method)
         if isinstance(head, InterimHead):
             return self._interim_arrived(head, data[end:])
-        if head.status == 101 and not self._offered_upgrade:
-            raise ResponseError("unasked_upgrade", "the app switched protocols (101) though nobody asked")
+        if head.status == 101:
+            self._check_upgrade(head)
         self.response = head
         rest = data[end:]
         if head.body is BodyKind.LENGTH:
@@ -405,6 +405,13 @@ class ClientCodec:
         if rest:
             events += self._receive_body(rest)
         return events
+
+    def _check_upgrade(self, head: ResponseHead) -> None:
+        """RFC 9110 section 15.2.2: to one or more of the protocols that the client offered."""
+        chosen = {p.strip(b" \t").lower() for value in head.fields.values(b"upgrade") for p in value.split(b",")}
+        chosen.discard(b"")  # an empty element is none (RFC 9110 section 5.6.1)
+        if not chosen or not head.minor_version or not chosen.issubset(self._offered_upgrade):
+            raise ResponseError("unasked_upgrade", "the app switched to a protocol (101) that nobody asked for")
 
     def _length_begun(self, head: ResponseHead, rest: bytes) -> list[ResponseEvent]:
         if len(rest) == head.length:  # all of it came with its head, as small bodies do

@@ -39,14 +39,17 @@ def check(method: bytes, target: bytes) -> bytes | None:
     return match[1]
 
 
-def origin_form(target: bytes) -> bytes:
+def origin_form(method: bytes, target: bytes) -> bytes:
     """
-    Return what an origin server is sent for *target*, which `check` accepted (RFC 9112 sections 3.2.1 and 3.2.4).
+    Return what an origin server is sent for *target*, which `check` accepted with *method*.
 
-    An absolute-form target loses its scheme and authority; the others stay as they are.
+    An absolute-form target loses its scheme and authority (RFC 9112 sections 3.2.1 and 3.2.4); the others stay as
+    they are.
     """
     match = None if target.startswith(b"/") else _ABSOLUTE.fullmatch(target)
     if match is None:
         return target
     path = target[match.end(1) :]
+    if not path and method == b"OPTIONS":
+        return b"*"
     return path if path.startswith(b"/") else b"/" + path

@@ -120,6 +120,11 @@ class TestAnswers:
         """A server accepts it (RFC 9112 section 3.2.2)."""
         assert client.asks(get(b"http://localhost:8081/live")).endswith(b"live\n")
 
+    def test_options_of_the_server_is_405(self, client: Client) -> None:
+        """OPTIONS is not among what is allowed, whatever its target."""
+        for target in (b"*", b"http://localhost:8081", b"/live"):
+            assert client.asks(get(target, b"OPTIONS")).startswith(b"HTTP/1.1 40")
+
     def test_request_may_come_in_pieces(self, client: Client) -> None:
         """However slowly, within the deadline."""
         for byte in get(b"/live")[:-1]:

@@ -88,6 +88,12 @@ class TestStart:
         logs.start(LogLevel.INFO, Gone())
         beginner.observers[0](make_event())
 
+    def test_stream_that_was_never_there_is_no_error(self, beginner: Observed) -> None:
+        """A program that was started with its standard error closed has nowhere to log, and serves."""
+        logs.start(LogLevel.DEBUG, None)
+        for level in ("debug", "critical"):
+            beginner.observers[0](make_event(level))
+
 
 class TestFormatLine:
     def test_line_has_time_level_and_text(self) -> None:

@@ -148,6 +148,13 @@ class TestRequestSection:
         section = rewrite.request_section(request(b"Host: a\r\n", b"GET http://A/ HTTP/1.1"), FORWARDING)
         assert section == b"Host: a\r\n" + FORWARDING + b"X-Forwarded-Host: A\r\n"
 
+    @pytest.mark.parametrize("own", [b"", b"X-Forwarded-Host: evil\r\n"], ids=["none", "the client's"])
+    def test_host_that_is_not_there_is_not_told(self, own: bytes) -> None:
+        """A request of HTTP/1.0 without a host has no X-Forwarded-Host, least of all the client's own."""
+        section = rewrite.request_section(request(own, b"GET / HTTP/1.0"), FORWARDING)
+        assert FORWARDING in section
+        assert b"x-forwarded-host" not in section.lower()
+
     @pytest.mark.parametrize(
         ("start", "host"), [(b"GET / HTTP/1.0", b"localhost"), (b"GET http://a:1/ HTTP/1.0", b"a:1")]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python import failure
 
 from sidecar.proxy import connect as module
-from sidecar.proxy.connect import ConnectFailed, connect, numeric_addresses
+from sidecar.proxy.connect import UNIX_RETRY_SECONDS, ConnectFailed, connect, numeric_addresses
 from sidecar.settings import HostPort, UnixPath
 from tests.support.ports import FakeReactor
 
@@ -88,6 +89,124 @@ def resolve(monkeypatch: pytest.MonkeyPatch, reactor: FakeReactor) -> Callable[[
 
 def found(*addresses: tuple[str, int]) -> list[Any]:
     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+
+class Doors:
+    """Three listening sockets at whose addresses an attempt can be silent; they notice that it was made."""
+
+    def __init__(self) -> None:
+        self._servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+        self._came: list[socket.socket] = []
+        for server in self._servers:
+            server.setblocking(False)
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        return [server.getsockname() for server in self._servers]
+
+    def tried(self) -> int:
+        """How many attempts there have been; each server has at most one, in order."""
+        while len(self._came) < len(self._servers):
+            try:
+                self._came.append(self._servers[len(self._came)].accept()[0])
+            except BlockingIOError:
+                break
+        return len(self._came)
+
+    def close(self) -> None:
+        for sock in (*self._servers, *self._came):
+            sock.close()
+
+
+@pytest.fixture
+def doors() -> Iterator[Doors]:
+    doors = Doors()
+    yield doors
+    doors.close()
+
+
+class FullDoor:
+    """A Unix socket whose backlog is full."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = UnixPath(str(path))
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(self.path.path)
+        self._server.listen(0)
+        self._server.setblocking(False)
+        self._sockets = [self._server]
+        while True:
+            self._sockets.append(socket.socket(socket.AF_UNIX))
+            self._sockets[-1].setblocking(False)
+            if self._sockets[-1].connect_ex(self.path.path):
+                break
+
+    def accept(self) -> None:
+        """Make room for one."""
+        self._sockets.append(self._server.accept()[0])
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[FullDoor]:
+    full = FullDoor(tmp_path / "app.sock")
+    yield full
+    full.close()
+
+
+class TestUnixBacklog:
+    def test_full_backlog_is_tried_again(self, reactor: FakeReactor, outcomes: Outcomes, full: FullDoor) -> None:
+        """An app that is busy for a moment costs a moment: the attempt is repeated until there is room."""
+        connect(full.path, 2.0, reactor, outcomes.append)
+        for _ in range(5):
+            reactor.advance(UNIX_RETRY_SECONDS)
+            assert not reactor.writers
+            assert outcomes == []
+        full.accept()
+        reactor.advance(UNIX_RETRY_SECONDS)
+        report_writable(reactor)
+        assert outcomes[0].getpeername() == full.path.path
+        reactor.advance(3.0)
+        assert len(outcomes) == 1
+        assert not reactor.pending
+
+    def test_backlog_that_stays_full_is_a_timeout(
+        self, reactor: FakeReactor, outcomes: Outcomes, full: FullDoor
+    ) -> None:
+        """An app that never accepts is given up in time, and nothing goes on trying."""
+        connect(full.path, 2.0, reactor, outcomes.append)
+        reactor.pump([UNIX_RETRY_SECONDS] * 99)
+        assert outcomes == []
+        reactor.pump([UNIX_RETRY_SECONDS] * 3)
+        assert [outcome.reason for outcome in outcomes] == ["upstream_connect_timeout"]
+        full.accept()
+        reactor.advance(1.0)
+        assert len(outcomes) == 1
+        assert not reactor.pending
+        assert not reactor.writers
+
+    def test_app_that_goes_away_meanwhile_is_told(
+        self, reactor: FakeReactor, outcomes: Outcomes, full: FullDoor
+    ) -> None:
+        """A backlog that closes while we wait for it is a refusal, at once."""
+        connect(full.path, 2.0, reactor, outcomes.append)
+        full.close()
+        reactor.advance(UNIX_RETRY_SECONDS)
+        reactor.turn()
+        assert [outcome.reason for outcome in outcomes] == ["upstream_connect_refused"]
+        assert not reactor.pending
+
+    def test_no_descriptor_is_held_while_waiting(
+        self, reactor: FakeReactor, outcomes: Outcomes, full: FullDoor
+    ) -> None:
+        """Who waits for room holds no socket meanwhile."""
+        before = len(os.listdir("/proc/self/fd"))
+        connect(full.path, 2.0, reactor, outcomes.append)
+        assert len(os.listdir("/proc/self/fd")) == before
+        reactor.advance(5.0)
 
 
 class TestNumericAddresses:
@@ -225,17 +344,85 @@ class TestNames:
         assert [outcome.reason for outcome in outcomes] == ["upstream_connect_refused"]
 
     def test_deadline_is_for_all_addresses(
-        self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket, closed_port: int, resolve: Any
+        self, reactor: FakeReactor, outcomes: Outcomes, doors: Doors, resolve: Any
     ) -> None:
-        """More addresses do not take more time."""
-        resolve(lambda: found(("127.0.0.1", closed_port), server.getsockname()))
+        """Addresses that are silent share the time, in order and evenly; more of them do not take more of it."""
+        resolve(lambda: found(*doors.addresses))
+        connect(HostPort("app", 80), 3.0, reactor, outcomes.append)
+        for count in (1, 2, 3):
+            assert doors.tried() == count
+            reactor.advance(0.9)
+            assert doors.tried() == count
+            assert len(reactor.writers) == 1
+            assert outcomes == []
+            reactor.advance(0.1)
+        reactor.turn()
+        assert [(outcome.reason, str(outcome)) for outcome in outcomes] == [
+            ("upstream_connect_timeout", "no connection within 3 s")
+        ]
+        assert not reactor.writers
+        assert not reactor.pending
+
+    def test_silent_address_leaves_the_next_its_share(
+        self, reactor: FakeReactor, outcomes: Outcomes, doors: Doors, resolve: Any
+    ) -> None:
+        """A second address that answers late in its share is connected, and the first one's socket is closed."""
+        resolve(lambda: found(*doors.addresses[:2]))
         connect(HostPort("app", 80), 2.0, reactor, outcomes.append)
-        reactor.advance(1.5)
+        (attempt,) = reactor.writers
+        silent = attempt._socket
+        reactor.advance(1.0)
+        assert silent.fileno() == -1
+        reactor.advance(0.9)
         report_writable(reactor)
-        reactor.advance(0.6)
+        assert outcomes[0].getpeername() == doors.addresses[1]
+        assert not reactor.pending
+
+    def test_time_that_an_address_did_not_use_is_the_others(
+        self, reactor: FakeReactor, outcomes: Outcomes, doors: Doors, closed_port: int, resolve: Any
+    ) -> None:
+        """An address that refuses at once leaves all of its share."""
+        resolve(lambda: found(("127.0.0.1", closed_port), *doors.addresses[:2]))
+        connect(HostPort("app", 80), 3.0, reactor, outcomes.append)
+        report_writable(reactor)
+        reactor.advance(1.4)
+        assert doors.tried() == 1
+        reactor.advance(0.2)
+        assert doors.tried() == 2
+        reactor.advance(1.3)
+        report_writable(reactor)
+        assert outcomes[0].getpeername() == doors.addresses[1]
+
+    def test_time_of_the_look_up_is_shared_too(
+        self, reactor: FakeReactor, outcomes: Outcomes, doors: Doors, resolve: Any
+    ) -> None:
+        """What a slow resolver took is not added to the deadline."""
+        from twisted.internet.defer import Deferred
+
+        answer: Deferred[Any] = Deferred()
+        resolve(lambda: answer)
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append)
+        reactor.advance(1.0)
+        answer.callback(found(*doors.addresses[:2]))
+        reactor.advance(0.4)
+        assert doors.tried() == 1
+        reactor.advance(0.2)
+        assert doors.tried() == 2
+        reactor.advance(0.5)
         reactor.turn()
         assert [outcome.reason for outcome in outcomes] == ["upstream_connect_timeout"]
-        assert not reactor.writers
+        assert not reactor.pending
+
+    def test_refusal_behind_a_silent_address_is_told(
+        self, reactor: FakeReactor, outcomes: Outcomes, doors: Doors, closed_port: int, resolve: Any
+    ) -> None:
+        """Where none answers, the last one says why, also behind one that was given up."""
+        resolve(lambda: found(doors.addresses[0], ("127.0.0.1", closed_port)))
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append)
+        reactor.advance(1.0)
+        report_writable(reactor)
+        assert [outcome.reason for outcome in outcomes] == ["upstream_connect_refused"]
+        assert not reactor.pending
 
     def test_unknown_name_is_told(self, reactor: FakeReactor, outcomes: Outcomes, resolve: Any) -> None:
         """A name that cannot be resolved is in the log, with the resolver's reason."""

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from sidecar.policy.authz import Refusal
+from sidecar.proxy.downstream import LINGER_SECONDS, DownstreamConnection
 from sidecar.settings import ByteCount, Limits, Seconds, Timeouts
-from tests.support.pump import Ended, Pump
+from tests.support.pump import FORWARDING, SESSION, Ended, Pump
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -360,6 +361,19 @@ class TestDrain:
         late.start_exchange()
         late.app_sends(OK)
         assert late.tls.ending == "close"
+
+    def test_connection_made_while_draining_must_ask_soon(self) -> None:
+        """Whoever got in just before the listener closed and says nothing does not hold up the stop."""
+        pump = Pump()
+        pump.service.is_draining = True
+        pump.downstream = DownstreamConnection(
+            pump.tls, pump.peer, pump.service, SESSION, forwarding=FORWARDING, refusal=None
+        )
+        pump.tls.owner = pump.downstream
+        pump.pass_time(LINGER_SECONDS - 0.1)
+        assert not pump.tls.ending
+        pump.pass_time(0.2)
+        assert pump.tls.ending == "close"
 
     def test_abort_cuts(self) -> None:
         """A forced stop waits for nobody."""

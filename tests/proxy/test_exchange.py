@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sidecar.proxy.deadlines import NEVER
+from sidecar.proxy.sockets import READ_SIZE
 from sidecar.settings import Seconds, Timeouts
-from tests.support.ports import transport_of
 from tests.support.pump import Ended, Pump
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -291,6 +291,139 @@ class TestWaiting:
         assert pump.last == Ended(0, "downstream_lost", "")
 
 
+class TestSlowUpload:
+    SIZE = 3 * READ_SIZE
+
+    def stuck(self) -> Pump:
+        """The last part of an upload has arrived, and the app has not taken it."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(post(self.SIZE, b"a" * READ_SIZE))
+        pump.app.stop_taking()
+        pump.client_sends(b"b" * 2 * READ_SIZE)
+        return pump
+
+    def handed_over(self) -> Pump:
+        """All of an upload is in the kernel, and the app has taken none of it yet."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.pool.in_kernel_from_the_start = self.SIZE
+        pump.start_exchange(post(self.SIZE, b"a" * READ_SIZE))
+        pump.client_sends(b"b" * 2 * READ_SIZE)
+        return pump
+
+    def assert_cut(self, pump: Pump) -> None:
+        """One more upstream timeout without progress is the end, and not before."""
+        pump.pass_time(3.9)
+        assert not pump.log.ended
+        pump.pass_time(0.2)
+        assert pump.last == Ended(504, "upstream_timeout", "")
+        assert pump.app.is_closed
+
+    def test_app_that_reads_slowly_is_waited_for(self) -> None:
+        """As long as the app takes something within each upstream timeout, its answer is not late."""
+        pump = self.stuck()
+        for _ in range(5):
+            pump.pass_time(3.9)
+            pump.app.take_some(10)
+            pump.pass_time(0.2)
+            assert not pump.log.ended
+        self.assert_cut(pump)
+
+    def test_app_that_reads_slowly_may_answer_at_last(self) -> None:
+        """The answer that comes after all reaches the client."""
+        pump = self.stuck()
+        pump.pass_time(3.9)
+        pump.app.take_some(10)
+        pump.pass_time(3.9)
+        pump.app.take()
+        pump.pass_time(3.9)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        assert len(pump.pool.idle) == 1
+
+    def test_app_that_stops_reading_is_cut(self) -> None:
+        """One that takes nothing at all has one timeout, not two."""
+        self.assert_cut(self.stuck())
+
+    def test_bytes_in_the_kernel_are_waited_for_too(self) -> None:
+        """What the kernel took at once the app still has to read."""
+        pump = self.handed_over()
+        for _ in range(3):
+            pump.pass_time(3.9)
+            pump.app.in_kernel -= READ_SIZE // 2
+            pump.pass_time(0.2)
+            assert not pump.log.ended
+        self.assert_cut(pump)
+
+    def test_bytes_in_the_kernel_that_stay_there_are_cut(self) -> None:
+        """The first timeout counts from when the kernel had it all."""
+        self.assert_cut(self.handed_over())
+
+    def test_rest_that_the_kernel_took_is_waited_for(self) -> None:
+        """A socket that drained leaves a buffer full of bytes, which the app reads as slowly."""
+        pump = self.stuck()
+        pump.app.in_kernel = READ_SIZE
+        pump.app.take()
+        pump.pass_time(3.9)
+        pump.app.in_kernel -= 10
+        pump.pass_time(0.2)
+        assert not pump.log.ended
+        self.assert_cut(pump)
+
+    def test_upload_that_came_before_its_connection_is_waited_for(self) -> None:
+        """It goes out in one piece once the connection is there."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.pool.in_kernel_from_the_start = self.SIZE
+        pump.start_exchange(post(self.SIZE, b"a" * self.SIZE))
+        pump.pass_time(3.9)
+        pump.app.in_kernel -= READ_SIZE
+        pump.pass_time(0.2)
+        assert not pump.log.ended
+        self.assert_cut(pump)
+
+    def test_upload_in_the_middle_of_its_body_is_waited_for(self) -> None:
+        """The same while the client, which is paused, has more to send."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange(post(self.SIZE))
+        pump.app.stop_taking()
+        pump.client_sends(b"b" * 100)
+        for _ in range(3):
+            pump.pass_time(3.9)
+            pump.app.take_some(10)
+            pump.pass_time(0.2)
+            assert not pump.log.ended
+        self.assert_cut(pump)
+
+    def test_small_body_does_not_move_the_deadline(self) -> None:
+        """That the app's system acknowledges a small request does not say that the app reads."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.pool.in_kernel_from_the_start = 500
+        pump.start_exchange(post(2, b"a"))
+        pump.client_sends(b"b")
+        pump.app.in_kernel = 0
+        self.assert_cut(pump)
+
+    def test_upload_does_not_move_the_deadline_of_the_next_request(self) -> None:
+        """What was read of one request is no progress of the next on the same connection."""
+        pump = self.handed_over()
+        pump.app_sends(OK)
+        pump.app.in_kernel = 0
+        ended = len(pump.log.ended)
+        pump.client_sends(GET)
+        pump.pass_time(3.9)
+        assert len(pump.log.ended) == ended
+        pump.pass_time(0.2)
+        assert pump.last == Ended(504, "upstream_timeout", "")
+
+    def test_upload_does_not_move_the_deadline_of_the_next_upload(self) -> None:
+        """The same if the next is an upload, of which the app reads nothing."""
+        pump = self.handed_over()
+        pump.app_sends(OK)
+        pump.app.in_kernel = 10
+        pump.log.ended.clear()
+        pump.client_sends(post(self.SIZE, b"a" * self.SIZE))
+        self.assert_cut(pump)
+
+
 class TestRepeating:
     def repeat(self, request: bytes) -> Pump:
         """Send *request* on a kept connection, which the app then closes."""
@@ -312,6 +445,28 @@ class TestRepeating:
         pump.app_sends(NO_CONTENT)
         assert pump.received() == NO_CONTENT
         assert pump.service.metrics.upstream_retries == 1
+
+    def test_unused_connection_of_the_pool_is_a_kept_one(self) -> None:
+        """A connection that came too late for its own request is as old as others when the next one takes it."""
+        pump = Pump()
+        pump.pool.idle.append(pump.pool.open())
+        pump.client_sends(GET)
+        pump.app_closes()
+        pump.pool.accept()
+        pump.app_sends(NO_CONTENT)
+        assert pump.received() == NO_CONTENT
+        assert pump.service.metrics.upstream_retries == 1
+
+    def test_new_connection_is_never_a_kept_one(self) -> None:
+        """A connection that was made for this request and is lost is an app that fails: nothing is repeated."""
+        pump = Pump()
+        pump.reuse_connection()
+        pump.pool.idle.clear()
+        pump.start_exchange(GET)
+        pump.app_closes()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert not pump.pool.waiting
+        assert pump.service.metrics.upstream_retries == 0
 
     def test_second_loss_is_answered(self) -> None:
         """A request is sent twice at most."""
@@ -675,11 +830,3 @@ class TestRecord:
         assert (exchange.bytes_received, exchange.bytes_sent) == (5, 2)
         assert exchange.first_byte_at == exchange.started_at + 1.5
         assert exchange.is_request_complete
-
-    def test_connections_are_counted_by_their_leases(self) -> None:
-        """Each exchange is one lease."""
-        pump = Pump()
-        pump.reuse_connection()
-        pump.client_sends(GET)
-        assert pump.pool.opened[0].exchanges == 2
-        assert transport_of(pump.pool.opened[0]) is pump.app

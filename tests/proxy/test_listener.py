@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import errno
 import gc
+import select
 import socket
+import time
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from OpenSSL import SSL
+from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
 from sidecar.errors import ListenError
 from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DownstreamConnection
-from sidecar.proxy.listener import Listener, listen
+from sidecar.proxy.listener import Listener, Peer, listen
+from sidecar.proxy.sockets import SocketTransport
 from sidecar.settings import ClientCertMode, HostPort, Limits, Seconds, Timeouts, TlsPolicy
 from sidecar.tls.context import build_context
+from sidecar.tls.server import TlsServer
 from tests.support.certs import CLIENT, Issued, authority, other_authority
 from tests.support.handshake import client_context, outgoing
-from tests.support.ports import FakePool, FakeReactor
+from tests.support.ports import FakePool, FakeReactor, RecordingTransport
 from tests.support.pump import RecordedLog, make_service
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -247,6 +252,28 @@ class TestAccept:
         door.turn()
         assert door.listener.open_connections == 1
 
+    def test_newcomer_that_cannot_be_polled_is_closed(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A poller without room (ENOSPC) costs that client its connection; those behind it wait, and are served."""
+        first, _ = door.client_comes(), door.client_comes()
+        add = door.reactor.addReader
+
+        def no_room(reader: Any) -> None:
+            if isinstance(reader, SocketTransport):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            add(reader)
+
+        monkeypatch.setattr(door.reactor, "addReader", no_room)
+        door.listener.doRead()
+        assert not door.is_accepting
+        assert door.listener.open_connections == 0
+        assert door.service.metrics.connections == 0
+        assert first.recv(1) == b""
+        monkeypatch.undo()
+        door.reactor.advance(0.11)
+        assert door.is_accepting
+        door.turn()
+        assert door.listener.open_connections == 1
+
     def test_client_that_is_gone_again_costs_nobody(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
         """ECONNABORTED is one client's; those behind it are accepted in the same turn."""
         real = door.listener._socket
@@ -313,6 +340,179 @@ class TestAccept:
         (peer,) = door.listener._peers.values()
         assert peer.host == "192.0.2.9"
 
+    @pytest.mark.parametrize("sizes", [[1], [2], [3], [1, 1, 1]], ids=str)
+    @pytest.mark.parametrize("method", [b"GET", b"PUT", b"POST", b"DELETE"], ids=bytes.decode)
+    def test_plain_http_in_tiny_pieces_gets_it_too(self, door: Door, method: bytes, sizes: list[int]) -> None:
+        """A client that sends its method letter by letter gets the same answer, once."""
+        client = door.client_comes()
+        request = GET.replace(b"GET", method)
+        for size in sizes:
+            client.sendall(request[:size])
+            request = request[size:]
+            door.turn()
+            door.turn()
+            assert received(client) == b""
+        client.sendall(request)
+        door.turn()
+        door.turn()
+        assert received(client).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert door.service.metrics.reasons == {"plain_http": 1}
+
+    def test_letters_then_rubbish_get_no_http(self, door: Door) -> None:
+        """Three letters that go on as something else are a failed handshake like others."""
+        client = door.client_comes()
+        client.sendall(b"GET")
+        door.turn()
+        door.turn()
+        client.sendall(b"\x00\x01\x02")
+        door.turn()
+        assert b"HTTP" not in received(client)
+        assert "plain_http" not in door.service.metrics.handshake_failures
+        assert sum(door.service.metrics.handshake_failures.values()) == 1
+
+
+class DeadlineCounter:
+    """Stands for the TLS connection of a peer; counts the deadlines that reach it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def deadline_passed(self) -> None:
+        self.count += 1
+
+
+class TestPeer:
+    PATIENCE = 3.0
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def tls(self) -> DeadlineCounter:
+        return DeadlineCounter()
+
+    @pytest.fixture
+    def transport(self, clock: Clock) -> RecordingTransport:
+        return RecordingTransport(clock)
+
+    @pytest.fixture
+    def peer(self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport) -> Iterator[Peer]:
+        deadlines = Deadlines(clock)
+        peer = Peer("192.0.2.7", cast(TlsServer, tls), deadlines, self.PATIENCE)
+        peer.transport = cast(SocketTransport, transport)
+        yield peer
+        deadlines.stop()
+
+    def still_moves(self, peer: Peer, pending: int) -> bool:
+        """Whether the two kernels are still passing on what was read."""
+        time.sleep(0.1)
+        return peer.transport._pending_bytes() != pending
+
+    def fill(self, transport: RecordingTransport) -> None:
+        transport.stop_taking()
+        transport.write(b"x" * 1000)
+
+    def test_slow_steady_reader_is_left_alone(
+        self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
+    ) -> None:
+        """Whoever takes something before each deadline gets another, of the patience given, without end."""
+        self.fill(transport)
+        peer.deadline.set(self.PATIENCE)
+        for _ in range(20):
+            transport.take_some(1)
+            clock.advance(self.PATIENCE)
+            assert tls.count == 0
+            assert peer.deadline.at <= clock.seconds() + self.PATIENCE
+        clock.advance(2 * self.PATIENCE)
+        assert tls.count == 1
+
+    def test_reader_that_stops_is_cut_at_the_next_deadline(
+        self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
+    ) -> None:
+        """Having read once earns one more wait, not all of them."""
+        self.fill(transport)
+        peer.deadline.set(1.0)
+        transport.take_some(500)
+        clock.advance(1.2)
+        assert tls.count == 0
+        clock.advance(self.PATIENCE - 0.4)
+        assert tls.count == 0
+        clock.advance(0.8)
+        assert tls.count == 1
+
+    def test_dead_reader_is_cut_at_once(
+        self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
+    ) -> None:
+        """Whoever has taken nothing since writing got stuck gets no second wait."""
+        self.fill(transport)
+        peer.deadline.set(1.0)
+        clock.advance(1.2)
+        assert tls.count == 1
+
+    def test_more_that_is_written_is_not_what_is_taken(
+        self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
+    ) -> None:
+        """What is queued meanwhile neither saves a dead reader nor condemns a steady one."""
+        self.fill(transport)
+        transport.write(b"y" * 5000)
+        peer.deadline.set(1.0)
+        transport.take_some(1)
+        clock.advance(1.2)
+        assert tls.count == 0
+        transport.write(b"z" * 5000)
+        clock.advance(self.PATIENCE + 0.2)
+        assert tls.count == 1
+
+    def test_client_that_owes_us_bytes_is_not_saved(
+        self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
+    ) -> None:
+        """With nothing queued for it, a deadline is about what the client does not send, whatever it acknowledges."""
+        transport.in_kernel = 1000
+        transport.has_progressed()
+        transport.in_kernel = 0
+        peer.deadline.set(1.0)
+        clock.advance(1.2)
+        assert tls.count == 1
+
+    def test_download_to_a_slow_client_is_not_cut(self, door: Door) -> None:
+        """From the app to a real socket: while the client reads on, nothing is cut; once it stops, it is."""
+        sock, client = shake_hands(door)
+        # Of a large buffer, a client's system tells of room only once a sixteenth is free.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.sendall(GET)
+        sock.sendall(outgoing(client))
+        door.turn()
+        app = door.pool.accept()
+        size = 16_000_000
+        app.deliver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        left = size
+        while app.is_reading and left:
+            piece = min(left, 1_000_000)
+            app.deliver(b"x" * piece)
+            left -= piece
+        assert not app.is_reading
+        ((_, peer),) = door.listener._peers.items()
+        patience = door.service.timeouts.body
+        for _ in range(4):
+            door.reactor.advance(patience - 1.0)
+            before = peer.transport._pending_bytes()
+            taken = 0
+            while taken < 200_000:
+                assert select.select([sock], [], [], 2.0)[0]
+                taken += len(sock.recv(200_000 - taken))
+            until = time.monotonic() + 10.0
+            while (pending := peer.transport._pending_bytes()) == before or self.still_moves(peer, pending):
+                assert time.monotonic() < until, "what the client has read is acknowledged"
+            door.reactor.advance(1.0)
+            door.reactor.turn()
+            assert door.listener.open_connections == 1
+            assert not door.log.ended
+        door.reactor.advance(patience + 1.0)
+        door.reactor.turn()
+        assert door.listener.open_connections == 0
+        assert [ended.reason for ended in door.log.ended] == ["downstream_stalled"]
+
 
 class TestEstablished:
     def test_request_reaches_the_app(self, door: Door) -> None:
@@ -377,6 +577,17 @@ class TestStop:
         door.reactor.turn()
         assert door.listener.open_connections == 0
         assert not door.is_accepting
+
+    def test_client_that_has_said_nothing_is_not_waited_for(self, door: Door) -> None:
+        """Connections are opened in advance; one inside its handshake may finish."""
+        door.client_comes()
+        begun = door.client_comes()
+        door.turn()
+        begun.sendall(b"\x16")
+        door.turn()
+        door.listener.stop()
+        door.reactor.turn()
+        assert door.listener.open_connections == 1
 
     def test_nothing_is_accepted_afterwards(self, door: Door) -> None:
         """Neither an end nor a back-off starts it again."""

@@ -149,6 +149,47 @@ class TestDoPoll:
         turns.turn()
         assert sorted([first[1].events, second[1].events]) == [["data"], ["lost"]]
 
+    def test_events_of_a_descriptor_that_was_given_away_are_ignored(self, turns: Turns) -> None:
+        """The number of a closed descriptor goes to the next connection; what was said of the old one does not."""
+        first, second = turns.connection(), turns.connection()
+
+        class Successor:
+            """Has the number of a closed descriptor; must not hear of its events."""
+
+            def __init__(self, sock: socket.socket) -> None:
+                self.fileno = sock.fileno
+                self.heard = False
+
+            def logPrefix(self) -> str:
+                return "successor"
+
+            def doRead(self) -> None:
+                self.heard = True
+
+            def connectionLost(self, reason: failure.Failure) -> None:
+                self.heard = True
+
+        newcomers: list[Successor] = []
+
+        def give_away(other: SocketTransport) -> Callable[[], None]:
+            def act() -> None:
+                number = other.fileno()
+                other.abortConnection()
+                pair = socket.socketpair()
+                turns.sockets += pair
+                (heir,) = [sock for sock in pair if sock.fileno() == number]
+                newcomers.append(Successor(heir))
+                turns.reactor.addReader(newcomers[0])
+
+            return act
+
+        first[1].on["data"] = give_away(second[0])
+        second[1].on["data"] = give_away(first[0])
+        first[2].send(b"x")
+        second[2].send(b"x")
+        turns.turn()
+        assert [newcomer.heard for newcomer in newcomers] == [False]
+
     def test_reset_is_a_loss(self, turns: Turns) -> None:
         """A hang-up goes the stock way, and ends in the same callback."""
         transport, protocol, peer = turns.connection()

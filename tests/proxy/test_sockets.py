@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import gc
+import select
 import socket
 import struct
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 from twisted.internet import error, main
 from twisted.python import failure
 
+from sidecar.proxy import sockets as module
 from sidecar.proxy.sockets import SocketTransport
 from tests.support.ports import FakeReactor
 
@@ -249,6 +252,112 @@ class TestWrite:
         tcp.flush()
         assert tcp.protocol.events == ["pause", "lost"]
         assert tcp.transport.is_flushed
+
+
+class TestProgress:
+    def eventually_progresses(self, end: End) -> bool:
+        """Ask for a while: over TCP the acknowledgement may take a moment."""
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            if end.transport.has_progressed():
+                return True
+            time.sleep(0.005)
+        return False
+
+    @pytest.mark.parametrize("which", ["end", "tcp"])
+    def test_slow_reader_progresses_and_silent_one_does_not(self, which: str, request: pytest.FixtureRequest) -> None:
+        """Each question is about the time since the one before it, and writing does not change the answer."""
+        end: End = request.getfixturevalue(which)
+        end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel rounds up to its least
+        end.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        end.transport.write(MUCH)
+        for _ in range(3):
+            assert not end.transport.has_progressed()
+        for _ in range(3):
+            assert end.peer_reads()
+            end.flush()
+            assert self.eventually_progresses(end)
+            assert not end.transport.has_progressed()
+
+    def test_reader_too_slow_for_the_poller_progresses(self, tcp: End) -> None:
+        """A reader is steady although it takes too little for its socket to be called writable."""
+        tcp.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1_000_000)  # or the most that the kernel grants
+        tcp.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        tcp.transport.write(MUCH)
+        while select.select([], [tcp.sock], [], 0.05)[1]:
+            tcp.flush()
+        assert not tcp.transport.is_flushed
+        tcp.transport.has_progressed()
+        taken = 0
+        while taken < 32_768:
+            assert select.select([tcp.peer], [], [], 2.0)[0]
+            taken += len(tcp.peer.recv(32_768 - taken))
+        assert not select.select([], [tcp.sock], [], 0)[1]
+        assert self.eventually_progresses(tcp)
+        assert not tcp.transport.has_progressed()
+
+    def test_first_bytes_taken_after_it_got_stuck_count(self, end: End) -> None:
+        """The first question is about the time since writing got stuck."""
+        end.transport.write(MUCH)
+        assert end.peer_reads()
+        assert end.transport.has_progressed()
+
+    def test_bytes_written_meanwhile_do_not_hide_it(self, end: End) -> None:
+        """A reader that takes less than is written to it in that time is steady too."""
+        end.transport.write(MUCH)
+        end.transport.write(MUCH)
+        assert end.peer_reads()
+        assert end.transport.has_progressed()
+
+    def test_bytes_written_meanwhile_are_none_taken(self, end: End) -> None:
+        """Writing alone is no progress."""
+        end.transport.write(MUCH)
+        for _ in range(3):
+            end.transport.write(b"more")
+            assert not end.transport.has_progressed()
+
+    def test_what_was_stuck_before_is_forgotten(self, end: End) -> None:
+        """A queue that has gone out is no progress later."""
+        end.transport.write(MUCH)
+        end.exchange_until_flushed()
+        assert not end.transport.has_progressed()
+
+    def test_bytes_that_only_the_kernel_has_count(self, end: End) -> None:
+        """What was taken by the kernel at once is not taken by the peer: from the first question on, that is seen."""
+        end.transport.write(b"x" * 10_000)
+        assert end.transport.is_flushed
+        assert not end.transport.has_progressed()
+        assert not end.transport.has_progressed()
+        end.peer_reads()
+        assert end.transport.has_progressed()
+        assert not end.transport.has_progressed()
+
+    @pytest.mark.parametrize("how", ["abortConnection", "loseConnection"])
+    def test_connection_that_has_ended_can_be_asked(self, end: End, how: str) -> None:
+        """Between its end and the word of it, a connection has no descriptor left and does not raise."""
+        end.guarded(getattr(end.transport, how))
+        assert not end.transport.has_progressed()
+        end.reactor.turn()
+        assert not end.transport.has_progressed()
+
+    def test_connection_that_ended_at_a_write_can_be_asked(self, tcp: End) -> None:
+        """Also if that very write was its end, as for an app that resets while it is not read from."""
+        tcp.transport.pauseProducing()
+        reset(tcp.peer)
+        tcp.guarded(tcp.transport.write, b"body")
+        tcp.guarded(tcp.transport.write, b"body")
+        assert tcp.is_closed
+        assert not tcp.transport.has_progressed()
+
+    def test_socket_that_does_not_tell_is_no_error(self, end: End, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the kernel cannot be asked, nothing has been taken."""
+
+        def refuse(*args: Any) -> bytes:
+            raise OSError(errno.EINVAL, "cannot tell")
+
+        monkeypatch.setattr(module.fcntl, "ioctl", refuse)
+        end.transport.write(MUCH)
+        assert not end.transport.has_progressed()
 
 
 class TestRead:

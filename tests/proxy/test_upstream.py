@@ -58,7 +58,7 @@ class Connection:
 
     def lease(self) -> Connection:
         self.upstream.lease(self.lessee)
-        self.upstream.codec.expect_response(b"GET", False)
+        self.upstream.codec.expect_response(b"GET", ())
         return self
 
 

@@ -115,7 +115,7 @@ class ResponseCase:
     """
     Attributes:
         method: Of the request that is answered.
-        offers_upgrade: Whether that request did.
+        offered: The protocols that it offered to switch to.
         eof: Whether the app closes its side after the bytes.
     """
 
@@ -123,7 +123,7 @@ class ResponseCase:
     data: bytes
     expected: Response | Refusal
     method: bytes = b"GET"
-    offers_upgrade: bool = False
+    offered: tuple[bytes, ...] = ()
     eof: bool = False
 
 
@@ -183,7 +183,7 @@ def read_request(segments: Sequence[bytes]) -> tuple[Request | Refusal, bytes]:
 def read_response(case: ResponseCase, segments: Sequence[bytes]) -> Response | Refusal:
     """Feed one response to a new codec; more bytes after its end are left out, as the caller closes then."""
     codec = ClientCodec(MAX_HEAD_BYTES, MAX_HEADERS)
-    codec.expect_response(case.method, case.offers_upgrade)
+    codec.expect_response(case.method, case.offered)
     events: list[object] = []
     tunnel = b""
     try:
@@ -740,7 +740,7 @@ def _answer(
     data: bytes,
     *,
     method: bytes = b"GET",
-    offers_upgrade: bool = False,
+    offered: tuple[bytes, ...] = (),
     eof: bool = False,
     **expected: Any,
 ) -> ResponseCase:
@@ -748,7 +748,7 @@ def _answer(
         id=id,
         data=data,
         method=method,
-        offers_upgrade=offers_upgrade,
+        offered=offered,
         eof=eof,
         expected=Response(**expected),
     )
@@ -759,14 +759,14 @@ def _broken(
     data: bytes,
     *reasons: str,
     method: bytes = b"GET",
-    offers_upgrade: bool = False,
+    offered: tuple[bytes, ...] = (),
     eof: bool = False,
 ) -> ResponseCase:
     return ResponseCase(
         id=id,
         data=data,
         method=method,
-        offers_upgrade=offers_upgrade,
+        offered=offered,
         eof=eof,
         expected=Refusal(502, reasons),
     )
@@ -833,24 +833,67 @@ RESPONSES: Final = (
         "101",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
         status=101,
-        offers_upgrade=True,
+        offered=(b"websocket",),
     ),
     _answer(
         "101 with bytes behind",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello",
         status=101,
-        offers_upgrade=True,
+        offered=(b"websocket",),
         tunnel=b"\x81\x05hello",
     ),
     _answer(
         "101 with a length is followed by the tunnel",
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n" + _LENGTH_5 + b"\r\n\x81\x05hello",
         status=101,
-        offers_upgrade=True,
+        offered=(b"websocket",),
         tunnel=b"\x81\x05hello",
     ),
-    _answer("upgrade declined", _OK + _LENGTH_5 + b"\r\nhello", **_HELLO, offers_upgrade=True),
+    _answer("upgrade declined", _OK + _LENGTH_5 + b"\r\nhello", **_HELLO, offered=(b"websocket",)),
     _broken("101 unasked", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", "unasked_upgrade"),
+    *(
+        _answer(
+            f"101 to {choice}",
+            b"HTTP/1.1 101 Switching Protocols\r\n" + fields + b"\r\n",
+            status=101,
+            offered=(b"websocket", b"x/1", b"y"),
+        )
+        for choice, fields in (
+            ("the last of those offered", b"Upgrade: y\r\n"),
+            ("one with its version", b"Upgrade: x/1\r\n"),
+            ("one in another case", b"UPGRADE: WebSocket\r\n"),
+            ("one between blanks", b"Upgrade: \t websocket \t\r\n"),
+            ("two of those offered", b"Upgrade: y, x/1\r\n"),
+            ("two in two fields", b"Upgrade: y\r\nUpgrade: x/1\r\n"),
+            ("one twice", b"Upgrade: y, y\r\n"),
+            ("one among empty elements", b"Upgrade: , y,, \r\n"),
+        )
+    ),
+    *(
+        _broken(
+            f"101 to {choice}",
+            b"HTTP/1.%d 101 Switching Protocols\r\n" % minor + fields + b"\r\n",
+            "unasked_upgrade",
+            offered=(b"websocket", b"x/1", b"y"),
+        )
+        for choice, minor, fields in (
+            ("nothing", 1, b""),
+            ("an empty list", 1, b"Upgrade:\r\n"),
+            ("empty elements", 1, b"Upgrade: , ,\r\n"),
+            ("another", 1, b"Upgrade: z\r\n"),
+            ("h2c", 1, b"Upgrade: h2c\r\n"),
+            ("another version", 1, b"Upgrade: x/2\r\n"),
+            ("no version", 1, b"Upgrade: x\r\n"),
+            ("a version that was not asked for", 1, b"Upgrade: websocket/13\r\n"),
+            ("a part of a name", 1, b"Upgrade: web\r\n"),
+            ("one offered and another", 1, b"Upgrade: websocket, z\r\n"),
+            ("another in a second field", 1, b"Upgrade: websocket\r\nUpgrade: z\r\n"),
+            ("one in quotes", 1, b'Upgrade: "websocket"\r\n'),
+            ("one behind a no-break space", 1, b"Upgrade: \xa0websocket\r\n"),
+            ("two without a comma", 1, b"Upgrade: websocket y\r\n"),
+            ("one offered, in HTTP/1.0", 0, b"Upgrade: websocket\r\n"),
+        )
+    ),
     _answer("as many fields as allowed", _OK + b"Content-Length: 0\r\n" + b"X: v\r\n" * 99 + b"\r\n"),
     _broken("one field too many", _OK + b"X: v\r\n" * 101 + b"\r\n", "too_many_headers"),
     _answer("head at the limit", _OK + b"Content-Length: 0\r\n" + b"X: " + b"v" * (61_440 - 43) + b"\r\n\r\n"),

@@ -69,6 +69,7 @@ class RecordingTransport:
         sent: What the peer has taken.
         calls: What was done to it beside writing, in order.
         is_stuck: Set by `stop_taking`: the peer takes nothing more.
+        in_kernel: What the kernel has of the bytes written, and the peer has not taken; the test sets it.
         is_reading: Whether the owner wants to hear more from the peer.
     """
 
@@ -77,9 +78,11 @@ class RecordingTransport:
         self.sent = b""
         self.calls: list[str] = []
         self.is_stuck = False
+        self.in_kernel = 0
         self.is_reading = True
         self._clock = clock
         self._queue = b""
+        self._pending_seen = 0
         self._ended = False
         self._flushing = False
         self._half_closed = False
@@ -94,13 +97,21 @@ class RecordingTransport:
     def is_flushed(self) -> bool:
         return not self._queue
 
+    def has_progressed(self) -> bool:
+        pending = len(self._queue) + self.in_kernel
+        progressed = pending < self._pending_seen
+        self._pending_seen = pending
+        return progressed
+
     def write(self, data: bytes) -> None:
         if not self.is_open or not data:
             return
         if self._queue:
             self._queue += data
+            self._pending_seen += len(data)
         elif self.is_stuck:
             self._queue = data
+            self._pending_seen = len(data) + self.in_kernel
             if self.protocol is not None:
                 self.protocol.pauseProducing()
         else:
@@ -147,9 +158,16 @@ class RecordingTransport:
         """The peer does not read: from the next write on, everything is queued."""
         self.is_stuck = True
 
+    def take_some(self, count: int) -> None:
+        """The peer reads a little of what is queued, too little for the poller to call the socket writable."""
+        assert self.is_stuck
+        assert 0 < count < len(self._queue)
+        self.sent, self._queue = self.sent + self._queue[:count], self._queue[count:]
+
     def take(self) -> None:
         """The peer reads again, all of it."""
         self.is_stuck = False
+        self._pending_seen = 0
         was_queued, self._queue, self.sent = bool(self._queue), b"", self.sent + self._queue
         if was_queued and self.protocol is not None and not self._ended:
             if self._flushing and "loseConnection" in self.calls:
@@ -274,6 +292,7 @@ class FakePool:
         opened: Every connection ever made, oldest first.
         idle: Those handed back and not taken again.
         waiting: Who waits for a connection to be made.
+        in_kernel_from_the_start: What the kernel is to hold back of what is written on new connections.
     """
 
     def __init__(self, clock: task.Clock, limits: Limits = LIMITS) -> None:
@@ -281,6 +300,7 @@ class FakePool:
         self.idle: list[UpstreamConnection] = []
         self.waiting: list[Callable[[UpstreamConnection | ConnectFailed], None]] = []
         self.stuck_from_the_start = False
+        self.in_kernel_from_the_start = 0
         self._clock = clock
         self._limits = limits
 
@@ -313,6 +333,7 @@ class FakePool:
         upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
         transport = RecordingTransport(self._clock, upstream)
         transport.is_stuck = self.stuck_from_the_start
+        transport.in_kernel = self.in_kernel_from_the_start
         upstream.transport = cast(SocketTransport, transport)
         self.opened.append(upstream)
         return upstream

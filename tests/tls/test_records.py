@@ -11,7 +11,7 @@ from sidecar.errors import TlsError
 from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls import fastpath
 from sidecar.tls.context import build_context
-from sidecar.tls.fastpath import DirectRecords, records_for
+from sidecar.tls.fastpath import DirectRecords
 from sidecar.tls.records import Records
 from tests.support.certs import authority
 from tests.support.handshake import TLS12, TLS13, client_context, outgoing
@@ -325,15 +325,3 @@ class TestClose:
     def test_before_the_handshake_there_is_nobody_to_tell(self, context: SSL.Context, make: MakeRecords) -> None:
         """A connection without keys ends in silence."""
         assert make(SSL.Connection(context, None)).close() == b""
-
-
-class TestRecordsFor:
-    def test_fast_path_is_taken_where_it_is_available(self, context: SSL.Context) -> None:
-        """The installed pyOpenSSL has what the fast path needs."""
-        assert fastpath.IS_AVAILABLE
-        assert type(records_for(context)) is DirectRecords
-
-    def test_public_calls_serve_otherwise(self, context: SSL.Context, monkeypatch: pytest.MonkeyPatch) -> None:
-        """An installation without the private names works all the same."""
-        monkeypatch.setattr(fastpath, "IS_AVAILABLE", False)
-        assert type(records_for(context)) is Records

@@ -171,6 +171,60 @@ class TestNew:
         assert new.transport.calls == ["linger"]
         assert new.acceptor.events == ["plain_http"]
 
+    @pytest.mark.parametrize("sizes", [[1], [2], [3], [1, 1], [1, 2], [2, 1], [1, 1, 1], [1] * 17], ids=str)
+    def test_plain_http_in_tiny_pieces_is_told_so(self, new: Connection, sizes: list[int]) -> None:
+        """However little of a method comes first, the answer waits for the rest of it."""
+        request = b"GET / HTTP/1.1\r\n\r\n"
+        for size in sizes:
+            piece, request = request[:size], request[size:]
+            new.tls.dataReceived(piece)
+            if len(request) > 18 - 4:
+                assert new.transport.sent == b""
+                assert new.transport.calls == []
+                assert new.acceptor.events == []
+        new.tls.dataReceived(request)
+        assert new.transport.sent == b"use https"
+        assert new.transport.calls == ["linger"]
+        assert new.acceptor.events == ["plain_http"]
+
+    @pytest.mark.parametrize("letters", [b"G", b"GE", b"GET"], ids=bytes.decode)
+    @pytest.mark.parametrize("rest", [b"\x00\x01\x02\x03", b"TING", b"\x16\x03\x01\x00\x05hello"], ids=repr)
+    def test_letters_before_rubbish_are_closed(self, new: Connection, letters: bytes, rest: bytes) -> None:
+        """Letters that no HTTP method begins with fail as soon as that is known, also before a TLS record."""
+        new.transport.deliver(letters)
+        assert new.transport.calls == []
+        new.transport.deliver(rest)
+        assert new.transport.calls == ["linger"]
+        assert len(new.acceptor.events) == 1
+        assert new.acceptor.events != ["plain_http"]
+
+    @pytest.mark.parametrize("data", [b"\x00", b"5", b" ", b"G1", b"GE\r", b"\xe9", b"ABCD"], ids=repr)
+    def test_what_cannot_be_a_method_is_not_waited_for(self, new: Connection, data: bytes) -> None:
+        """Only up to three letters are held; anything else that is no TLS record goes to the handshake at once."""
+        new.transport.deliver(data)
+        new.tls.deadline_passed()
+        assert len(new.acceptor.events) == 1
+        assert not new.tls.is_silent
+
+    def test_letters_alone_end_at_the_deadline(self, new: Connection) -> None:
+        """A client that says no more than three letters is cut as one that says nothing."""
+        new.transport.deliver(b"GET")
+        new.tls.deadline_passed()
+        assert new.acceptor.events == ["handshake_timeout"]
+
+    def test_letters_and_an_end_are_a_failed_handshake(self, new: Connection) -> None:
+        """A client that leaves after a letter has closed."""
+        new.transport.deliver(b"G")
+        new.transport.deliver_eof()
+        assert new.acceptor.events == ["closed_by_peer"]
+
+    def test_hello_in_single_bytes_is_a_handshake(self, new: Connection) -> None:
+        """A TLS record is known by its first byte, and nothing of it is held back or lost."""
+        for octet in new.hello():
+            new.transport.deliver(bytes([octet]))
+        new.shake_hands()
+        assert new.acceptor.events == ["established"]
+
     def test_rubbish_is_closed(self, new: Connection) -> None:
         """What is neither TLS nor HTTP ends."""
         new.transport.deliver(b"\x00\x01\x02" * 10)

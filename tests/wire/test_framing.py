@@ -31,6 +31,26 @@ class TestRequestBody:
         """A request has a body if, and only if, one of the two framing fields says so."""
         assert framing.request_body(Fields(section), 1) == framed
 
+    @pytest.mark.parametrize(
+        ("section", "minor_version", "reason", "status"),
+        [
+            (TE + b"Content-Length: 5\r\n", 1, "both_framings", 400),
+            (TE + b"Content-Length: 5\r\n", 0, "both_framings", 400),
+            (TE, 0, "framing_in_1_0", 400),
+            (TE + TE, 1, "bad_transfer_encoding", 501),
+            (b"Transfer-Encoding: gzip\r\n", 1, "bad_transfer_encoding", 501),
+            (b"Transfer-Encoding:\tchunked\r\n", 1, "bad_transfer_encoding", 501),
+            (b"Content-Length: 5\r\nContent-Length: 5\r\n", 1, "bad_content_length", 400),
+            (b"Content-Length: 5, 5\r\n", 1, "bad_content_length", 400),
+            (b"Content-Length:\t5\r\n", 1, "bad_content_length", 400),
+        ],
+    )
+    def test_ambiguous_framing_is_refused(self, section: bytes, minor_version: int, reason: str, status: int) -> None:
+        """A request that two readers could take to end in different places is refused."""
+        with pytest.raises(RequestError) as caught:
+            framing.request_body(Fields(section), minor_version)
+        assert (caught.value.reason, caught.value.status) == (reason, status)
+
 
 class TestResponseBody:
     @pytest.mark.parametrize(

@@ -90,6 +90,40 @@ class TestHost:
         """A host has no user, path, blank, line end, quote or broken percent-encoding, and it is not empty."""
         assert not grammar.HOST.fullmatch(host)
 
+    @pytest.mark.parametrize("host", [b"a", b"127.0.0.1", b"[::1]"], ids=bytes.decode)
+    def test_ports_are_those_that_there_are(self, host: bytes) -> None:
+        """A port without leading zeros matches exactly when it is one of 0 to 65535."""
+        matching = [port for port in range(100_001) if grammar.HOST.fullmatch(b"%b:%d" % (host, port))]
+        assert matching == list(range(65_536))
+
+    @pytest.mark.parametrize(
+        ("port", "matches"),
+        [
+            (b"", True),
+            (b"00000", True),
+            (b"00080", True),
+            (b"09999", True),
+            (b"000080", False),
+            (b"065535", False),
+            (b"0000000443", False),
+            (b"65536", False),
+            (b"65540", False),
+            (b"66000", False),
+            (b"70000", False),
+            (b"99999", False),
+            (b"165535", False),
+            (b"655350", False),
+            (b"+80", False),
+            (b"80 ", False),
+            (b"8_0", False),
+            (b"0x50", False),
+            (b"\xb2", False),
+        ],
+    )
+    def test_port_has_five_digits_at_most(self, port: bytes, matches: bool) -> None:
+        """A port may be empty or begin with zeros, within five digits."""
+        assert bool(grammar.HOST.fullmatch(b"a:" + port)) is matches
+
 
 class TestNumbers:
     @pytest.mark.parametrize("value", [b"0", b"7", b"007", b"9" * 18])

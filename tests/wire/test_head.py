@@ -8,9 +8,21 @@ from sidecar.errors import RequestError, ResponseError
 from sidecar.wire.events import BodyKind, InterimHead, RequestHead, ResponseHead
 from sidecar.wire.fields import Fields
 from sidecar.wire.head import parse_request_head, parse_response_head
+from tests.support.cases import MAX_HEADERS, REQUESTS, Refusal, RequestCase
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
+
+BY_OTHERS = {"bad_chunk", "bad_trailer", "trailers_too_large", "header_too_large", "bare_line_end"}
+
+# The cases in which a head is complete, comes first, and decides.
+WHOLE_HEADS = [
+    case
+    for case in REQUESTS
+    if b"\r\n\r\n" in case.data
+    and not case.data.startswith(b"\r\n")
+    and not (isinstance(case.expected, Refusal) and BY_OTHERS & set(case.expected.reasons))
+]
 
 
 def refused(head: bytes) -> str:
@@ -36,6 +48,29 @@ class TestRequest:
             keep_alive=True,
             upgrade=(),
         )
+
+    @pytest.mark.parametrize("case", WHOLE_HEADS, ids=lambda case: case.id)
+    def test_head_of_a_case_is_read_as_the_table_says(self, case: RequestCase) -> None:
+        """A complete head is accepted or refused by itself, whatever body follows it."""
+        head = case.data[: case.data.index(b"\r\n\r\n") + 4]
+        if isinstance(case.expected, Refusal):
+            with pytest.raises(RequestError) as caught:
+                parse_request_head(head, MAX_HEADERS)
+            assert caught.value.status == case.expected.status
+            assert caught.value.reason in case.expected.reasons
+        else:
+            read = parse_request_head(head, MAX_HEADERS)
+            assert (read.method, read.target, read.host) == (
+                case.expected.method,
+                case.expected.target,
+                case.expected.host,
+            )
+            assert (read.body, read.options, read.upgrade) == (
+                case.expected.body,
+                case.expected.options,
+                case.expected.upgrade,
+            )
+            assert read.keep_alive is case.expected.keep_alive
 
     @pytest.mark.parametrize("count", [1, 2, 100])
     def test_number_of_fields_is_limited(self, count: int) -> None:
@@ -105,6 +140,28 @@ class TestResponse:
         """A 1xx status other than 101 announces another response."""
         head = parse_response_head(b"HTTP/1.1 %d X\r\nLink: a\r\n\r\n" % status, 100, b"GET")
         assert head == InterimHead(status, b" X", Fields(b"Link: a\r\n"))
+
+    @pytest.mark.parametrize(
+        ("head", "text"),
+        [
+            (b"HTTP/2.0 200 OK\r\n\r\n", "the first line"),
+            (OK + b"X : v\r\n\r\n", "the field name 'X '"),
+            (OK + b" v\r\n\r\n", "obs-fold"),
+        ],
+    )
+    def test_refusal_names_the_rule(self, head: bytes, text: str) -> None:
+        """A refusal says which line of the head is malformed, and how."""
+        with pytest.raises(ResponseError) as caught:
+            parse_response_head(head, 100, b"GET")
+        assert caught.value.reason == "bad_response_head"
+        assert text in str(caught.value)
+
+    @pytest.mark.parametrize("status", [600, 999])
+    def test_status_of_no_class_is_refused(self, status: int) -> None:
+        """A status above 599 has no meaning (RFC 9110 section 15)."""
+        with pytest.raises(ResponseError) as caught:
+            parse_response_head(b"HTTP/1.1 %d X\r\n\r\n" % status, 100, b"GET")
+        assert caught.value.reason == "bad_status"
 
     def test_101_is_a_final_response(self) -> None:
         """101 ends HTTP on its connection: nothing follows it."""

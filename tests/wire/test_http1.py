@@ -39,9 +39,9 @@ def server(max_head_bytes: int = MAX_HEAD_BYTES, max_headers: int = MAX_HEADERS)
     return ServerCodec(max_head_bytes, max_headers)
 
 
-def client(method: bytes = b"GET", *, offered_upgrade: bool = False) -> ClientCodec:
+def client(method: bytes = b"GET", *, offered: tuple[bytes, ...] = ()) -> ClientCodec:
     codec = ClientCodec(MAX_HEAD_BYTES, MAX_HEADERS)
-    codec.expect_response(method, offered_upgrade)
+    codec.expect_response(method, offered)
     return codec
 
 
@@ -349,7 +349,7 @@ class TestClientCodec:
         """Bytes behind a response are never taken for the answer to the next request."""
         codec = client()
         codec.receive(response)
-        codec.expect_response(b"GET", False)
+        codec.expect_response(b"GET", ())
         codec.receive(response + OK + b"other")
         assert not codec.is_reusable
 
@@ -371,7 +371,7 @@ class TestClientCodec:
                 (event,) = codec.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n")
                 assert isinstance(event, InterimHead)
             codec.receive(OK + b"hello")
-            codec.expect_response(b"GET", False)
+            codec.expect_response(b"GET", ())
 
     @pytest.mark.parametrize("size", range(1, len(OK) + 5))
     def test_response_cut_anywhere_is_refused(self, size: int) -> None:
@@ -392,7 +392,7 @@ class TestClientCodec:
 
     def test_tunnel_passes_bytes_as_they_come(self) -> None:
         """After a 101 nothing is framed, and the end of the connection is the end of the tunnel."""
-        codec = client(offered_upgrade=True)
+        codec = client(offered=(b"x", b"websocket"))
         head, *rest = codec.receive(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nab")
         assert isinstance(head, ResponseHead)
         assert rest == [END, Data(b"ab")]
@@ -402,8 +402,8 @@ class TestClientCodec:
 
     def test_bytes_after_an_upgrade_keep_the_connection(self) -> None:
         """Bytes behind a 101 are the tunnel's, not a second response."""
-        codec = client(offered_upgrade=True)
-        codec.receive(b"HTTP/1.1 101 Switching Protocols\r\n\r\nab")
+        codec = client(offered=(b"x", b"websocket"))
+        codec.receive(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\nab")
         assert codec.is_reusable
 
 
@@ -412,12 +412,12 @@ class TestRememberedResponse:
         """A head that repeats the last one gives the same head, with the body that came this time."""
         codec = client()
         first, *_ = codec.receive(OK + b"hello")
-        codec.expect_response(b"GET", False)
+        codec.expect_response(b"GET", ())
         assert codec.receive(OK + b"world") == [first, Data(b"world"), END]
 
     @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS"])
     @pytest.mark.parametrize("before", [b"GET", b"HEAD", b"POST"])
-    @pytest.mark.parametrize("offered", [False, True])
+    @pytest.mark.parametrize("offered", [(), (b"x",), (b"y",)], ids=["none", "x", "y"])
     @pytest.mark.parametrize(
         "data",
         [
@@ -426,23 +426,23 @@ class TestRememberedResponse:
             b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
             b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
             b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n",
-            b"HTTP/1.1 101 Switching Protocols\r\nContent-Length: 5\r\n\r\nhello",
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nContent-Length: 5\r\n\r\nhello",
             b"HTTP/1.1 100 Continue\r\nContent-Length: 5\r\n\r\n" + OK + b"hello",
             b"HTTP/1.1 200 OK\r\n\r\nhello",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         ],
     )
     def test_repeated_bytes_are_read_for_the_request_that_they_answer(
-        self, data: bytes, before: bytes, method: bytes, offered: bool
+        self, data: bytes, before: bytes, method: bytes, offered: tuple[bytes, ...]
     ) -> None:
         """The same bytes after another request give what a new connection would give for that request."""
         codec = client(before)
         outcome(codec.receive, OK + (b"" if before == b"HEAD" else b"hello"))
-        for expected_method, expected_offer in ((before, False), (method, offered)):
+        for expected_method, expected_offer in ((before, ()), (method, offered)):
             if codec.state is not State.COMPLETE:
                 return
             codec.expect_response(expected_method, expected_offer)
-            fresh = client(expected_method, offered_upgrade=expected_offer)
+            fresh = client(expected_method, offered=expected_offer)
             assert outcome(codec.receive, data) == outcome(fresh.receive, data)
             assert codec.state is fresh.state
 
@@ -451,7 +451,7 @@ class TestRememberedResponse:
         for segments in split_anywhere(OK + b"world"):
             codec = client()
             first, *_ = codec.receive(OK + b"hello")
-            codec.expect_response(b"GET", False)
+            codec.expect_response(b"GET", ())
             events = [event for segment in segments for event in codec.receive(segment)]
             assert merged(events) == [first, Data(b"world"), END]
             assert codec.is_reusable
@@ -461,7 +461,7 @@ class TestRememberedResponse:
         for size in range(len(OK), len(OK) + 5):
             codec = client()
             codec.receive(OK + b"hello")
-            codec.expect_response(b"GET", False)
+            codec.expect_response(b"GET", ())
             codec.receive((OK + b"world")[:size])
             with pytest.raises(ResponseError):
                 codec.receive_eof()
@@ -470,7 +470,7 @@ class TestRememberedResponse:
         """Also a remembered response ends where its length says."""
         codec = client()
         first, *_ = codec.receive(OK + b"hello")
-        codec.expect_response(b"GET", False)
+        codec.expect_response(b"GET", ())
         assert codec.receive(OK + b"world!") == [first, Data(b"world"), END]
         assert not codec.is_reusable
 
@@ -481,7 +481,7 @@ class TestRememberedResponse:
                 changed = OK[:i] + byte + OK[i + 1 :] + b"hello"
                 codec = client()
                 codec.receive(OK + b"hello")
-                codec.expect_response(b"GET", False)
+                codec.expect_response(b"GET", ())
                 fresh = client()
                 assert outcome(codec.receive, changed) == outcome(fresh.receive, changed)
                 assert (codec.state, codec.is_reusable) == (fresh.state, fresh.is_reusable)
@@ -490,7 +490,7 @@ class TestRememberedResponse:
         """An interim response before a repeated head stays an event of its own."""
         codec = client()
         first, *_ = codec.receive(OK + b"hello")
-        codec.expect_response(b"GET", False)
+        codec.expect_response(b"GET", ())
         interim, *rest = codec.receive(b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"hello")
         assert isinstance(interim, InterimHead)
         assert rest == [first, Data(b"hello"), END]
@@ -500,7 +500,7 @@ class TestRememberedResponse:
         head = OK[:-2] + b"X: " + b"v" * MAX_REMEMBERED_BYTES + b"\r\n\r\n"
         codec = client()
         first, *_ = codec.receive(head + b"hello")
-        codec.expect_response(b"GET", False)
+        codec.expect_response(b"GET", ())
         second, *_ = codec.receive(head + b"hello")
         assert second == first
         assert second is not first
@@ -525,13 +525,13 @@ def _server_in(state: State) -> ServerCodec:
 
 
 def _client_in(state: State) -> ClientCodec:
-    codec = client(offered_upgrade=True)
+    codec = client(offered=(b"x", b"websocket"))
     if state is State.BODY:
         codec.receive(OK)
     elif state is State.COMPLETE:
         codec.receive(OK + b"hello")
     elif state is State.TUNNEL:
-        codec.receive(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        codec.receive(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
         codec.upgrade()
     elif state is State.BROKEN:
         with pytest.raises(ResponseError):
@@ -582,7 +582,7 @@ CLIENT_INPUTS: dict[str, Callable[[ClientCodec], object]] = {
     "last bytes": lambda codec: codec.receive(b"hello"),
     "nothing": lambda codec: codec.receive(b""),
     "eof": ClientCodec.receive_eof,
-    "expect_response": lambda codec: codec.expect_response(b"GET", False),
+    "expect_response": lambda codec: codec.expect_response(b"GET", ()),
     "upgrade": ClientCodec.upgrade,
 }
 

@@ -19,7 +19,12 @@ quick = settings(max_examples=250, deadline=None)
 FRAGMENTS = (
     *(b"GET ", b"POST ", b"HEAD ", b"/", b"*", b"http://a/", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b" ", b"\t", b","),
     *(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\n", b"Host: a\r\n", b"Host: b\r\n"),
-    *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 101 X\r\n\r\n", b"HTTP/1.0 204 X\r\n"),
+    *(
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.0 204 X\r\n",
+    ),
     *(b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Content-Length:", b"Transfer-Encoding: chunked\r\n"),
     *(
         b"Transfer-Encoding:",
@@ -90,10 +95,10 @@ def read_requests(segments: list[bytes]) -> tuple[list[object], int]:
     return events, 0
 
 
-def read_response(segments: list[bytes], method: bytes, offered_upgrade: bool) -> tuple[list[object], bool]:
+def read_response(segments: list[bytes], method: bytes, offered: tuple[bytes, ...]) -> tuple[list[object], bool]:
     """Read one response to its end or the end of the connection: the events, and whether it was refused."""
     codec = ClientCodec(61_440, 100)
-    codec.expect_response(method, offered_upgrade)
+    codec.expect_response(method, offered)
     events: list[object] = []
     try:
         for segment in segments:
@@ -141,10 +146,10 @@ class TestAnyBytes:
         fragments | damaged(st.sampled_from(SHORT_RESPONSES)),
         cuts,
         st.sampled_from([b"GET", b"HEAD", b"POST"]),
-        st.booleans(),
+        st.sampled_from([(), (b"x",), (b"websocket", b"x")]),
     )
     def test_responses_are_events_or_refused_alike_in_all_pieces(
-        self, data: bytes, places: list[int], method: bytes, offered: bool
+        self, data: bytes, places: list[int], method: bytes, offered: tuple[bytes, ...]
     ) -> None:
         """Any bytes give events or a ResponseError; in any pieces the same response."""
         whole, refused = read_response([data] if data else [], method, offered)
@@ -159,7 +164,7 @@ class TestAnyBytes:
         """What was read before on a connection does not change how bytes are read, good or not."""
         for before in (first, data):
             codec = ClientCodec(61_440, 100)
-            codec.expect_response(b"GET", False)
+            codec.expect_response(b"GET", ())
             fresh = ClientCodec(61_440, 100)
             try:
                 codec.receive(before)
@@ -168,7 +173,7 @@ class TestAnyBytes:
             if codec.state is not State.COMPLETE or not codec.is_reusable:
                 continue
             for each in (codec, fresh):
-                each.expect_response(b"GET", True)
+                each.expect_response(b"GET", (b"x",))
             for segment in cut(data, places):
                 assert outcome(codec.receive, segment) == outcome(fresh.receive, segment)
                 assert (codec.state, codec.is_reusable) == (fresh.state, fresh.is_reusable)
@@ -270,7 +275,7 @@ class TestGoodMessages:
         """A good response comes out of the codec as it went in, in whatever pieces."""
         section, kind, payload, trailers, body = message
         data = b"HTTP/1.1 %d Fine\r\n%b\r\n%b" % (status, section, body)
-        events, refused = read_response(cut(data, places), b"GET", False)
+        events, refused = read_response(cut(data, places), b"GET", ())
         assert not refused
         ((head, read_payload, read_trailers),) = whole_messages(events)
         assert isinstance(head, ResponseHead)

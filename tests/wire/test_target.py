@@ -91,14 +91,26 @@ class TestOriginForm:
             (b"/a?b", b"/a?b"),
             (b"//a/b", b"//a/b"),
             (b"/http://a/", b"/http://a/"),
-            (b"*", b"*"),
-            (b"http://a", b"/"),
             (b"http://a/", b"/"),
             (b"http://a?b", b"/?b"),
+            (b"http://a?", b"/?"),
             (b"HTTPS://a:1//b/../c?d", b"//b/../c?d"),
             (b"http://a/http://b/", b"/http://b/"),
+            (b"http://a/*", b"/*"),
         ],
     )
-    def test_app_is_sent_a_path(self, value: bytes, sent: bytes) -> None:
+    @pytest.mark.parametrize("method", [b"GET", b"OPTIONS"], ids=bytes.decode)
+    def test_app_is_sent_a_path(self, method: bytes, value: bytes, sent: bytes) -> None:
         """A URL loses its scheme and authority; nothing else of a target changes."""
-        assert target.origin_form(value) == sent
+        assert target.origin_form(method, value) == sent
+
+    @pytest.mark.parametrize("method", [b"GET", b"POST", b"options", b"OPTION", b"OPTIONSX"], ids=bytes.decode)
+    def test_url_without_path_is_the_root(self, method: bytes) -> None:
+        """A URL that ends with its authority asks for «/»; methods have a case."""
+        assert target.origin_form(method, b"http://a") == b"/"
+
+    @pytest.mark.parametrize("value", [b"*", b"http://a", b"HTTPS://a:1", b"http://[::1]", b"http://a:"])
+    def test_options_without_path_is_about_the_server(self, value: bytes) -> None:
+        """OPTIONS with a URL that has neither path nor query is sent on as «*» (RFC 9112 section 3.2.4)."""
+        assert target.check(b"OPTIONS", value) != b""
+        assert target.origin_form(b"OPTIONS", value) == b"*"

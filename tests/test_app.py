@@ -1,0 +1,306 @@
+"""`app`: the composition, started in this process on ports of the kernel's choice, with a reactor turned by hand."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+from twisted.logger import LogEvent, globalLogPublisher
+
+from sidecar import app as module
+from sidecar.app import App, local_addresses
+from sidecar.certs import selfsigned
+from sidecar.config.load import load
+from sidecar.errors import ConfigError
+from sidecar.proxy.listener import listen
+from sidecar.settings import HostPort
+from tests.support.certs import NOW, authority
+from tests.support.handshake import client_context, outgoing
+from tests.support.ports import FakeReactor, make_failure
+
+FLAGS = {"listen": "127.0.0.1:8443", "admin": "127.0.0.1:8081", "access_log": "off"}
+
+
+class Calendar:
+    """The date, which a test can move."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Program:
+    """An app, its reactor and its calendar; listening sockets are bound to free ports, whatever was asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reactor = FakeReactor()
+        self.calendar = Calendar()
+        self.apps: list[App] = []
+        self.asked: list[HostPort] = []
+        monkeypatch.setattr(module, "listen", self.listen_anywhere)
+        monkeypatch.setattr(module, "local_addresses", lambda: ("192.0.2.7",))
+
+    def listen_anywhere(self, address: HostPort) -> socket.socket:
+        self.asked.append(address)
+        return listen(HostPort("127.0.0.1", 0))
+
+    def make(self, **flags: str) -> App:
+        app = App(load({**FLAGS, **flags}, {}), self.reactor, self.calendar)
+        self.apps.append(app)
+        return app
+
+    def start(self, **flags: str) -> App:
+        app = self.make(**flags)
+        app.start()
+        return app
+
+    def turn(self) -> None:
+        """Report input to everyone who wants it."""
+        for reader in list(self.reactor.readers):
+            if reader in self.reactor.readers:
+                why = reader.doRead()
+                if why is not None:
+                    self.reactor.removeReader(reader)
+                    reader.connectionLost(make_failure(why))
+        self.reactor.turn()
+
+    def close(self) -> None:
+        for app in self.apps:
+            if hasattr(app, "_listener"):
+                app._listener.stop()
+                app.force()
+        self.reactor.turn()
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
+    program = Program(monkeypatch)
+    yield program
+    program.close()
+
+
+@pytest.fixture
+def log() -> Iterator[list[LogEvent]]:
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def presented(program: Program, app: App) -> Any:
+    """Shake hands over a socket; return the server's certificate."""
+    address = app._listener.address
+    with socket.create_connection((address.host, address.port)) as sock:
+        context = client_context()
+        context.set_verify(SSL.VERIFY_NONE)  # OpenSSL looks at the real clock, and the test moves its own
+        client = SSL.Connection(context, None)
+        client.set_connect_state()
+        program.turn()
+        for _ in range(3):
+            try:
+                client.do_handshake()
+            except SSL.WantReadError:
+                pass
+            data = outgoing(client)
+            if data:
+                sock.sendall(data)
+            program.turn()
+            sock.setblocking(False)
+            try:
+                client.bio_write(sock.recv(65_536))
+            except BlockingIOError:
+                pass
+            sock.setblocking(True)
+        certificate = client.get_peer_certificate(as_cryptography=True)
+    program.turn()
+    return certificate
+
+
+class TestStart:
+    def test_both_listeners_serve(self, program: Program) -> None:
+        """TLS where it was asked for, and the admin pages beside it."""
+        app = program.start()
+        assert program.asked == [HostPort("127.0.0.1", 8443), HostPort("127.0.0.1", 8081)]
+        assert {type(reader).__name__ for reader in program.reactor.readers} == {"Listener", "AdminListener"}
+        assert presented(program, app) == app._bundle.leaf
+
+    def test_admin_may_be_off(self, program: Program) -> None:
+        """Then nothing listens for it."""
+        program.start(admin="off")
+        assert len(program.asked) == 1
+
+    def test_files_are_served(self, program: Program, tmp_path: Path) -> None:
+        """A certificate from files needs no renewal of ours."""
+        issued = authority().issue("localhost")
+        issued.write(tmp_path)
+        app = program.start(tls_cert=str(tmp_path / "tls.crt"), tls_key=str(tmp_path / "tls.key"))
+        assert app._bundle.leaf == issued.certificate
+        assert app.snapshot().certificate_source == str(tmp_path / "tls.crt")
+        assert not program.reactor.pending
+
+    def test_all_problems_come_at_once(self, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A missing certificate does not hide a taken port; each names its setting and source."""
+        with listen(HostPort("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            monkeypatch.setattr(module, "listen", listen)
+            app = program.make(
+                listen=f"127.0.0.1:{port}", admin=f"127.0.0.1:{port}", tls_cert=str(tmp_path / "none.crt")
+            )
+            with pytest.raises(ConfigError) as caught:
+                app.start()
+        assert [problem.setting for problem in caught.value.problems] == ["--tls-cert", "--listen", "--admin"]
+        assert not program.reactor.readers
+
+    def test_failed_start_leaves_nothing_open(self, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A socket that was opened before the problem is closed, and nothing is left on the clock."""
+        with listen(HostPort("127.0.0.1", 0)) as taken:
+            sockets: list[socket.socket] = []
+
+            def first_only(address: HostPort) -> socket.socket:
+                if sockets:
+                    return listen(HostPort("127.0.0.1", taken.getsockname()[1]))
+                sockets.append(listen(HostPort("127.0.0.1", 0)))
+                return sockets[0]
+
+            monkeypatch.setattr(module, "listen", first_only)
+            with pytest.raises(ConfigError):
+                program.make().start()
+        assert sockets[0].fileno() == -1
+        assert not program.reactor.pending
+
+
+class TestEphemeralCertificate:
+    def test_it_is_announced_with_its_names(self, program: Program, log: list[LogEvent]) -> None:
+        """One warning says that clients cannot know who we are, and what helps."""
+        app = program.start(tls_names="app.example")
+        (warning,) = [event for event in log if "made one in memory" in event["log_format"]]
+        assert "app.example" in warning["names"]
+        assert "192.0.2.7" in warning["names"]
+        assert app.snapshot().certificate_source == "ephemeral"
+
+    def test_renewal_is_for_newcomers(self, program: Program) -> None:
+        """Before it expires a new one takes its place: listener, admin page and metrics show it."""
+        app = program.start()
+        first = app._bundle.leaf
+        wait = selfsigned.renew_at(app._bundle) - program.calendar.now
+        program.calendar.now += wait
+        program.reactor.advance(wait.total_seconds())
+        renewed = app._bundle.leaf
+        assert renewed != first
+        assert renewed.not_valid_after_utc > first.not_valid_after_utc
+        assert presented(program, app) == renewed
+        snapshot = app.snapshot()
+        assert snapshot.figures.certificate.serial == f"{renewed.serial_number:x}"
+        assert b"BEGIN CERTIFICATE" in snapshot.certificate_pem
+        assert program.reactor.pending
+
+    def test_next_renewal_is_planned(self, program: Program) -> None:
+        """A process that runs for months renews again and again."""
+        app = program.start()
+        seen = {app._bundle.leaf.serial_number}
+        for _ in range(3):
+            wait = selfsigned.renew_at(app._bundle) - program.calendar.now
+            program.calendar.now += wait
+            program.reactor.advance(wait.total_seconds())
+            seen.add(app._bundle.leaf.serial_number)
+        assert len(seen) == 4
+
+
+class TestSnapshot:
+    def test_ready_after_start(self, program: Program) -> None:
+        """With a valid certificate and no drain there is nothing against traffic."""
+        snapshot = program.start().snapshot()
+        assert snapshot.not_ready == ()
+        assert snapshot.figures.is_ready
+
+    def test_expired_certificate_is_not_ready(self, program: Program, tmp_path: Path) -> None:
+        """Nobody could use it."""
+        authority().issue("localhost", not_after=NOW + timedelta(days=1)).write(tmp_path)
+        app = program.start(tls_cert=str(tmp_path))
+        program.calendar.now += timedelta(days=2)
+        assert app.snapshot().not_ready == ("the certificate has expired",)
+        assert not app.snapshot().figures.is_ready
+
+    def test_admin_pages_show_it(self, program: Program) -> None:
+        """The endpoint is connected to this very program."""
+        app = program.start()
+        assert app._admin is not None
+        with socket.create_connection(app._admin._socket.getsockname()) as client:
+            client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            program.turn()
+            program.turn()
+            data = b""
+            while piece := client.recv(10_000):
+                data += piece
+        assert json.loads(data.partition(b"\r\n\r\n")[2]) == {"ready": True, "reasons": []}
+
+
+class TestDrain:
+    def test_nothing_in_flight_stops_at_once(self, program: Program) -> None:
+        """All is closed, and nothing is left on the clock."""
+        app, stopped = program.start(), []
+        app.drain(stopped.append)
+        program.turn()
+        assert stopped == [0]
+        assert not program.reactor.readers
+        assert not program.reactor.pending
+        assert app.snapshot().not_ready == ("draining",)
+
+    def test_admin_answers_while_draining(self, program: Program) -> None:
+        """A load balancer must be able to see it."""
+        app, stopped = program.start(), []
+        address = app._listener.address
+        with socket.create_connection((address.host, address.port)) as client:
+            program.turn()
+            client.sendall(b"\x16")
+            program.turn()
+            app.drain(stopped.append)
+            assert stopped == []
+            assert [type(reader).__name__ for reader in program.reactor.readers if reader is app._admin]
+        program.turn()
+        program.reactor.advance(0.1)
+        assert stopped == [0]
+
+    def test_deadline_cuts(self, program: Program) -> None:
+        """The drain timeout is the most that it takes; what had nothing in flight is not counted."""
+        app, stopped = program.start(drain_timeout="1"), []
+        address = app._listener.address
+        with socket.create_connection((address.host, address.port)) as client:
+            program.turn()
+            client.sendall(b"\x16")
+            program.turn()
+            app.drain(stopped.append)
+            program.reactor.pump([0.05] * 18)
+            assert stopped == []
+            program.reactor.pump([0.05] * 4)
+            assert stopped == [0]
+
+    def test_force_does_not_wait(self, program: Program, log: list[LogEvent]) -> None:
+        """A second signal cuts at once, and the end is told once."""
+        app, stopped = program.start(), []
+        address = app._listener.address
+        with socket.create_connection((address.host, address.port)) as client:
+            program.turn()
+            client.sendall(b"\x16")
+            program.turn()
+            app.drain(stopped.append)
+            app.force()
+            assert stopped == [0]
+            program.reactor.pump([0.05] * 5)
+        assert stopped == [0]
+        assert len([event for event in log if event["log_format"].startswith("stopped")]) == 1
+
+
+class TestLocalAddresses:
+    def test_addresses_are_this_machines(self) -> None:
+        """Whatever it finds is an address, and a machine without network has none."""
+        for address in local_addresses():
+            assert socket.getaddrinfo(address, 1, flags=socket.AI_NUMERICHOST)

@@ -1,0 +1,30 @@
+"""`tls.fastpath`: which implementation serves; the contract itself is tested in `test_records` for both."""
+
+from __future__ import annotations
+
+import pytest
+from OpenSSL import SSL
+
+from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.tls import fastpath
+from sidecar.tls.context import build_context
+from sidecar.tls.fastpath import DirectRecords, records_for
+from sidecar.tls.records import Records
+from tests.support.certs import authority
+
+
+@pytest.fixture(scope="module")
+def context() -> SSL.Context:
+    return build_context(authority().issue("localhost").bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+
+
+class TestRecordsFor:
+    def test_fast_path_is_taken_where_it_is_available(self, context: SSL.Context) -> None:
+        """The installed pyOpenSSL has what the fast path needs."""
+        assert fastpath.IS_AVAILABLE
+        assert type(records_for(context)) is DirectRecords
+
+    def test_public_calls_serve_otherwise(self, context: SSL.Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An installation without the private names works all the same."""
+        monkeypatch.setattr(fastpath, "IS_AVAILABLE", False)
+        assert type(records_for(context)) is Records
