@@ -140,7 +140,7 @@ class Lab:
                 cipher=cipher,
             )
 
-    def wrk(self, proxy: RunningProxy, *, seconds: int) -> WrkReport:
+    def wrk(self, proxy: RunningProxy, *, seconds: int, script: Path | None = None) -> WrkReport:
         """Load a proxy with keep-alive requests; raises MeasurementError on any error."""
         return run_wrk(
             self.wrk_program,
@@ -148,6 +148,7 @@ class Lab:
             seconds=seconds,
             core=self.cores.load,
             folder=self.folder,
+            script=script,
         )
 
     def client(

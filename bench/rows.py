@@ -15,6 +15,7 @@ import attrs
 
 from bench.lab import Lab, RunningProxy
 from bench.procfs import CpuTime
+from bench.wrk import VARIED_SCRIPT
 
 BYTES_PER_MB = 1_000_000
 MIN_RESUMED_SHARE = 0.9
@@ -73,6 +74,14 @@ def measure_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
             "latency_p99_us": report.p99_us,
         }
     )
+
+
+def measure_varied_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the same with no two requests alike, so that nothing can be remembered from one to the next."""
+    before = proxy.settled_cpu_time()
+    report = lab.wrk(proxy, seconds=lab.effort.wrk_seconds, script=VARIED_SCRIPT)
+    used = proxy.settled_cpu_time() - before
+    return Outcome({"varied_request_cpu_us": microseconds_per(used, report.requests)})
 
 
 def measure_full_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
@@ -183,6 +192,11 @@ ROWS = (
             Figure("latency_p50_us", "latency p50", "us", 0),
             Figure("latency_p99_us", "latency p99", "us", 0),
         ),
+    ),
+    Row(
+        name="requests-varied",
+        measure=measure_varied_requests,
+        figures=(Figure("varied_request_cpu_us", "CPU per request, no two alike", "us"),),
     ),
     Row(
         name="connections-full",

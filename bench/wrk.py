@@ -14,6 +14,9 @@ from bench.launch import LOOPBACK, on_core
 CONNECTIONS = 32
 GRACE_SECONDS = 20.0
 
+VARIED_SCRIPT = Path(__file__).with_name("varied.lua")
+"""Makes no two requests alike, with fields of the number and size that browsers send."""
+
 MICROSECONDS_PER_UNIT = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6, "h": 3600e6}
 TOTAL_PATTERN = re.compile(r"^\s*(\d+) requests in ([\d.]+)(us|ms|s|m|h),", re.MULTILINE)
 PERCENTILE_PATTERN = re.compile(r"^\s*(\d+)%\s+([\d.]+)(us|ms|s|m|h)\s*$", re.MULTILINE)
@@ -79,14 +82,17 @@ def check_report(report: WrkReport) -> WrkReport:
     return report
 
 
-def run_wrk(executable: str, *, port: int, seconds: int, core: int, folder: Path) -> WrkReport:
+def run_wrk(
+    executable: str, *, port: int, seconds: int, core: int, folder: Path, script: Path | None = None
+) -> WrkReport:
     """
-    Load a proxy with keep-alive requests for *seconds*.
+    Load a proxy with keep-alive requests for *seconds*: all the same, or as *script* (Lua) makes them.
 
     Raises:
         MeasurementError: As `parse_report` and `check_report`, or wrk did not end in time.
     """
     command = [executable, "--latency", "-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s"]
+    command += ["-s", str(script)] if script is not None else []
     with on_core(core):
         try:
             done = subprocess.run(
