@@ -16,11 +16,13 @@ class Refusal:
         status: What they are answered with: 400 for no certificate (as nginx does), 403 for one that does not do.
         reason: Token for logs and metrics.
         message: One sentence for the client.
+        detail: What the operator is told beside the reason.
     """
 
     status: int
     reason: str
     message: str
+    detail: str = ""
 
 
 def authorize(mode: ClientCertMode, *, has_certificate: bool, flaw: str | None) -> Refusal | None:
@@ -38,7 +40,7 @@ def authorize(mode: ClientCertMode, *, has_certificate: bool, flaw: str | None) 
     if mode is ClientCertMode.NONE:
         return None
     if flaw is not None:
-        return Refusal(403, "client_certificate_invalid", f"Refused: {flaw}.")
+        return Refusal(403, "client_certificate_invalid", f"Refused: {flaw}.", flaw)
     if mode is ClientCertMode.REQUIRED and not has_certificate:
         return Refusal(400, "client_certificate_missing", "This server requires a client certificate; none was sent.")
     return None

@@ -16,7 +16,7 @@ from typing import Any, Final
 from OpenSSL import SSL
 
 from sidecar.errors import TlsError
-from sidecar.tls.records import Records
+from sidecar.tls.records import MAX_UNSENT_BYTES, Records, too_many_answers
 
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
@@ -45,10 +45,11 @@ if IS_AVAILABLE:
     # A memory BIO keeps, for as long as its connection lives, the memory of the most that it ever held. So it never
     # holds more than this, which is two records: four would make a transfer 5 % cheaper and twice as much be kept.
     _PIECE_SIZE: Final = 32_768
-    _OVERHEAD: Final = 1_024  # a record's header and tag, and a handshake message that waits to be sent with it
+    _OVERHEAD: Final = 2 * MAX_UNSENT_BYTES  # headers and tags of the records, and answers that go out with them
     _SEALED_SIZE: Final = 280_000  # the most that a transport reads at once, sealed
     _SEALED: Final = _ffi.new("char[]", _SEALED_SIZE)
     _SEALED_VIEW: Final = _ffi.buffer(_SEALED)
+    _RECORD_OVERHEAD: Final = 32
     _NULL: Final = _ffi.NULL
     _bio_read: Final = _lib.BIO_read
     _bio_write: Final = _lib.BIO_write
@@ -80,8 +81,11 @@ class DirectRecords(Records):
         if size <= 0:
             return b"", self._why_nothing(size)
         plaintext: bytes = _PLAIN_VIEW[:size]
-        # Without read-ahead, OpenSSL takes exactly one record out of the BIO: an empty one means there is no more.
+        # Without read-ahead, OpenSSL takes exactly one record out of the BIO: an empty one means there is no more. One
+        # record of data is at most 29 bytes longer than the data; if more came, another kind was among it.
         if not _bio_size(into_ssl, _NULL):
+            if len(data) - size > _RECORD_OVERHEAD:
+                self._check_unsent()
             return plaintext, False
         pieces = [plaintext]
         while (size := _ssl_read(self._ssl, _PLAIN, _PLAIN_SIZE)) > 0:
@@ -109,6 +113,8 @@ class DirectRecords(Records):
         if _ssl_write(self._ssl, data, size) <= 0:
             raise self._cannot_send()
         size = _bio_read(self._from_ssl, _SEALED, _SEALED_SIZE)
+        if size <= 0:
+            raise self._cannot_send()
         sealed: bytes = _SEALED_VIEW[:size]
         return sealed if size < _SEALED_SIZE else sealed + self.take()
 
@@ -124,9 +130,16 @@ class DirectRecords(Records):
             if filled + _PIECE_SIZE + _OVERHEAD > _SEALED_SIZE:
                 pieces.append(_SEALED_VIEW[:filled])
                 filled = 0
-            filled += _bio_read(from_ssl, _SEALED + filled, _SEALED_SIZE - filled)
+            got = _bio_read(from_ssl, _SEALED + filled, _SEALED_SIZE - filled)
+            if got <= 0:
+                raise self._cannot_send()
+            filled += got
         pieces.append(_SEALED_VIEW[:filled])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _check_unsent(self) -> None:
+        if _bio_size(self._from_ssl, _NULL) > MAX_UNSENT_BYTES:
+            raise too_many_answers()
 
     @staticmethod
     def _cannot_send() -> TlsError:
@@ -143,6 +156,7 @@ class DirectRecords(Records):
         # Not SSL_get_error first: it looks at the thread's error queue too, and what another call left there must not
         # end this connection.
         if _lib.SSL_want_read(self._ssl):
+            self._check_unsent()
             return False
         _clear_errors()
         if _lib.SSL_get_error(self._ssl, result) == _lib.SSL_ERROR_ZERO_RETURN:

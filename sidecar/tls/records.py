@@ -11,16 +11,23 @@ from typing import Final
 
 from OpenSSL import SSL
 
+from sidecar.errors import TlsError
 from sidecar.tls.failures import translate
 
 READ_SIZE: Final = 65_536
 """Most bytes asked of OpenSSL in one call; a record holds at most 16,384."""
 
+MAX_UNSENT_BYTES: Final = 4_096
+"""
+What reading may leave to be sent. OpenSSL answers some records by itself (KeyUpdate, an attempt to renegotiate), and a
+peer that sends nothing else must not make us collect answers for it without end. A KeyUpdate takes 27 bytes.
+"""
+
 
 class Records:
     """One TLS connection in the server role."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("_unsent", "connection")
 
     def __init__(self, connection: SSL.Connection) -> None:
         """
@@ -29,6 +36,7 @@ class Records:
         """
         connection.set_accept_state()
         self.connection = connection
+        self._unsent = b""  # answers of OpenSSL that go out with the next data
 
     def handshake(self, data: bytes) -> bool:
         """
@@ -57,7 +65,8 @@ class Records:
             (plaintext, ended): what the bytes complete; True once the peer has sent close_notify.
 
         Raises:
-            TlsError: A record is not authentic or breaks the protocol. `take` has the alert.
+            TlsError: A record is not authentic or breaks the protocol, or too many were such that OpenSSL answers them
+                by itself. `take` has the alert.
         """
         pieces: list[bytes] = []
         ended = False
@@ -72,6 +81,9 @@ class Records:
             ended = True
         except SSL.Error as error:
             raise translate(error) from None
+        self._unsent = self.take()
+        if len(self._unsent) > MAX_UNSENT_BYTES:
+            raise too_many_answers()
         return b"".join(pieces), ended
 
     def seal(self, data: bytes) -> bytes:
@@ -89,7 +101,8 @@ class Records:
 
     def take(self) -> bytes:
         """Return the ciphertext that is to be sent: handshake messages, alerts, records."""
-        pieces: list[bytes] = []
+        pieces = [self._unsent]
+        self._unsent = b""
         try:
             while True:
                 pieces.append(self.connection.bio_read(READ_SIZE))
@@ -104,3 +117,8 @@ class Records:
         except SSL.Error:
             return b""  # in the middle of a handshake, or broken: there is nobody to say it to
         return self.take()
+
+
+def too_many_answers() -> TlsError:
+    """Return the error for `MAX_UNSENT_BYTES`."""
+    return TlsError("control_flood", "the peer sends records that call for an answer, and does not wait for any")

@@ -177,7 +177,7 @@ class TlsServer:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the client has sent nothing at all."""
+        """Whether the client has sent nothing by which TLS could be told from anything else."""
         return self._state is _State.NEW
 
     # -- from the application --

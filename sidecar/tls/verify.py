@@ -85,10 +85,12 @@ class Verification:
         certificate: What the client showed, accepted or not. None: it showed none, or was not asked, or (with the
             reason INVALID) what it showed cannot be read.
         reason: Why it was not accepted. None: it was, or there is none. To be looked at first.
+        subject: Of the certificate, as RFC 4514 writes it; "" without one.
     """
 
     certificate: x509.Certificate | None
     reason: VerifyReason | None
+    subject: str = ""
 
     @property
     def is_accepted(self) -> bool:
@@ -117,16 +119,18 @@ def verification(connection: SSL.Connection, clock: Callable[[], datetime] = _ut
     """
     try:
         certificate = connection.get_peer_certificate(as_cryptography=True)
-    except (ValueError, x509.InvalidVersion):  # OpenSSL parses more leniently, and the peer chooses the bytes
+        # A name is parsed when it is first asked for, and may turn out to be unreadable only then.
+        subject = certificate.subject.rfc4514_string() if certificate is not None else ""
+    except Exception:  # OpenSSL parses more leniently, and the peer chooses the bytes: ValueError, TypeError, more
         return Verification(None, VerifyReason.INVALID)
     if certificate is None:
         return NO_CERTIFICATE
     code = _verify_result(connection)
     if code != _Codes.OK:
-        return Verification(certificate, reason_of(code))
+        return Verification(certificate, reason_of(code), subject)
     if is_resumed(connection) and clock() > certificate.not_valid_after_utc:
-        return Verification(certificate, VerifyReason.EXPIRED)
-    return Verification(certificate, None)
+        return Verification(certificate, VerifyReason.EXPIRED, subject)
+    return Verification(certificate, None, subject)
 
 
 def reason_of(code: int) -> VerifyReason:

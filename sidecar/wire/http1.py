@@ -25,7 +25,7 @@ The states of the reading side; any pair not listed is a protocol error:
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
 from sidecar.errors import RequestError, ResponseError
 from sidecar.wire import framing, grammar
@@ -125,8 +125,8 @@ class ServerCodec:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no byte of a request has arrived."""
-        return self.state is State.HEAD and self._head is None
+        """Whether no byte of a request has arrived; the empty lines that may stand before one do not count."""
+        return self.state is State.HEAD and (self._head is None or self._head.data == b"\r")
 
     @property
     def is_complete(self) -> bool:
@@ -231,12 +231,9 @@ class ServerCodec:
 
     def _receive_body(self, data: bytes) -> list[RequestEvent]:
         assert self._reader is not None
-        payload, rest = self._reader.read(data)
-        events: list[RequestEvent] = [Data(payload)] if payload else []
+        events: list[RequestEvent] = []
+        rest = _read_body(self._reader, data, events)
         if rest is not None:
-            if self._reader.trailers is not None:
-                events.append(Trailers(self._reader.trailers))
-            events.append(END)
             self.state = _COMPLETE
             if rest:
                 self._rest.append(rest)
@@ -434,20 +431,19 @@ class ClientCodec:
         assert self.response is not None
         self.state = _COMPLETE
         events.append(END)
-        if rest and self.response.status == 101:
-            events.append(Data(rest))
-        elif rest:
+        if self.response.status == 101:
+            if rest:
+                events.append(Data(rest))
+        elif rest or framing.announces_body(self.response.fields):
+            # A careless app may send the body that its answer to HEAD, or its 204 or 304, speaks of; if not now, later.
             self._not_reusable()
         return events
 
     def _receive_body(self, data: bytes) -> list[ResponseEvent]:
         assert self._reader is not None
-        payload, rest = self._reader.read(data)
-        events: list[ResponseEvent] = [Data(payload)] if payload else []
+        events: list[ResponseEvent] = []
+        rest = _read_body(self._reader, data, events)
         if rest is not None:
-            if self._reader.trailers is not None:
-                events.append(Trailers(self._reader.trailers))
-            events.append(END)
             self.state = _COMPLETE
             if rest:
                 self._not_reusable()
@@ -464,6 +460,23 @@ class ClientCodec:
         return ResponseError(
             "response_header_too_large", f"response head is {size:,} bytes, limit {self._max_head_bytes:,}"
         )
+
+
+def _read_body(reader: framing.Reader, data: bytes, events: list[Any]) -> bytes | None:
+    """
+    Read *data* as body and append the events (of either role, hence Any).
+
+    Returns:
+        What follows the body, or None while more of it is to come.
+    """
+    payload, rest = reader.read(data)
+    if payload:
+        events.append(Data(payload))
+    if rest is not None:
+        if reader.trailers is not None:
+            events.append(Trailers(reader.trailers))
+        events.append(END)
+    return rest
 
 
 # -- writing ----------------------------------------------------------------------------------------------------

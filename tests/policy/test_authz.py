@@ -33,7 +33,7 @@ class TestAuthorize:
     def test_unverifiable_certificate_is_refused_with_403(self, mode: ClientCertMode) -> None:
         """A certificate that cannot be verified is refused, also where none would have done, and the flaw is named."""
         refusal = authorize(mode, has_certificate=True, flaw=FLAW)
-        assert refusal == Refusal(403, "client_certificate_invalid", "Refused: the certificate has expired.")
+        assert refusal == Refusal(403, "client_certificate_invalid", "Refused: the certificate has expired.", FLAW)
 
     def test_missing_certificate_is_refused_with_400(self) -> None:
         """Where a certificate is required, a client without one is told so."""

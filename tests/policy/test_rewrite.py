@@ -34,6 +34,19 @@ CLAIMS = (
     "X-Forwarded-Ssl",
     "X-Forwarded-Uri",
     "X-Forwarded-User",
+    "X-Forwarded-Tls-Client-Cert-Info",
+    "X-Forwarded-Anything",
+    "Front-End-Https",
+    "Remote-User",
+    "SSL-Client-Cert",
+    "SSL-Client-Verify",
+    "SSL-Client",
+    "True-Client-IP",
+    "X-Amzn-Mtls-Clientcert",
+    "X-Amzn-Mtls-Clientcert-Subject",
+    "X-Client-IP",
+    "X-SSL-Cert",
+    "X-SSL-Client-S-DN",
 )
 HOP_BY_HOP = (
     "Connection",
@@ -53,6 +66,9 @@ SPELLINGS = {
     "underscores": lambda name: name.replace("-", "_"),
     "one underscore": lambda name: name.replace("-", "_", 1),
     "upper with underscores": lambda name: name.replace("-", "_").upper(),
+    "points": lambda name: name.replace("-", "."),
+    "one tilde": lambda name: name.replace("-", "~", 1),
+    "each differently": lambda name: "".join("!#$%&'*+.^_`|~"[i % 14] if c == "-" else c for i, c in enumerate(name)),
 }
 
 
@@ -107,7 +123,28 @@ class TestRequestSection:
         line = f"{SPELLINGS[spelling](name)}: 6.6.6.6\r\n".encode()
         assert forwarded(b"Host: a\r\n" + line + b"X: y\r\n" + line) == b"Host: a\r\nX: y\r\n"
 
-    @pytest.mark.parametrize("name", [b"Content_Length", b"Transfer_Encoding", b"TRANSFER_encoding"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *(
+                "X-Forwardedly",
+                "X-Forward-For",
+                "XX-Forwarded-For",
+                "My-X-Forwarded-For",
+                "SSL-Protocol",
+                "OpenSSL-Client",
+            ),
+            *("X-SSLv3", "X-Amzn-Trace-Id", "X-Mtls-Version", "Client-Certificate", "Remote-Users", "X.Y", "x~y|z"),
+        ],
+    )
+    def test_field_of_a_similar_name_stays(self, name: str) -> None:
+        """What only resembles a claim, or has odd characters of its own, is the app's business."""
+        section = f"Host: a\r\n{name}: 1\r\n".encode()
+        assert forwarded(section) == section
+
+    @pytest.mark.parametrize(
+        "name", [b"Content_Length", b"Transfer_Encoding", b"TRANSFER_encoding", b"Content.Length", b"Transfer~Encoding"]
+    )
     def test_framing_field_with_underscores_goes(self, name: bytes) -> None:
         """What an app may take for a framing field, though it is none, goes."""
         assert forwarded(b"Host: a\r\n%b: 5\r\n" % name) == b"Host: a\r\n"

@@ -105,7 +105,7 @@ def body_of(head: RequestHead, payload: bytes) -> bytes:
     if head.body is BodyKind.LENGTH:
         return payload[: head.length].ljust(head.length, b".")
     if head.body is BodyKind.CHUNKED:
-        return (framing.chunk(payload) if payload else b"") + framing.LAST_CHUNK
+        return (framing.chunk(payload) if payload else b"") + framing.last_chunk(b"")
     return b""
 
 

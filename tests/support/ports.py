@@ -15,7 +15,7 @@ from twisted.python import failure
 
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import Deadline, Deadlines, Waiting
-from sidecar.proxy.sockets import SocketTransport, StreamProtocol
+from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, SocketTransport, StreamProtocol
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import Limits
 from sidecar.wire.http1 import ClientCodec
@@ -99,7 +99,7 @@ class RecordingTransport:
 
     def has_progressed(self) -> bool:
         pending = len(self._queue) + self.in_kernel
-        progressed = pending < self._pending_seen
+        progressed = self._pending_seen - pending >= min(MIN_PROGRESS_BYTES, self._pending_seen) > 0
         self._pending_seen = pending
         return progressed
 

@@ -187,6 +187,9 @@ class Pump:
         else:
             self.downstream.deadline_passed()
 
+    def abandon(self) -> None:
+        raise AssertionError("a deadline failed")
+
     # -- ready-made --
 
     @property

@@ -12,8 +12,9 @@ from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls import fastpath
 from sidecar.tls.context import build_context
 from sidecar.tls.fastpath import DirectRecords
-from sidecar.tls.records import Records
+from sidecar.tls.records import MAX_UNSENT_BYTES, Records
 from tests.support.certs import authority
+from tests.support.forge import ForgingClient
 from tests.support.handshake import TLS12, TLS13, client_context, outgoing
 
 SIZES = [1, 16_383, 16_384, 16_385, 65_536, 147_000, 300_000]
@@ -325,3 +326,108 @@ class TestClose:
     def test_before_the_handshake_there_is_nobody_to_tell(self, context: SSL.Context, make: MakeRecords) -> None:
         """A connection without keys ends in silence."""
         assert make(SSL.Connection(context, None)).close() == b""
+
+
+class ForgedSession(Session):
+    """The same with a client whose records are forged: it asks for answers that OpenSSL gives by itself."""
+
+    def __init__(self, records: Records, version: int) -> None:
+        super().__init__(records, version)
+        self.forger = ForgingClient(version)
+        self.client = self.forger.connection
+
+    def ask(self, count: int = 1) -> bytes:
+        return b"".join(self.forger.forge_question() for _ in range(count))
+
+
+@pytest.fixture
+def forged(context: SSL.Context, make: MakeRecords, version: int) -> ForgedSession:
+    return _shaken(make(SSL.Connection(context, None)), version)
+
+
+def _shaken(records: Records, version: int) -> ForgedSession:
+    session = ForgedSession(records, version)
+    session.shake_hands()
+    assert session.client_opens(session.records.seal(b"hello")) == b"hello"  # and the tickets
+    assert session.records.open(session.forger.forge(b"hello")) == (b"hello", False)
+    return session
+
+
+@pytest.fixture
+def updating(context: SSL.Context, make: MakeRecords) -> ForgedSession:
+    """One of TLS 1.3, whose client can go on after its questions: in TLS 1.2 every answer is a refusal."""
+    return _shaken(make(SSL.Connection(context, None)), TLS13)
+
+
+FLOODS: dict[str, Callable[[ForgedSession], list[bytes]]] = {
+    "alone": lambda session: [session.ask()],
+    "many at once": lambda session: [session.ask(100)],
+    "more than the most that is read": lambda session: [session.ask(2_000)],
+    "before data": lambda session: [session.ask() + session.forger.forge(b"x")],
+    "behind data": lambda session: [session.forger.forge(b"x") + session.ask()],
+    "before much data": lambda session: [session.ask() + session.forger.forge(b"x" * 16_000)],
+    "many before data": lambda session: [session.ask(100) + session.forger.forge(b"x")],
+    "half with the data before, half with that behind": lambda session: _straddling(session, 13),
+    "all but its last byte before": lambda session: _straddling(session, -1),
+    "byte by byte": lambda session: [bytes([byte]) for byte in session.ask()],
+}
+
+
+def _straddling(session: ForgedSession, cut: int) -> list[bytes]:
+    before = session.forger.forge(b"x")
+    question = session.ask()
+    return [before + question[:cut], question[cut:] + session.forger.forge(b"x")]
+
+
+def _flood(session: ForgedSession, flood: Callable[[ForgedSession], list[bytes]]) -> None:
+    for _ in range(1_000):
+        for data in flood(session):
+            session.records.open(data)
+
+
+class TestAnswersOfOpenssl:
+    @pytest.mark.parametrize("flood", FLOODS)
+    def test_questions_without_end_are_an_error(self, forged: ForgedSession, flood: str) -> None:
+        """A peer that only asks for answers makes us hold a bounded number of them, however it sends its questions."""
+        with pytest.raises(TlsError) as caught:
+            _flood(forged, FLOODS[flood])
+        assert caught.value.reason == "control_flood"
+        assert len(forged.records.take()) <= 2 * 65_536
+
+    def test_answers_go_out_with_data(self, updating: ForgedSession) -> None:
+        """Questions among a conversation are answered, in order, and cost nobody the connection, however many."""
+        for number in range(300):
+            assert updating.records.open(updating.ask(10) + updating.forger.forge(b"%d" % number)) == (
+                b"%d" % number,
+                False,
+            )
+            assert updating.client_opens(updating.records.seal(b"=%d" % number)) == b"=%d" % number
+
+    @pytest.mark.parametrize("size", SIZES)
+    def test_much_data_goes_out_behind_the_answers(self, updating: ForgedSession, size: int) -> None:
+        """With about as many answers as may wait, data of every size goes out behind them, whole."""
+        try:
+            for _ in range(1_000):
+                updating.records.open(updating.ask(2) + updating.forger.forge(b"x"))
+                if _waiting(updating.records) > MAX_UNSENT_BYTES - 64:
+                    break
+        except TlsError:
+            raise AssertionError("cut below the limit") from None
+        data = bytes(range(256)) * (size // 256 + 1)
+        assert updating.client_opens(updating.records.seal(data[:size])) == data[:size]
+        assert _waiting(updating.records) == 0
+        assert updating.records.open(updating.forger.forge(b"y")) == (b"y", False)
+
+    def test_close_follows_the_answers(self, updating: ForgedSession) -> None:
+        """The last word is close_notify, also with answers before it."""
+        updating.records.open(updating.ask(10))
+        updating.client.bio_write(updating.records.close())
+        with pytest.raises(SSL.ZeroReturnError):
+            updating.client.recv(100)
+
+
+def _waiting(records: Records) -> int:
+    """Bytes of answers that wait to be sent."""
+    if isinstance(records, DirectRecords):
+        return int(fastpath._lib.BIO_get_mem_data(records._from_ssl, fastpath._ffi.NULL))
+    return len(records._unsent)

@@ -14,7 +14,7 @@ from OpenSSL.crypto import FILETYPE_ASN1
 from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls.context import build_context
 from sidecar.tls.verify import NO_CERTIFICATE, Verification, VerifyReason, reason_of, verification
-from tests.support.certs import CLIENT, DAY, NOW, Issued, authority, rsa_key
+from tests.support.certs import CLIENT, DAY, NOW, Issued, authority, other_authority, rsa_key
 from tests.support.handshake import TLS12, TLS13, client_context, connect
 
 both_versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
@@ -73,7 +73,7 @@ class TestVerification:
         """An accepted certificate is given as it was shown; a full handshake needs no second look at the clock."""
         identity = authority().issue("ci", purposes=CLIENT)
         found = verification(connect(server_context(), client_context(identity=identity)).server, never)
-        assert found == Verification(identity.certificate, None)
+        assert found == Verification(identity.certificate, None, "CN=ci")
         assert found.is_accepted
 
     def test_weak_key_is_refused(self) -> None:
@@ -102,6 +102,30 @@ class TestVerification:
         found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server)
         assert found == Verification(None, VerifyReason.INVALID)
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(b"\x14\x02\xe9\xe9", id="T61String"),
+            pytest.param(b"\x16\x02\xe9\xe9", id="IA5String"),
+            pytest.param(b"\x03\x02\x00\x00", id="BIT STRING"),
+            pytest.param(b"\x07\x02ci", id="ObjectDescriptor"),
+            pytest.param(b"\x30\x02\x05\x00", id="SEQUENCE"),
+        ],
+    )
+    def test_unreadable_subject_is_invalid(self, name: bytes, tmp_path: Path) -> None:
+        """A name that OpenSSL takes and our parser does not is refused without an exception, then or later."""
+        identity = authority().issue("ci", purposes=CLIENT)
+        changed = _edited(identity, b"\x0c\x02ci", name)
+        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server)
+        assert found == Verification(None, VerifyReason.INVALID)
+        assert found.subject == ""
+
+    def test_subject_of_a_refused_certificate_is_known(self) -> None:
+        """Who was refused is told too."""
+        identity = other_authority().issue("mallory", purposes=CLIENT)
+        found = verification(connect(server_context(), client_context(identity=identity)).server)
+        assert (found.reason, found.subject) == (VerifyReason.UNKNOWN_CA, "CN=mallory")
+
     @both_versions
     def test_certificate_expired_since_is_refused_on_resumption(self, version: int) -> None:
         """Resuming does not carry a certificate past its last day."""
@@ -109,7 +133,8 @@ class TestVerification:
         context, client = server_context(), client_context(version=version, identity=identity)
         server = connect(context, client, session=connect(context, client).session()).server
         assert verification(server, lambda: NOW).reason is None
-        assert verification(server, lambda: NOW + 2 * DAY) == Verification(identity.certificate, VerifyReason.EXPIRED)
+        expired = verification(server, lambda: NOW + 2 * DAY)
+        assert expired == Verification(identity.certificate, VerifyReason.EXPIRED, "CN=ci")
 
 
 def _edited(identity: Issued, old: bytes, new: bytes) -> bytes:

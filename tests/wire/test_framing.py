@@ -8,7 +8,7 @@ from sidecar.errors import ProtocolError, RequestError, ResponseError
 from sidecar.wire import framing
 from sidecar.wire.events import BodyKind
 from sidecar.wire.fields import Fields
-from sidecar.wire.framing import ChunkedReader, LengthReader, UntilCloseReader
+from sidecar.wire.framing import MAX_CHUNK_LINE_BYTES, ChunkedReader, LengthReader, UntilCloseReader
 from tests.support.cases import CHUNKED, WAYS, ChunkedCase
 
 NONE, LENGTH, CHUNKS, CLOSE = BodyKind.NONE, BodyKind.LENGTH, BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE
@@ -162,6 +162,47 @@ class TestChunkedReaderAlone:
         with pytest.raises(RequestError):
             reader.read(b"1;" + b"a" * 1_000_000)
 
+    def test_many_whole_chunks_are_taken_without_a_look_at_each_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A sender of tiny chunks does not make us take a step for each line, byte and CRLF of them."""
+
+        def step(self: ChunkedReader, data: bytes, position: int, payloads: list[bytes]) -> int:
+            raise AssertionError("a whole chunk was taken apart")
+
+        for name in ("_payload", "_after_payload"):
+            monkeypatch.setattr(ChunkedReader, name, step)
+        payload, rest = ChunkedReader(RequestError).read(b"1;x=y\r\na\r\n" * 10_000 + b"0\r\n\r\nrest")
+        assert (payload, rest) == (b"a" * 10_000, b"rest")
+
+    @pytest.mark.parametrize("before", [b"", b"1\r\na\r\n"], ids=["first", "behind a whole chunk"])
+    @pytest.mark.parametrize(("size", "is_read"), [(MAX_CHUNK_LINE_BYTES, True), (MAX_CHUNK_LINE_BYTES + 1, False)])
+    def test_line_of_a_whole_chunk_has_its_limit(self, before: bytes, size: int, is_read: bool) -> None:
+        """A chunk-size line over the limit is refused also where all of its chunk has arrived."""
+        data = before + b"1;" + b"x" * (size - 4) + b"\r\nb\r\n0\r\n\r\n"
+        if is_read:
+            assert ChunkedReader(RequestError).read(data)[0].endswith(b"b")
+        else:
+            with pytest.raises(RequestError) as caught:
+                ChunkedReader(RequestError).read(data)
+            assert caught.value.reason == "bad_chunk"
+
+
+class TestAnnouncesBody:
+    @pytest.mark.parametrize(
+        ("section", "announced"),
+        [
+            (b"", False),
+            (b"Content-Length: 0\r\n", False),
+            (b"content-length:0  \r\n", False),
+            (b"Content-Length: 1\r\n", True),
+            (b"Content-Length: 00\r\n", True),
+            (TE, True),
+            (b"X-Content-Length: 5\r\nContent_Length: 5\r\n", False),
+        ],
+    )
+    def test_any_framing_but_a_length_of_zero_does(self, section: bytes, announced: bool) -> None:
+        """A response speaks of a body by either framing field, unless by a length of nothing but 0."""
+        assert framing.announces_body(Fields(section)) is announced
+
 
 class TestReaderFor:
     def test_each_kind_has_its_reader(self) -> None:
@@ -179,5 +220,5 @@ class TestWriting:
 
     def test_last_chunk_carries_the_trailers(self) -> None:
         """The last chunk is followed by the trailers, if any, and an empty line."""
-        assert framing.last_chunk(b"") == framing.LAST_CHUNK == b"0\r\n\r\n"
+        assert framing.last_chunk(b"") == b"0\r\n\r\n"
         assert framing.last_chunk(b"A: b\r\n") == b"0\r\nA: b\r\n\r\n"

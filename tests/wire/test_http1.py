@@ -93,10 +93,26 @@ class TestServerCodec:
         """An empty line before a request may come in two pieces."""
         codec = server()
         assert codec.receive(b"\r") == []
-        assert not codec.is_idle
         assert codec.receive(b"\n") == []
-        assert codec.is_idle
         assert codec.receive(GET)[-1] is END
+
+    @pytest.mark.parametrize("size", [1, 2, 3])
+    def test_empty_lines_are_no_request_however_they_are_cut(self, size: int) -> None:
+        """A connection on which only empty lines arrive stays idle, also in the middle of one."""
+        codec = server()
+        lines = b"\r\n" * 30
+        for position in range(0, len(lines), size):
+            assert codec.receive(lines[position : position + size]) == []
+            assert codec.is_idle
+        codec.receive(b"G")
+        assert not codec.is_idle
+
+    def test_request_behind_half_an_empty_line_is_not_idle(self) -> None:
+        """With the first byte of a request the connection is not idle, also in the piece that ends an empty line."""
+        codec = server()
+        codec.receive(b"\r")
+        codec.receive(b"\nG")
+        assert not codec.is_idle
 
     def test_no_bytes_change_nothing(self) -> None:
         """Receiving nothing gives no events, before the first request and after it."""

@@ -284,6 +284,39 @@ class TestGoodMessages:
         assert (read_trailers.fields.section if isinstance(read_trailers, Trailers) else b"") == trailers
 
 
+@st.composite
+def make_chunked_body(draw: st.DrawFn) -> bytes:
+    """Chunks of many sizes, most of them small, with odd but good lines, mostly with their end, and bytes behind it."""
+    pieces = []
+    for payload in draw(
+        st.lists(st.binary(min_size=1, max_size=3) | st.sampled_from([b"\r\n", b"x" * 300]), max_size=9)
+    ):
+        size = draw(st.sampled_from([b"%x", b"%X", b"0%x", b"%015x"])) % len(payload)
+        extension = draw(st.sampled_from([b"", b"", b";a=b", b' ;"0"', b"\t;", b";" + b"x" * 240]))
+        pieces.append(size + extension + b"\r\n" + payload + b"\r\n")
+    end = draw(st.sampled_from([b"0\r\n\r\n", b"0\r\n\r\n", b"000;x\r\nT: 1\r\n\r\n", b"0\r\nbad\r\n\r\n", b""]))
+    return b"".join(pieces) + end + draw(st.sampled_from([b"", b"1\r\na\r\n", b"\r\n"]))
+
+
+chunked_bodies = make_chunked_body()
+
+
+def read_chunks(segments: list[bytes]) -> tuple[bytes, bytes, bytes | None] | str:
+    """Read one chunked body: (payload, trailers, rest), rest None while it goes on; or the reason of the error."""
+    reader = ChunkedReader(RequestError)
+    payload, rest = b"", None
+    try:
+        for segment in segments:
+            if rest is None:
+                piece, rest = reader.read(segment)
+                payload += piece
+            else:
+                rest += segment
+    except RequestError as error:
+        return error.reason
+    return payload, reader.trailers.section if reader.trailers else b"", rest
+
+
 class TestBodies:
     @quick
     @given(payloads, st.lists(lines, max_size=2), cuts, st.binary(max_size=10))
@@ -302,6 +335,27 @@ class TestBodies:
         assert (payload, rest) == (b"".join(pieces), b"")
         assert (reader.trailers.section if reader.trailers else b"") == trailers
         assert ChunkedReader(RequestError).read(data + behind) == (payload, behind)
+
+    @quick
+    @given(chunked_bodies | damaged(chunked_bodies), cuts)
+    @example(b"1\r\na\r\n1;" + b"x" * 252 + b"\r\nb\r\n0\r\n\r\n", [6])
+    @example(b"1\r\na\r\n1;" + b"x" * 253 + b"\r\nb\r\n0\r\n\r\n", [6])
+    @example(b"1\r\na\r\n1\r\nbX0\r\n\r\n", [7])
+    @example(b"1\r\na\r\n1\r\nb\rX", [])
+    @example(b"1\r\na\r\n2\r\nb", [6])
+    @example(b"0\r\n\r\n1\r\na\r\n", [5])
+    @example(b"00\r\nT: 1\r\n\r\n5\r\nhello\r\n", [2])
+    @example(b"FFFFFFFFFFFFFFF\r\na", [])
+    @example(b"1000000000000000\r\na", [])
+    @example(b"5\r\nhello\r\n\r\n0\r\n\r\n", [])
+    @example(b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", [3])
+    def test_chunks_are_read_alike_in_all_pieces(self, data: bytes, places: list[int]) -> None:
+        """Good or not, chunks give the same payload, trailers and rest, or the same error, as byte by byte."""
+        expected = read_chunks([data[i : i + 1] for i in range(len(data))])
+        assert read_chunks([data]) == expected
+        assert read_chunks(cut(data, places)) == expected
+        for place in range(1, min(len(data), 40)):
+            assert read_chunks([data[:place], data[place:]]) == expected
 
     @quick
     @given(st.integers(1, 50), st.lists(fragments, max_size=6))
