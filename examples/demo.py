@@ -10,6 +10,7 @@ import argparse
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -48,15 +49,11 @@ class DemoApp(http.server.BaseHTTPRequestHandler):
 def main() -> int:
     """Start both, print what to type, wait."""
     options = _options()
-    try:
-        app = http.server.ThreadingHTTPServer(("127.0.0.1", options.app_port), DemoApp)
-    except OSError as problem:
-        print(
-            f"demo: cannot listen on 127.0.0.1:{options.app_port}: {problem.strerror}; choose another: "
-            "make run APP_PORT=9080",
-            file=sys.stderr,
-        )
+    taken = _ports_taken(options)
+    if taken:
+        print("\n".join(taken), file=sys.stderr)
         return 1
+    app = http.server.ThreadingHTTPServer(("127.0.0.1", options.app_port), DemoApp)
     threading.Thread(target=app.serve_forever, daemon=True).start()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SIDECAR_")}
     environment |= {
@@ -71,6 +68,20 @@ def main() -> int:
     if _save_certificate(sidecar, options.admin_port):
         _print_what_to_type(options)
     return sidecar.wait()
+
+
+def _ports_taken(options: argparse.Namespace) -> list[str]:
+    """Say for each port that cannot be had which variable of `make run` chooses another."""
+    problems = []
+    for variable, port in (("APP_PORT", options.app_port), ("PORT", options.port), ("ADMIN_PORT", options.admin_port)):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError as problem:
+                other = f"make run {variable}={port % 55_000 + 1000}"
+                problems.append(f"demo: cannot listen on 127.0.0.1:{port}: {problem.strerror}; choose another: {other}")
+    return problems
 
 
 def _heed_ctrl_c() -> None:

@@ -107,11 +107,13 @@ class App:
             downstream_socket, context, self._service, self._deadlines, settings.client.cert, self._reactor
         )
         self._listener.start()
+        if settings.tls.cert is None:
+            self._tell_of_ephemeral()
         if admin_socket is not None:
             self._admin = AdminListener(admin_socket, self.snapshot, self._transport, self._reactor)
             self._admin.start()
         _log.info(
-            "serving https on {listen}, forwarding to {upstream}, client certificates: {mode}, admin on {admin}",
+            "serving https on {listen}, forwarding to {upstream}; client certificates: {mode}; admin: {admin}",
             listen=self._listener.address,
             upstream=settings.upstream,
             mode=settings.client.cert.value,
@@ -130,7 +132,7 @@ class App:
         self._listener.stop()
         timeout = self._settings.timeouts.drain
         _log.info(
-            "draining: {count} connections open, at most {timeout:g} s",
+            "draining for at most {timeout:g} s; open connections: {count}",
             count=self._listener.open_connections,
             timeout=timeout,
         )
@@ -138,7 +140,7 @@ class App:
 
     def force(self) -> None:
         """Cut what a drain still waits for."""
-        self._finish(self._listener.abort_all())
+        self._finish(self._listener.end_all())
 
     def snapshot(self) -> Snapshot:
         """Return the program as it is now, for the admin pages."""
@@ -197,18 +199,25 @@ class App:
     def _make_ephemeral(self, anchors: tuple[x509.Certificate, ...]) -> None:
         names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._settings.tls.names)
         self._bundle = selfsigned.make(names, self._now())
-        _log.warn(
-            "no certificate given (SIDECAR_TLS_CERT): made one in memory for {names}, until {until:%Y-%m-%d}; it "
-            "encrypts, but clients cannot know who we are unless they are given it (admin /certs/server.pem)",
-            names=", ".join(names),
-            until=self._bundle.leaf.not_valid_after_utc,
-        )
         wait = (selfsigned.renew_at(self._bundle) - self._now()).total_seconds()
         self._renewal = self._reactor.callLater(max(1.0, wait), self._renew, anchors)
+
+    def _tell_of_ephemeral(self) -> None:
+        where = (
+            "admin /certs/server.pem" if self._settings.admin else "/certs/server.pem of the admin listener, now off"
+        )
+        _log.warn(
+            "no certificate given (SIDECAR_TLS_CERT): made one in memory for {names}, until {until:%Y-%m-%d}; it "
+            "encrypts, but clients cannot know who we are unless they are given it ({where})",
+            names=", ".join(name.partition(":")[2] for name in self._certificate.sans),
+            until=self._certificate.not_after,
+            where=where,
+        )
 
     def _renew(self, anchors: tuple[x509.Certificate, ...]) -> None:
         self._make_ephemeral(anchors)
         self._certificate = describe(self._bundle.leaf)
+        self._tell_of_ephemeral()
         settings = self._settings
         self._listener.context = build_context(self._bundle, anchors, settings.client.cert, settings.tls.policy)
 
@@ -258,7 +267,7 @@ class App:
             self._writer.stop()
             self._writer = None
         self._deadlines.stop()
-        _log.info("stopped: {cut} exchanges cut", cut=cut)
+        _log.info("stopped; exchanges cut: {cut}", cut=cut)
         self._stopped(cut)
 
 

@@ -16,6 +16,7 @@ from sidecar.cli import main
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
 from sidecar.errors import ConfigError, Problem
+from tests.support.program import environment
 
 ROOT = Path(sidecar.__file__).parent.parent
 
@@ -172,6 +173,8 @@ class TestProgram:
     ) -> None:
         """The console script calls main without arguments."""
         monkeypatch.setattr(sys, "argv", ["sidecar", "config"])
+        for name in [name for name in os.environ if name.startswith("SIDECAR_")]:
+            monkeypatch.delenv(name)
         monkeypatch.setenv("SIDECAR_ADMIN", "off")
 
         assert main() == 0
@@ -188,7 +191,11 @@ class TestProgram:
         os.close(reader)
 
         result = subprocess.run(
-            [sys.executable, "-m", "sidecar", command], stdout=writer, stderr=subprocess.PIPE, cwd=ROOT
+            [sys.executable, "-m", "sidecar", command],
+            env=environment(),
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
         )
 
         os.close(writer)
@@ -220,7 +227,11 @@ class TestProgram:
         os.close(reader)
 
         result = subprocess.run(
-            [sys.executable, "-m", "sidecar", "check", "--listen=x"], stdout=subprocess.PIPE, stderr=writer, cwd=ROOT
+            [sys.executable, "-m", "sidecar", "check", "--listen=x"],
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            cwd=ROOT,
         )
 
         os.close(writer)

@@ -82,8 +82,8 @@ class AdminListener:
                 self._resume_call = self._reactor.callLater(ACCEPT_PAUSE_SECONDS, self.start)
             return
         if len(self._connections) >= MAX_CONNECTIONS:
-            sock.close()
-            return
+            # A probe must get through, whoever holds connections open for nothing.
+            min(self._connections, key=lambda connection: connection.expires_at).transport.abortConnection()
         sock.setblocking(False)
         connection = AdminConnection(self._snapshot, self._connections, self._reactor)
         connection.transport = self._make_transport(sock, connection)
@@ -100,6 +100,11 @@ class AdminConnection:
         self._reactor = reactor
         self._timeout = reactor.callLater(IDLE_SECONDS, self._timed_out)
         open_connections.add(self)
+
+    @property
+    def expires_at(self) -> float:
+        """When it is cut unless a request comes; the smallest is that of who was silent longest."""
+        return float(self._timeout.getTime())
 
     def dataReceived(self, data: bytes) -> None:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +32,7 @@ MAX_FILE_BYTES = 1024 * 1024
 MIN_RSA_BITS = 2048
 """NIST SP 800-57 part 1: 112 bits of security, the least that OpenSSL's default security level takes."""
 
+_Result = TypeVar("_Result")
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -100,6 +102,34 @@ def load_bundle(cert: Path, key: Path | None, now: datetime) -> Bundle:
     _check_purpose(certificates[0], cert_pem)
     _check_strength(certificates, cert_pem)
     return Bundle(leaf=certificates[0], chain=certificates[1:], private_key=private_key)
+
+
+def find_problems(cert: Path, key: Path | None, now: datetime) -> list[MaterialError]:
+    """Return everything that keeps `load_bundle` from succeeding with the same arguments; empty if nothing does."""
+    found: list[MaterialError] = []
+
+    def attempt(step: Callable[..., _Result], *args: object) -> _Result | None:
+        try:
+            return step(*args)
+        except MaterialError as error:
+            found.append(error)
+            return None
+
+    cert_pem = attempt(_read, cert, "tls.crt", "cert")
+    certificates = attempt(_certificates, cert_pem) if cert_pem is not None else None
+    key_pem = None
+    if cert_pem is not None:
+        key_pem = attempt(_key_source, cert, key, cert_pem)
+    elif key is not None:
+        key_pem = attempt(_read, key, "tls.key", "key")
+    private_key = attempt(_private_key, key_pem) if key_pem is not None else None
+    if certificates is not None:
+        if private_key is not None:
+            attempt(_check_fit, certificates, private_key, cert_pem, key_pem)
+        attempt(_check_dates, certificates[0], cert_pem, now)
+        attempt(_check_purpose, certificates[0], cert_pem)
+        attempt(_check_strength, certificates, cert_pem)
+    return found
 
 
 def load_anchors(path: Path, now: datetime) -> tuple[x509.Certificate, ...]:

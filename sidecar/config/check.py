@@ -92,11 +92,9 @@ def _certificate_is_usable(case: _Case) -> Iterator[Problem]:
     tls = case.loaded.settings.tls
     if tls.cert is None:
         return
-    from sidecar.certs.bundle import load_bundle  # cryptography costs time at start; many runs have no files
+    from sidecar.certs.bundle import find_problems  # cryptography costs time at start; many runs have no files
 
-    try:
-        load_bundle(tls.cert, tls.key, case.now)
-    except MaterialError as error:
+    for error in find_problems(tls.cert, tls.key, case.now):
         # A key that stands beside or inside the certificate file is a matter of the setting that names that file.
         name = "tls_key" if error.role == "key" and tls.key is not None else "tls_cert"
         yield case.problem(name, error.fact, error.fix)

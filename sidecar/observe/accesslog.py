@@ -74,9 +74,8 @@ class AccessLog:
         record["tls_cipher"] = session.cipher
         if session.server_name:
             record["sni"] = session.server_name
-        certificate = session.verification.certificate
-        if certificate is not None:
-            record["client_subject"] = certificate.subject.rfc4514_string()[:MAX_VALUE_BYTES]
+        if session.verification.subject:
+            record["client_subject"] = session.verification.subject[:MAX_VALUE_BYTES]
         return record
 
 

@@ -125,13 +125,14 @@ class _Attempt:
             if family != socket.AF_UNIX:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             number = self._socket.connect_ex(address)
+            if number in _IN_PROGRESS:
+                self._reactor.addWriter(self)
         except OSError as problem:  # out of descriptors, or a family that this machine lacks
             self._drop()
             self._remember(problem.errno or errno.EIO)
             self._try_next()
             return
         if number in _IN_PROGRESS:
-            self._reactor.addWriter(self)
             # An address that does not answer leaves those behind it their share of the time.
             self._timeout.reset(max(0.0, self._until - self._reactor.seconds()) / (len(self._addresses) + 1))
         elif number == errno.EAGAIN and family == socket.AF_UNIX:

@@ -32,6 +32,9 @@ class Waiting(Protocol):
     def deadline_passed(self) -> None:
         """The moment has come. No deadline is set any more."""
 
+    def abandon(self) -> None:
+        """`deadline_passed` failed by a bug of ours: end, without any ceremony that might fail again."""
+
 
 class Deadline:
     """
@@ -117,9 +120,11 @@ class Deadlines:
         if self._heap:
             self._schedule()
         for deadline in passed:
-            if deadline.owner is None or deadline.at != NEVER:
+            owner = deadline.owner
+            if owner is None or deadline.at != NEVER:
                 continue  # ended or moved by one before it
             try:
-                deadline.owner.deadline_passed()
-            except Exception:  # a bug of ours must not leave the others without their deadlines
-                _log.failure("unexpected error at a deadline")
+                owner.deadline_passed()
+            except Exception:  # a bug of ours must not leave the others without their deadlines, nor this one for ever
+                _log.failure("unexpected error at a deadline, closing one connection")
+                owner.abandon()

@@ -21,7 +21,6 @@ from sidecar.proxy.splice import Splice
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.tls.session import TlsSession
 from sidecar.wire.events import RequestEvent, RequestHead
-from sidecar.wire.fields import Fields
 from sidecar.wire.http1 import ServerCodec, State
 
 LINGER_SECONDS: Final = 2.0
@@ -198,9 +197,12 @@ class DownstreamConnection:
         """Whether nothing is lost by closing now."""
         return self._exchange is None and self._splice is None and not self._is_stuck
 
-    def abort(self) -> None:
-        """Cut it."""
-        self._tls.abort()
+    def end(self) -> None:
+        """End now: an exchange that has not begun to answer is answered with 503, whatever else there is is cut."""
+        if self._exchange is not None:
+            self._exchange.drain_timeout_passed()
+        else:
+            self._tls.abort()
 
     # -- from the exchange --
 
@@ -237,8 +239,8 @@ class DownstreamConnection:
         """Nothing of a response has been sent: send ours, and close."""
         self._exchange = None
         status, message = replies.REPLIES[reason]
+        self._reply(status, reason, message, exchange)
         self.service.record(exchange, reason, detail, status=status)
-        self._reply(status, reason, message, exchange.head)
 
     def exchange_cut(self, exchange: Exchange, reason: str, detail: str) -> None:
         """Part of a response has been sent and the rest will not come: it must not look complete."""
@@ -270,8 +272,8 @@ class DownstreamConnection:
         service.metrics.requests += 1
         refusal = self._refusal
         if refusal is not None:
-            service.record(exchange, refusal.reason, status=refusal.status)
-            self._reply(refusal.status, refusal.reason, refusal.message, head)
+            self._reply(refusal.status, refusal.reason, refusal.message, exchange)
+            service.record(exchange, refusal.reason, refusal.detail, status=refusal.status)
             return
         self._exchange = exchange
         if self._prefix_of is not head:
@@ -310,13 +312,17 @@ class DownstreamConnection:
             if begun:
                 self._tls.abort()
                 return
-        head = exchange.head if exchange is not None else None
-        self._reply(error.status, error.reason, _sentence(str(error)), head)
+        self._reply(error.status, error.reason, _sentence(str(error)), exchange)
 
-    def _reply(self, status: int, reason: str, message: str, head: RequestHead | None) -> None:
-        fields: Fields | None = head.fields if head is not None else None
+    def _reply(self, status: int, reason: str, message: str, exchange: Exchange | None) -> None:
+        """Answer, and close; *exchange* is None where the head could not be read."""
+        head = exchange.head if exchange is not None else None
+        as_json = replies.wants_json(head.fields if head is not None else None)
         with_body = head is None or head.method != b"HEAD"
-        self.write(replies.render(status, reason, message, as_json=replies.wants_json(fields), with_body=with_body))
+        data = replies.render(status, reason, message, as_json=as_json, with_body=with_body)
+        self.write(data)
+        if exchange is not None:
+            exchange.bytes_sent = len(data) - data.index(b"\r\n\r\n") - 4
         self._finish()
 
     def _finish(self) -> None:

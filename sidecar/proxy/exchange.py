@@ -184,7 +184,7 @@ class Exchange:
         if is_reused and head.body is BodyKind.NONE and head.method in _SAFE_TO_REPEAT:
             self._sent = data
         upstream.transport.write(data)
-        if self._request_complete:
+        if self.bytes_received and self._request_complete:
             self._app_progressed()
 
     def upstream_full(self) -> None:
@@ -349,13 +349,18 @@ class Exchange:
 
     def _fail(self, reason: str, detail: str = "") -> None:
         """End the exchange: by a reply of ours if none has begun, else by cutting the client's connection."""
-        begun = self._state is _STREAMING
+        # Where the client takes nothing, not even a reply of ours would reach it.
+        begun = self._state is _STREAMING or self._response_stuck
         self._state = _ENDED
         self._give_up_upstream()
         if begun:
             self.downstream.exchange_cut(self, reason, detail)
         else:
             self.downstream.exchange_refused(self, reason, detail)
+
+    def drain_timeout_passed(self) -> None:
+        """The process ends, and waited for this exchange as long as it may."""
+        self._fail("drain_timeout")
 
     def cancel(self, reason: str, status: int | None) -> None:
         """The client broke a rule in the middle of its request; it gets *status*, or (None) no more of the response."""
@@ -373,8 +378,3 @@ class Exchange:
     def is_response_stuck(self) -> bool:
         """Whether the client has not taken what it was sent."""
         return self._response_stuck
-
-    @property
-    def is_request_complete(self) -> bool:
-        """Whether the client has sent all of its request."""
-        return self._request_complete

@@ -64,8 +64,9 @@ def listen(address: HostPort) -> socket.socket:
     try:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted sockets inherit it: one system call less for each.
+        # Accepted sockets inherit these: two system calls less for each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)
     except (OSError, socket.gaierror) as problem:
@@ -113,6 +114,9 @@ class Peer:
         else:
             self._tls.deadline_passed()
 
+    def abandon(self) -> None:
+        self.transport.abortConnection()
+
     def pause_reading(self) -> None:
         self.transport.pauseProducing()
 
@@ -151,7 +155,7 @@ class Listener:
         self._peers: dict[TlsServer, Peer] = {}
         self._is_accepting = False
         self._resume_call: Any = None
-        self._warned_at = -math.inf
+        self._noted_at: dict[str, float] = {}  # what -> when it was last logged
         self._closed = False
 
     # -- life --
@@ -177,13 +181,16 @@ class Listener:
             elif tls.is_silent:
                 tls.abort()  # connected in advance, as browsers and balancers do: nothing is lost
 
-    def abort_all(self) -> int:
-        """Cut every connection; return how many had something in flight."""
+    def end_all(self) -> int:
+        """End every connection now; return how many had something in flight."""
         cut = 0
         for tls in list(self._peers):
             application = tls.application
-            cut += isinstance(application, DownstreamConnection) and not application.is_idle
-            tls.abort()
+            if isinstance(application, DownstreamConnection):
+                cut += not application.is_idle
+                application.end()
+            else:
+                tls.abort()
         return cut
 
     @property
@@ -220,7 +227,8 @@ class Listener:
                 self._back_off(problem)
                 return
         if len(self._peers) >= self._service.limits.connections:
-            self._warn(
+            self._note(
+                "max_connections",
                 "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
                 count=len(self._peers),
             )
@@ -243,7 +251,8 @@ class Listener:
             self._reactor.removeReader(self)
 
     def _back_off(self, problem: OSError) -> None:
-        self._warn(
+        self._note(
+            "no_resources",
             "cannot accept connections: {why}; trying again in {pause:g} s",
             why=os.strerror(problem.errno or 0),
             pause=ACCEPT_PAUSE_SECONDS,
@@ -251,11 +260,11 @@ class Listener:
         self._pause()
         self._resume_call = self._reactor.callLater(ACCEPT_PAUSE_SECONDS, self.start)
 
-    def _warn(self, text: str, **values: object) -> None:
-        """Warn that newcomers are kept waiting, not more often than anybody reads it."""
+    def _note(self, key: str, text: str, **values: object) -> None:
+        """Log what may happen with every newcomer, each *key* not more often than anybody reads it."""
         now = self._reactor.seconds()
-        if now - self._warned_at >= WARNING_PAUSE_SECONDS:
-            self._warned_at = now
+        if now - self._noted_at.get(key, -math.inf) >= WARNING_PAUSE_SECONDS:
+            self._noted_at[key] = now
             _log.warn(text, **values)
 
     # -- tls.server.Acceptor --
@@ -283,9 +292,16 @@ class Listener:
         self._metrics.handshake_failed(reason)
         peer = self._peers[tls]
         peer.deadline.set(1.0)  # for the alert to be read
-        _log.debug(
-            "handshake with {client} failed: {reason} ({message})", client=peer.host, reason=reason, message=message
-        )
+        # Load balancers and scanners connect and leave all day long.
+        if reason != "closed_by_peer":
+            self._note(
+                reason,
+                "handshake with {client} failed: {reason} ({message}); the like is logged at most every {pause:g} s",
+                client=peer.host,
+                reason=reason,
+                message=message,
+                pause=WARNING_PAUSE_SECONDS,
+            )
 
     def plaintext_reply(self, data: bytes) -> bytes:
         if not data.startswith(_HTTP_METHODS):

@@ -14,7 +14,7 @@ from typing import Any, Final
 import attrs
 
 from sidecar.proxy import connect
-from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits, UnixPath
 from sidecar.wire.http1 import ClientCodec
@@ -90,11 +90,11 @@ class Pool:
             self._connecting -= 1
             if isinstance(outcome, connect.ConnectFailed):
                 self.statistics.connect_failures += 1
-                ready(outcome)
+                ready(connect.ConnectFailed(outcome.reason, f"{self.target}: {outcome}"))
                 return
             self.statistics.connects += 1
             upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
-            upstream.transport = SocketTransport(outcome, upstream, self._reactor)
+            upstream.transport = SocketTransport(outcome, upstream, self._reactor, MAX_READ_SIZE)
             self._open.add(upstream)
             ready(upstream)
 

@@ -23,6 +23,7 @@ REPLIES: Final = {
     "upstream_reset": (502, "The app behind this proxy closed the connection without a response."),
     "upstream_invalid_response": (502, "The app behind this proxy sent an invalid response."),
     "upstream_timeout": (504, "The app behind this proxy did not respond in time."),
+    "drain_timeout": (503, "This proxy is shutting down."),
     "upstream_overflow": (503, "Too many connections to the app behind this proxy are in use."),
 }
 

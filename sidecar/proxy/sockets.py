@@ -29,6 +29,9 @@ from zope.interface import implementer
 READ_SIZE: Final = 65_536
 """Most bytes read at once, so also about what a side holds for a peer that reads slowly."""
 
+MIN_PROGRESS_BYTES: Final = 4_096
+"""What a slow but steady peer has to take between two looks, if it has not taken all."""
+
 MAX_READ_SIZE: Final = 262_144
 """
 The same while a transfer flows: a peer that takes all it is sent gets more at once, which spares system calls and
@@ -93,6 +96,7 @@ class SocketTransport:
     __slots__ = (
         "__weakref__",
         "_eof_seen",
+        "_max_read_size",
         "_paused",
         "_pending_seen",
         "_queue",
@@ -106,13 +110,18 @@ class SocketTransport:
         "protocol",
     )
 
-    def __init__(self, sock: socket.socket, protocol: StreamProtocol, reactor: Any) -> None:
+    def __init__(
+        self, sock: socket.socket, protocol: StreamProtocol, reactor: Any, max_read_size: int = READ_SIZE
+    ) -> None:
         """
         Args:
             sock: Connected and non-blocking.
             protocol: Hears of everything that happens.
             reactor: IReactorFDSet and IReactorTime.
+            max_read_size: Most bytes to read at once while a transfer flows. Above `READ_SIZE` only for a peer that is
+                trusted not to send what costs much to parse: it is all parsed in one turn.
         """
+        self._max_read_size = max_read_size
         self._socket = sock
         self._recv = sock.recv
         self._send = sock.send
@@ -141,13 +150,13 @@ class SocketTransport:
 
     def has_progressed(self) -> bool:
         """
-        Whether the peer has taken anything of what was written since this was last asked, or since writing got stuck.
+        Whether the peer has taken some of what was written since this was last asked, or since writing got stuck.
 
         The poller calls a socket writable only once a good part of the kernel's buffer is free, which for a slow but
         steady reader can be minutes; so who is about to give a peer up asks the kernel instead.
         """
         pending = self._pending_bytes()
-        progressed = pending < self._pending_seen
+        progressed = self._pending_seen - pending >= min(MIN_PROGRESS_BYTES, self._pending_seen) > 0
         self._pending_seen = pending
         return progressed
 
@@ -241,7 +250,7 @@ class SocketTransport:
         if self._state is _OPEN or self._state in _DELIVERING:
             self.protocol.dataReceived(data)
             if len(data) >= READ_SIZE and not self._paused:
-                self._read_size = min(2 * len(data), MAX_READ_SIZE)
+                self._read_size = min(2 * len(data), self._max_read_size)
         return None
 
     def doWrite(self) -> Exception | None:

@@ -265,16 +265,40 @@ class TestListener:
         accepted[0].deliver(get(b"/live"))
         assert accepted[0].sent.endswith(b"live\n")
 
-    def test_number_is_bounded(self, listener: AdminListener, accepted: list[RecordingTransport]) -> None:
-        """Surplus clients are closed at once; whoever leaves makes room."""
+    def test_number_is_bounded(
+        self, listener: AdminListener, accepted: list[RecordingTransport], reactor: FakeReactor
+    ) -> None:
+        """Each newcomer above the limit costs one connection; whoever leaves makes room."""
         for _ in range(MAX_CONNECTIONS + 2):
             self.come()
             listener.doRead()
-        assert len(accepted) == MAX_CONNECTIONS
-        accepted[0].reset()
+            reactor.turn()
+        assert [transport.is_closed for transport in accepted].count(False) == MAX_CONNECTIONS
+        accepted[-1].reset()
         self.come()
         listener.doRead()
-        assert len(accepted) == MAX_CONNECTIONS + 1
+        reactor.turn()
+        assert [transport.is_closed for transport in accepted].count(False) == MAX_CONNECTIONS
+
+    def test_newcomer_takes_the_place_of_who_was_silent_longest(
+        self, listener: AdminListener, accepted: list[RecordingTransport], reactor: FakeReactor
+    ) -> None:
+        """Whoever holds connections open for nothing does not keep a probe out, and one that asks keeps its place."""
+        for _ in range(MAX_CONNECTIONS):
+            self.come()
+            listener.doRead()
+            reactor.advance(0.1)
+        accepted[0].deliver(get(b"/live"))
+        for expected in (1, 2, 3):
+            self.come()
+            listener.doRead()
+            reactor.turn()
+            assert [index for index, transport in enumerate(accepted) if transport.is_closed] == [
+                *range(1, expected + 1)
+            ]
+            accepted[-1].deliver(get(b"/live"))
+            assert accepted[-1].sent.endswith(b"live\n")
+        assert accepted[1].calls == ["abortConnection"]
 
     def test_spurious_event_is_nothing(self, listener: AdminListener, accepted: list[RecordingTransport]) -> None:
         """A client may be gone before it is accepted."""

@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.certs.bundle import MAX_FILE_BYTES, Bundle, load_anchors, load_bundle
+from sidecar.certs.bundle import MAX_FILE_BYTES, Bundle, find_problems, load_anchors, load_bundle
 from sidecar.errors import MaterialError
 from tests.support.certs import (
     CLIENT,
@@ -436,6 +436,36 @@ def _with_algorithm(certificate: x509.Certificate, old: bytes, new: bytes) -> x5
     assert der[:2] == der[4:6] == b"\x30\x82"
     der = der[:2] + outer.to_bytes(2, "big") + der[4:6] + inner.to_bytes(2, "big") + der[8:]
     return x509.load_der_x509_certificate(der)
+
+
+class TestFindProblems:
+    def test_good_pair_has_none(self, tmp_path: Path) -> None:
+        """Nothing is found where `load_bundle` succeeds."""
+        assert find_problems(authority().issue("app").write(tmp_path), None, NOW) == []
+
+    def test_missing_certificate_does_not_hide_a_missing_key(self, tmp_path: Path) -> None:
+        """Both files are looked at, whatever is wrong with the first."""
+        found = find_problems(tmp_path / "a.crt", tmp_path / "a.key", NOW)
+        assert [error.role for error in found] == ["cert", "key"]
+
+    def test_missing_certificate_without_a_key_is_one_problem(self, tmp_path: Path) -> None:
+        """Where no key was named, none is missed."""
+        assert [error.role for error in find_problems(tmp_path / "a.crt", None, NOW)] == ["cert"]
+
+    def test_wrong_key_does_not_hide_expiry(self, tmp_path: Path) -> None:
+        """A certificate is judged for itself, too."""
+        directory = authority().issue("app", not_before=NOW - 9 * DAY, not_after=NOW - DAY).write(tmp_path)
+        (directory / "tls.key").write_bytes(authority().issue("app").key_pem)
+        found = find_problems(directory, None, NOW)
+        assert [error.role for error in found] == ["key", "cert"]
+        assert "expired" in found[1].fact
+
+    def test_first_problem_is_the_one_that_loading_raises(self, tmp_path: Path) -> None:
+        """Both agree about what is wrong."""
+        directory = authority().issue("app", purposes=CLIENT).write(tmp_path)
+        with pytest.raises(MaterialError) as raised:
+            load_bundle(directory, None, NOW)
+        assert [str(error) for error in find_problems(directory, None, NOW)] == [str(raised.value)]
 
 
 class TestLoadAnchors:

@@ -24,11 +24,9 @@ class FakeBundle:
         self.calls: list[tuple[Any, ...]] = []
         self.refuse: dict[str, MaterialError] = {}
 
-    def load_bundle(self, cert: Path, key: Path | None, now: datetime) -> None:
+    def find_problems(self, cert: Path, key: Path | None, now: datetime) -> list[MaterialError]:
         self.calls.append((cert, key, now))
-        for role in ("cert", "key"):
-            if role in self.refuse:
-                raise self.refuse[role]
+        return [self.refuse[role] for role in ("cert", "key") if role in self.refuse]
 
     def load_anchors(self, path: Path, now: datetime) -> None:
         self.calls.append((path, now))
@@ -39,7 +37,7 @@ class FakeBundle:
 @pytest.fixture(autouse=True)
 def bundle(monkeypatch: pytest.MonkeyPatch) -> FakeBundle:
     fake = FakeBundle()
-    module = SimpleNamespace(load_bundle=fake.load_bundle, load_anchors=fake.load_anchors)
+    module = SimpleNamespace(find_problems=fake.find_problems, load_anchors=fake.load_anchors)
     monkeypatch.setitem(sys.modules, "sidecar.certs.bundle", module)  # type: ignore[arg-type]
     return fake
 

@@ -119,7 +119,7 @@ class TestJson:
         """Whoever shows a certificate is in the log by its subject, cut to size."""
         certificate = authority().issue("ci", purposes=CLIENT).certificate
         session = as_json.pump.downstream.session
-        as_json.pump.downstream.session = attrs.evolve(session, verification=Verification(certificate, None))
+        as_json.pump.downstream.session = attrs.evolve(session, verification=Verification(certificate, None, "CN=ci"))
         as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert as_json.record["client_subject"] == "CN=ci"
 

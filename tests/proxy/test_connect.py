@@ -320,6 +320,23 @@ class TestConnect:
         assert outcomes[0].reason == "upstream_unreachable"
         assert str(outcomes[0]) == "Too many open files"
 
+    def test_socket_that_cannot_be_polled_is_told(
+        self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A poller that takes no more costs this request a 502, and leaves no descriptor open."""
+        made: list[socket.socket] = []
+
+        def refuse(writer: Any) -> None:
+            made.append(writer._socket)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(reactor, "addWriter", refuse)
+        connect(address_of(server), 2.0, reactor, outcomes.append)
+        reactor.turn()
+        assert [outcome.reason for outcome in outcomes] == ["upstream_unreachable"]
+        assert [sock.fileno() for sock in made] == [-1]
+        assert not reactor.pending
+
 
 class TestNames:
     def test_addresses_are_tried_in_order(

@@ -21,6 +21,10 @@ class Owner:
         self.name = name
         self.told = told if told is not None else []
         self.moments: list[float] = []
+        self.abandoned = 0
+
+    def abandon(self) -> None:
+        self.abandoned += 1
 
     def deadline_passed(self) -> None:
         self.moments.append(self.clock.seconds())
@@ -198,11 +202,27 @@ class TestMany:
         events: list[LogEvent] = []
         globalLogPublisher.addObserver(events.append)
         try:
-            owner = Owner(clock)
-            for each in (Broken(clock), owner):
+            broken, owner = Broken(clock), Owner(clock)
+            for each in (broken, owner):
                 Deadline(each, deadlines).set(1.0)
             clock.advance(1.0)
         finally:
             globalLogPublisher.removeObserver(events.append)
-        assert owner.moments == [1.0]
+        assert (owner.moments, owner.abandoned) == ([1.0], 0)
+        assert broken.abandoned == 1
         assert any("log_failure" in event for event in events)
+
+    def test_exception_of_an_owner_that_ended_itself_costs_only_it(self, clock: Clock, deadlines: Deadlines) -> None:
+        """The same where the owner had let go of its deadline before it failed."""
+
+        class Broken(Owner):
+            def deadline_passed(self) -> None:
+                deadline.end()
+                raise RuntimeError("a bug")
+
+        broken, owner = Broken(clock), Owner(clock)
+        deadline = Deadline(broken, deadlines)
+        deadline.set(1.0)
+        Deadline(owner, deadlines).set(1.0)
+        clock.advance(1.0)
+        assert (broken.abandoned, owner.moments) == (1, [1.0])

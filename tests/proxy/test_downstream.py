@@ -121,6 +121,37 @@ class TestDeadlines:
         pump.pass_time(0.2)
         assert pump.tls.ending == "close"
 
+    @pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"], ids=["at first", "after a request"])
+    def test_empty_lines_in_two_pieces_do_not_keep_a_connection(self, before: bytes) -> None:
+        """The same where they come byte by byte: neither the idle timeout nor that of a head begins anew."""
+        pump = Pump(timeouts=TIMEOUTS)
+        if before:
+            pump.start_exchange(before)
+            pump.app_sends(OK)
+        for _ in range(20):
+            pump.client_sends(b"\r")
+            pump.pass_time(0.05)
+            pump.client_sends(b"\n")
+            pump.pass_time(0.05)
+            if pump.tls.ending:
+                break
+        else:
+            pump.pass_time(0.1)
+        assert pump.tls.ending == "close"
+        assert pump.clock.seconds() < 2.2
+        assert pump.log.ended == ([Ended(200, "", "")] if before else [])
+
+    def test_head_behind_half_an_empty_line_has_its_timeout(self) -> None:
+        """The first byte of a request starts the timeout of its head, whatever came before."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.client_sends(b"\r")
+        pump.pass_time(1.5)
+        pump.client_sends(b"\nG")
+        pump.pass_time(0.9)
+        assert not pump.tls.ending
+        pump.pass_time(0.2)
+        assert pump.received().startswith(b"HTTP/1.1 408 ")
+
     def test_closing_client_that_does_not_read_is_aborted(self) -> None:
         """Our last answer has the body timeout to be taken."""
         pump = Pump(timeouts=TIMEOUTS)
@@ -375,14 +406,32 @@ class TestDrain:
         pump.pass_time(0.2)
         assert pump.tls.ending == "close"
 
-    def test_abort_cuts(self) -> None:
-        """A forced stop waits for nobody."""
+    def test_end_answers_a_request_that_was_not_answered_yet(self) -> None:
+        """A stop that waits no longer tells the client why, and the log which request it was."""
         pump = Pump()
         pump.start_exchange()
-        pump.downstream.abort()
+        pump.downstream.end()
         pump.settle()
+        assert pump.received().startswith(b"HTTP/1.1 503 ")
+        assert pump.tls.ending == "close"
         assert pump.app.is_closed
-        assert pump.last.reason == "downstream_lost"
+        assert pump.last == Ended(503, "drain_timeout", "")
+
+    def test_end_cuts_a_response_that_has_begun(self) -> None:
+        """What will not be finished must not look complete."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(OK[:-1])
+        pump.downstream.end()
+        pump.settle()
+        assert pump.tls.ending == "abort"
+        assert pump.last == Ended(200, "drain_timeout", "")
+
+    def test_end_cuts_an_idle_connection(self) -> None:
+        """There is nothing to say to it."""
+        pump = Pump()
+        pump.downstream.end()
+        assert pump.tls.ending == "abort"
 
 
 class TestForwarding:

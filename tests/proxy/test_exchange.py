@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.proxy.deadlines import NEVER
-from sidecar.proxy.sockets import READ_SIZE
+from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE
 from sidecar.settings import Seconds, Timeouts
 from tests.support.pump import Ended, Pump
 
@@ -323,7 +323,7 @@ class TestSlowUpload:
         pump = self.stuck()
         for _ in range(5):
             pump.pass_time(3.9)
-            pump.app.take_some(10)
+            pump.app.take_some(MIN_PROGRESS_BYTES)
             pump.pass_time(0.2)
             assert not pump.log.ended
         self.assert_cut(pump)
@@ -332,7 +332,7 @@ class TestSlowUpload:
         """The answer that comes after all reaches the client."""
         pump = self.stuck()
         pump.pass_time(3.9)
-        pump.app.take_some(10)
+        pump.app.take_some(MIN_PROGRESS_BYTES)
         pump.pass_time(3.9)
         pump.app.take()
         pump.pass_time(3.9)
@@ -343,6 +343,16 @@ class TestSlowUpload:
     def test_app_that_stops_reading_is_cut(self) -> None:
         """One that takes nothing at all has one timeout, not two."""
         self.assert_cut(self.stuck())
+
+    def test_app_that_reads_next_to_nothing_is_cut(self) -> None:
+        """A few bytes for each timeout are no reading."""
+        pump = self.stuck()
+        pump.pass_time(2.0)
+        pump.app.take_some(MIN_PROGRESS_BYTES - 1)
+        pump.pass_time(1.9)
+        assert not pump.log.ended
+        pump.pass_time(0.2)
+        assert pump.last == Ended(504, "upstream_timeout", "")
 
     def test_bytes_in_the_kernel_are_waited_for_too(self) -> None:
         """What the kernel took at once the app still has to read."""
@@ -364,7 +374,7 @@ class TestSlowUpload:
         pump.app.in_kernel = READ_SIZE
         pump.app.take()
         pump.pass_time(3.9)
-        pump.app.in_kernel -= 10
+        pump.app.in_kernel -= MIN_PROGRESS_BYTES
         pump.pass_time(0.2)
         assert not pump.log.ended
         self.assert_cut(pump)
@@ -385,10 +395,10 @@ class TestSlowUpload:
         pump = Pump(timeouts=TIMEOUTS)
         pump.start_exchange(post(self.SIZE))
         pump.app.stop_taking()
-        pump.client_sends(b"b" * 100)
+        pump.client_sends(b"b" * READ_SIZE)
         for _ in range(3):
             pump.pass_time(3.9)
-            pump.app.take_some(10)
+            pump.app.take_some(MIN_PROGRESS_BYTES)
             pump.pass_time(0.2)
             assert not pump.log.ended
         self.assert_cut(pump)
@@ -647,6 +657,81 @@ class TestStreaming:
         assert not pump.tls.ending
 
 
+class TestInterimResponseThatIsStuck:
+    @pytest.fixture
+    def pump(self) -> Pump:
+        """A client that has not taken a 103; the final head is still to come."""
+        pump = Pump(timeouts=TIMEOUTS)
+        pump.start_exchange()
+        pump.tls.stop_taking()
+        pump.app_sends(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        return pump
+
+    def test_client_that_never_reads_is_cut(self, pump: Pump) -> None:
+        """No answer of ours could reach it, so it gets none; the exchange is recorded, and the app let go."""
+        pump.pass_time(3.1)
+        assert pump.tls.ending == "abort"
+        assert pump.received() == b""
+        assert pump.last == Ended(0, "downstream_stalled", "")
+        assert pump.app.is_closed
+        assert len(pump.log.ended) == 1
+
+    def test_failure_meanwhile_cuts_too(self, pump: Pump) -> None:
+        """What else goes wrong is not answered either."""
+        pump.app_resets()
+        assert pump.tls.ending == "abort"
+        assert pump.last == Ended(0, "upstream_reset", "")
+
+    def test_client_that_reads_at_last_is_answered(self, pump: Pump) -> None:
+        """Once it has taken the 103, all is as ever."""
+        pump.pass_time(2.9)
+        pump.tls.take()
+        pump.app_sends(OK)
+        assert pump.received().endswith(OK)
+        assert pump.last == Ended(200, "", "")
+
+    def test_failure_after_it_was_taken_is_answered(self, pump: Pump) -> None:
+        """So is a failure that comes then."""
+        pump.tls.take()
+        pump.received()
+        pump.app_resets()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+
+
+class TestBodilessResponse:
+    @pytest.mark.parametrize(
+        ("request_bytes", "answer"),
+        [
+            (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+            (b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 204 None\r\nContent-Length: 5\r\n\r\n"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.1 304 Same\r\nContent-Length: 5\r\n\r\n"),
+        ],
+        ids=["HEAD", "HEAD, chunked", "204", "304"],
+    )
+    def test_connection_whose_app_may_still_send_the_body_is_not_kept(
+        self, request_bytes: bytes, answer: bytes
+    ) -> None:
+        """A body that comes late would be the answer to another request; the client's own connection stays."""
+        pump = Pump()
+        pump.start_exchange(request_bytes)
+        pump.app_sends(answer)
+        assert pump.app.is_closed
+        assert not pump.pool.idle
+        assert not pump.tls.ending
+        assert pump.received()
+        pump.start_exchange()
+        pump.app_sends(OK)
+        assert pump.received() == OK
+
+    def test_connection_of_a_plain_answer_is_kept(self) -> None:
+        """Where no body is spoken of, none can come."""
+        pump = Pump()
+        pump.start_exchange(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert len(pump.pool.idle) == 1
+
+
 class TestEarlyResponse:
     def test_answer_is_sent_and_both_connections_close(self) -> None:
         """A response ahead of the request's end is the last one: the client may still be sending."""
@@ -829,4 +914,3 @@ class TestRecord:
         exchange = pump.log.exchanges[0]
         assert (exchange.bytes_received, exchange.bytes_sent) == (5, 2)
         assert exchange.first_byte_at == exchange.started_at + 1.5
-        assert exchange.is_request_complete

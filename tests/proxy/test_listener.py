@@ -21,7 +21,7 @@ from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.listener import Listener, Peer, listen
-from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
 from sidecar.settings import ClientCertMode, HostPort, Limits, Seconds, Timeouts, TlsPolicy
 from sidecar.tls.context import build_context
 from sidecar.tls.server import TlsServer
@@ -82,7 +82,7 @@ class Door:
 
     def close(self) -> None:
         self.listener.stop()
-        self.listener.abort_all()
+        self.listener.end_all()
         self.reactor.turn()
         self.deadlines.stop()
         for client in self.clients:
@@ -139,6 +139,14 @@ class TestListen:
         with listen(HostPort("127.0.0.1", 0)) as sock:
             assert not sock.getblocking()
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+    def test_accepted_sockets_inherit_their_options(self) -> None:
+        """A client that vanished without a word is found out by its kernel's silence, and nothing waits for more."""
+        with listen(HostPort("127.0.0.1", 0)) as sock, socket.create_connection(sock.getsockname()):
+            select.select([sock], [], [], 2.0)
+            with sock.accept()[0] as accepted:
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
     def test_taken_port_is_told_with_its_remedy(self) -> None:
         """The operator learns which address, why, and how to find out who."""
@@ -411,7 +419,7 @@ class TestPeer:
 
     def fill(self, transport: RecordingTransport) -> None:
         transport.stop_taking()
-        transport.write(b"x" * 1000)
+        transport.write(b"x" * 25 * MIN_PROGRESS_BYTES)
 
     def test_slow_steady_reader_is_left_alone(
         self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
@@ -420,7 +428,7 @@ class TestPeer:
         self.fill(transport)
         peer.deadline.set(self.PATIENCE)
         for _ in range(20):
-            transport.take_some(1)
+            transport.take_some(MIN_PROGRESS_BYTES)
             clock.advance(self.PATIENCE)
             assert tls.count == 0
             assert peer.deadline.at <= clock.seconds() + self.PATIENCE
@@ -433,13 +441,37 @@ class TestPeer:
         """Having read once earns one more wait, not all of them."""
         self.fill(transport)
         peer.deadline.set(1.0)
-        transport.take_some(500)
+        transport.take_some(MIN_PROGRESS_BYTES)
         clock.advance(1.2)
         assert tls.count == 0
         clock.advance(self.PATIENCE - 0.4)
         assert tls.count == 0
         clock.advance(0.8)
         assert tls.count == 1
+
+    def test_reader_of_a_few_bytes_is_cut(
+        self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
+    ) -> None:
+        """Whoever takes next to nothing, only to be seen, is no steady reader."""
+        self.fill(transport)
+        peer.deadline.set(1.0)
+        transport.take_some(MIN_PROGRESS_BYTES - 1)
+        clock.advance(1.2)
+        assert tls.count == 1
+
+    def test_failing_deadline_ends_the_connection(
+        self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer, log: list[LogEvent]
+    ) -> None:
+        """A bug in what a deadline sets off costs the connection, which nothing would end otherwise."""
+
+        def fail() -> None:
+            raise KeyError("a bug")
+
+        tls.deadline_passed = fail  # type: ignore[method-assign]
+        peer.deadline.set(1.0)
+        clock.advance(1.2)
+        assert transport.calls == ["abortConnection"]
+        assert any("log_failure" in event for event in log)
 
     def test_dead_reader_is_cut_at_once(
         self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport, peer: Peer
@@ -457,7 +489,7 @@ class TestPeer:
         self.fill(transport)
         transport.write(b"y" * 5000)
         peer.deadline.set(1.0)
-        transport.take_some(1)
+        transport.take_some(MIN_PROGRESS_BYTES)
         clock.advance(1.2)
         assert tls.count == 0
         transport.write(b"z" * 5000)
@@ -512,6 +544,15 @@ class TestPeer:
         door.reactor.turn()
         assert door.listener.open_connections == 0
         assert [ended.reason for ended in door.log.ended] == ["downstream_stalled"]
+
+
+class TestReadSize:
+    def test_client_is_never_read_more_than_64_kib_at_once(self, door: Door) -> None:
+        """What a client sends may cost much to parse, so one turn takes a bounded part of it, however it flows."""
+        door.client_comes()
+        door.turn()
+        (peer,) = door.listener._peers.values()
+        assert peer.transport._max_read_size == READ_SIZE
 
 
 class TestEstablished:
@@ -601,7 +642,7 @@ class TestStop:
         assert not door.is_accepting
         assert door.listener.open_connections == 0
 
-    def test_abort_counts_what_was_cut(self, door: Door) -> None:
+    def test_end_counts_what_was_in_flight(self, door: Door) -> None:
         """Only connections with something in flight lose anything."""
         door.client_comes()
         shake_hands(door)
@@ -612,10 +653,10 @@ class TestStop:
         assert all(
             isinstance(tls.application, DownstreamConnection) or tls.application is None for tls in door.listener._peers
         )
-        assert door.listener.abort_all() == 1
+        assert door.listener.end_all() == 1
         door.reactor.turn()
         assert door.listener.open_connections == 0
-        assert door.log.ended[-1].reason == "downstream_lost"
+        assert door.log.ended[-1].reason == "drain_timeout"
 
 
 class TestMemory:

@@ -16,7 +16,7 @@ from sidecar.proxy import connect
 from sidecar.proxy import pool as module
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.pool import MAX_IDLE_CONNECTIONS, MAX_IDLE_SECONDS, Pool
-from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits
 from sidecar.wire.http1 import ClientCodec
@@ -182,18 +182,19 @@ class TestConnect:
         done(pair[0])
         (upstream,) = outcomes
         assert reactor.readers == {upstream.transport}
+        assert upstream.transport._max_read_size == MAX_READ_SIZE
         assert (pool.open_count, pool.idle_count, pool.statistics.connects) == (1, 0, 1)
         upstream.close()
         reactor.turn()
         assert pool.open_count == 0
 
     def test_failure_is_counted(self, pool: Pool, made: list[Any]) -> None:
-        """A failed attempt is handed over as it is."""
+        """A failed attempt is handed over with the address that it was for."""
         outcomes: list[Any] = []
         pool.connect(outcomes.append)
         why = ConnectFailed("upstream_unreachable", "no route")
         made[0][3](why)
-        assert outcomes == [why]
+        assert [(failed.reason, str(failed)) for failed in outcomes] == [(why.reason, f"{pool.target}: no route")]
         assert (pool.open_count, pool.statistics.connect_failures) == (0, 1)
 
     def test_limit_counts_open_ones_and_attempts(

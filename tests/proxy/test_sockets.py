@@ -17,7 +17,7 @@ from twisted.internet import error, main
 from twisted.python import failure
 
 from sidecar.proxy import sockets as module
-from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.sockets import MAX_READ_SIZE, MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
 from tests.support.ports import FakeReactor
 
 MUCH = b"x" * 4_000_000
@@ -268,8 +268,8 @@ class TestProgress:
     def test_slow_reader_progresses_and_silent_one_does_not(self, which: str, request: pytest.FixtureRequest) -> None:
         """Each question is about the time since the one before it, and writing does not change the answer."""
         end: End = request.getfixturevalue(which)
-        end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the kernel rounds up to its least
-        end.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        end.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+        end.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         end.transport.write(MUCH)
         for _ in range(3):
             assert not end.transport.has_progressed()
@@ -301,6 +301,30 @@ class TestProgress:
         end.transport.write(MUCH)
         assert end.peer_reads()
         assert end.transport.has_progressed()
+
+    @pytest.mark.parametrize(("taken", "progressed"), [(MIN_PROGRESS_BYTES - 1, False), (MIN_PROGRESS_BYTES, True)])
+    def test_a_few_bytes_are_no_progress(
+        self, end: End, monkeypatch: pytest.MonkeyPatch, taken: int, progressed: bool
+    ) -> None:
+        """Whoever takes a byte now and then, only to be seen, does not progress."""
+        end.transport.write(MUCH)
+        pending = end.transport._pending_bytes()
+        monkeypatch.setattr(SocketTransport, "_pending_bytes", lambda self: pending)
+        end.transport.has_progressed()
+        for _ in range(5):
+            pending -= taken
+            assert end.transport.has_progressed() is progressed
+
+    def test_rest_is_progress_however_small(self, end: End, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who has taken all there was has done what could be asked; but all of it, and once."""
+        pending = 10
+        monkeypatch.setattr(SocketTransport, "_pending_bytes", lambda self: pending)
+        assert not end.transport.has_progressed()
+        pending = 1
+        assert not end.transport.has_progressed()
+        pending = 0
+        assert end.transport.has_progressed()
+        assert not end.transport.has_progressed()
 
     def test_bytes_written_meanwhile_do_not_hide_it(self, end: End) -> None:
         """A reader that takes less than is written to it in that time is steady too."""
@@ -358,6 +382,26 @@ class TestProgress:
         monkeypatch.setattr(module.fcntl, "ioctl", refuse)
         end.transport.write(MUCH)
         assert not end.transport.has_progressed()
+
+
+class TestReadSize:
+    def read_sizes(self, transport: SocketTransport) -> list[int]:
+        """Read what flows without end, so much at a time as it likes."""
+        sizes: list[int] = []
+        transport._recv = lambda size: sizes.append(size) or b"x" * size  # type: ignore[func-returns-value]
+        for _ in range(6):
+            transport.doRead()
+        return sizes
+
+    def test_reads_stay_small(self, end: End) -> None:
+        """Unless told otherwise, one turn reads 64 KiB, however fast they come."""
+        assert self.read_sizes(end.transport) == [READ_SIZE] * 6
+
+    def test_reads_grow_to_what_is_allowed(self, end: End) -> None:
+        """From a peer that is trusted with it, more is read while it flows, up to the limit."""
+        transport = SocketTransport(end.sock, end.protocol, end.reactor, MAX_READ_SIZE)
+        sizes = self.read_sizes(transport)
+        assert sizes == [READ_SIZE, 2 * READ_SIZE, *[MAX_READ_SIZE] * 4]
 
 
 class TestRead:

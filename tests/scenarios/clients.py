@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import attrs
+from OpenSSL import SSL
 
 from tests.support.certs import Issued, authority
+from tests.support.forge import ForgingClient
+from tests.support.handshake import outgoing
 from tests.support.program import WAIT_SECONDS, Program
 
 _T = TypeVar("_T")
@@ -235,6 +238,22 @@ class HalfClosingClient:
 
     def _flush(self) -> None:
         self._socket.sendall(self._outgoing.read())
+
+
+@contextmanager
+def forging_client(program: Program, version: int) -> Iterator[tuple[ForgingClient, socket.socket]]:
+    """A client that has shaken hands in this *version* and forges its records, and its socket."""
+    client = ForgingClient(version)
+    with plain_socket(program) as sock:
+        while True:
+            try:
+                client.connection.do_handshake()
+                break
+            except SSL.WantReadError:
+                sock.sendall(outgoing(client.connection))
+                client.connection.bio_write(sock.recv(65_536))
+        sock.sendall(outgoing(client.connection))
+        yield client, sock
 
 
 def request(target: str, *lines: str, method: str = "GET", body: bytes = b"", host: str = "localhost") -> bytes:

@@ -6,7 +6,8 @@ Everything that is started is ended here, also when a test fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,23 @@ import pytest
 
 from tests.support.apps import App
 from tests.support.program import Program
+
+TOOLS = frozenset({"curl", "openssl"})
+"""Programs of the machine that scenarios use as clients."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """Skip a test that needs a program which is missing, unless TESTS_REQUIRE_TOOLS is set: then it fails."""
+    try:
+        return (yield)
+    except FileNotFoundError as error:
+        if error.filename in TOOLS and not os.environ.get("TESTS_REQUIRE_TOOLS"):
+            pytest.skip(f"the program {error.filename} is not installed")
+        raise
+
+
+pytest_runtest_setup = pytest_runtest_call  # a fixture may need it too
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -238,6 +239,48 @@ class TestAppBreaksRules:
             client.get("/invalid?kind=two-lengths")
         with HttpsClient(program) as client:
             assert client.get("/hello").body == b"hello\n"
+
+
+class TestAppSendsABodyTooLate:
+    @pytest.mark.parametrize(
+        ("method", "answer"),
+        [
+            pytest.param("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 55\r\n\r\n", id="head"),
+            pytest.param("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", id="head-chunked"),
+            pytest.param("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 55\r\n\r\n", id="204"),
+            pytest.param("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 55\r\n\r\n", id="304"),
+        ],
+    )
+    def test_it_never_reaches_another_client(self, launch: Launch, method: str, answer: bytes) -> None:
+        """An answer without a body that speaks of one may be followed by it: nobody else uses that connection."""
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            listener.settimeout(5)
+            program = launch(upstream=f"http://127.0.0.1:{listener.getsockname()[1]}")
+            client, other = (stack.enter_context(HttpsClient(program)) for _ in range(2))
+            client.send(request("/", method=method))
+            app = stack.enter_context(listener.accept()[0])
+            assert _asked(app)
+            app.sendall(answer)
+            assert client.response(method).head.startswith(answer[:12])
+            other.send(request("/"))
+            if _asked(app):
+                app.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\nfor somebody else")
+            else:
+                app = stack.enter_context(listener.accept()[0])
+                assert _asked(app)
+                app.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine")
+
+            assert other.response().body == b"mine"
+
+
+def _asked(connection: socket.socket) -> bool:
+    """Whether a request comes on *connection* of the app, and not its end."""
+    connection.settimeout(5)
+    try:
+        return connection.recv(65_536) != b""
+    except ConnectionResetError:
+        return False
 
 
 class TestFickleApp:

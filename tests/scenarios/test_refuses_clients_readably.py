@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.scenarios.clients import HttpsClient, client_context, curl, s_client, write_identity
 from tests.scenarios.conftest import Launch
 from tests.support.apps import App
 from tests.support.certs import CLIENT, DAY, NOW, SERVER, Issued, authority, intermediate, other_authority, self_signed
-from tests.support.program import Program
+from tests.support.program import Program, eventually
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -52,6 +53,16 @@ def _not_yet_valid() -> Issued:
 
 def _for_servers() -> Issued:
     return authority().issue("server", purposes=SERVER)
+
+
+def _with_subject(issued: Issued, name: bytes, file: Path) -> Path:
+    """Write *issued* with another encoding of its common name; its signature is broken by that."""
+    der = issued.certificate.public_bytes(Encoding.DER)
+    old = b"\x06\x03\x55\x04\x03\x0c\x02ab"
+    assert old in der
+    changed = ssl.DER_cert_to_PEM_cert(der.replace(old, old[:5] + name))
+    file.write_bytes(changed.encode() + issued.key_pem)
+    return file
 
 
 BAD = pytest.mark.parametrize(
@@ -125,6 +136,32 @@ class TestRefusal:
             assert response.body.count(b"\n") == 1
             assert response.values("connection") == ["close"]
             assert client.is_closed()
+
+    @VERSIONS
+    @pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(b"\x14\x02\xe9\xe9", id="T61String"),
+            pytest.param(b"\x16\x02\xe9\xe9", id="IA5String"),
+            pytest.param(b"\x03\x02\x00\x00", id="BIT-STRING"),
+        ],
+    )
+    def test_certificate_whose_subject_cannot_be_read_is_answered_with_403(
+        self, program: Program, tmp_path: Path, version: ssl.TLSVersion, name: bytes
+    ) -> None:
+        """A name in an odd encoding is the client's problem: it reads so, is logged, and leaves nothing behind."""
+        identity = _with_subject(self_signed("ab", purposes=CLIENT), name, tmp_path / "id.pem")
+        path = f"/unreadable-{name.hex()}-{version.name}"
+        with HttpsClient(program, context=client_context(version=version, identity=identity)) as client:
+            response = client.get(path)
+
+            assert response.status == 403
+            assert response.body.count(b"\n") == 1
+            assert client.is_closed()
+        line = program.logged(path)
+        assert line["status"] == 403
+        assert "client_subject" not in line
+        eventually(lambda: program.metric("downstream_connections_active") == 0, "no connection is left")
 
     @VERSIONS
     def test_no_certificate_is_answered_with_400(self, program: Program, version: ssl.TLSVersion) -> None:

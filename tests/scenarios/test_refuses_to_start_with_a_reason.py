@@ -105,7 +105,6 @@ class TestKeyMaterial:
             pytest.param(_empty, "TLS_CERT", "is empty", id="empty"),
             pytest.param(_not_pem, "TLS_CERT", "is not PEM", id="certificate-not-pem"),
             pytest.param(_key_not_pem, "TLS_KEY", "is not PEM", id="key-not-pem"),
-            pytest.param(_swapped, "TLS_CERT", "holds no certificate", id="swapped"),
             pytest.param(_mismatch, "TLS_KEY", "does not match the certificate", id="mismatch"),
             pytest.param(_encrypted, "TLS_KEY", "is encrypted", id="encrypted"),
             pytest.param(_encrypted_traditional, "TLS_KEY", "is encrypted", id="encrypted-traditional"),
@@ -133,6 +132,16 @@ class TestKeyMaterial:
         assert re.search(fact, problem["fact"])
         assert str(tmp_path) in problem["fact"]
         assert issued.key_pem.decode().splitlines()[1] not in done.stderr
+
+    def test_swapped_files_are_a_problem_each(self, tmp_path: Path, addresses: dict[str, str]) -> None:
+        """Both files are named, each with what it holds, and the likely mistake."""
+        cert, key = tmp_path / "server.crt", tmp_path / "server.key"
+        _swapped(authority().issue("localhost"), cert, key)
+
+        done = run_to_end(tls_cert=str(cert), tls_key=str(key), **addresses)
+
+        assert [problem["setting"] for problem in problems(done)] == ["SIDECAR_TLS_CERT", "SIDECAR_TLS_KEY"]
+        assert done.stderr.count("swapped?") == 2
 
     def test_unreadable_file_names_the_user(self, tmp_path: Path, addresses: dict[str, str]) -> None:
         """A file that the program may not read is one problem that says who may not read it."""

@@ -12,10 +12,22 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from OpenSSL import SSL
 
-from tests.scenarios.clients import HttpsClient, client_context, curl, in_parallel, plain_socket, request, reset
+from tests.scenarios.clients import (
+    HttpsClient,
+    client_context,
+    curl,
+    forging_client,
+    in_parallel,
+    plain_socket,
+    request,
+    reset,
+)
 from tests.scenarios.conftest import Launch
 from tests.support.apps import App
+from tests.support.forge import ForgingClient
+from tests.support.handshake import TLS12, TLS13
 from tests.support.program import Program, eventually
 
 
@@ -179,6 +191,69 @@ class TestStalling:
 
             assert client.is_closed()
         assert 0.8 < time.monotonic() - started_at < 3
+
+    @pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
+    def test_empty_lines_do_not_hold_a_connection(self, launch: Launch, own_app: App, kept: bool) -> None:
+        """Blank lines before a request are no request: neither timeout begins anew with them, however they are cut."""
+        program = launch(upstream=own_app.upstream, idle_timeout="1s", header_timeout="1s")
+        with HttpsClient(program) as client:
+            if kept:
+                client.get("/hello")
+            started_at = time.monotonic()
+            client.socket.settimeout(0.1)
+            byte = b"\r"
+            while True:
+                assert time.monotonic() - started_at < 3, "still open"
+                try:
+                    client.send(byte)
+                    byte = b"\n" if byte == b"\r" else b"\r"
+                    assert client.is_closed()
+                    break
+                except TimeoutError:
+                    pass
+                except (ConnectionResetError, BrokenPipeError):
+                    break  # it was closed while a byte was on its way
+
+        assert time.monotonic() - started_at > 0.8
+
+
+class TestFlooding:
+    @pytest.mark.parametrize("is_begun", [False, True], ids=["idle", "in-a-body"])
+    @pytest.mark.parametrize("version", [pytest.param(TLS12, id="1.2"), pytest.param(TLS13, id="1.3")])
+    def test_client_that_only_asks_tls_for_answers_is_cut(
+        self, program: Program, app: App, version: int, is_begun: bool
+    ) -> None:
+        """KeyUpdates and attempts to renegotiate are answered by TLS itself; whoever sends them without end is cut."""
+        with forging_client(program, version) as (client, sock):
+            if is_begun:
+                sock.sendall(client.forge(request("/sink", "Content-Length: 9999", method="POST", body=b"x")))
+            started_at = time.monotonic()
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                _flood(client, sock)
+
+            assert time.monotonic() - started_at < 1.8, "cut by a timeout"
+        with HttpsClient(program) as polite:
+            assert polite.get("/hello").status == 200
+
+    def test_client_that_updates_its_keys_is_served(self, program: Program) -> None:
+        """KeyUpdates among requests, however many in all, are nobody's fault."""
+        with forging_client(program, TLS13) as (client, sock):
+            for _ in range(60):
+                questions = b"".join(client.forge_question() for _ in range(5))
+                sock.sendall(questions + client.forge(request("/hello")))
+                answer = b""
+                while not answer.endswith(b"hello\n"):
+                    try:
+                        answer += client.connection.recv(65_536)
+                    except SSL.WantReadError:
+                        client.connection.bio_write(sock.recv(65_536))
+                assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def _flood(client: ForgingClient, sock: socket.socket) -> None:
+    for _ in range(100):
+        sock.sendall(b"".join(client.forge_question() for _ in range(30)))
+    read_to_end(sock)
 
 
 class TestLeaving:

@@ -143,7 +143,7 @@ class TestDeadline:
 
             assert program.wait(3) == 0
             assert time.monotonic() - started_at > 0.9
-        assert "1 exchanges cut" in program.stderr
+        assert "exchanges cut: 1" in program.stderr
 
     def test_upgraded_connection_is_cut(self, launch: Launch, own_app: App) -> None:
         """A pipe, which knows no end of an exchange, lasts until the deadline."""
