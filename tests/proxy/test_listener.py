@@ -313,6 +313,26 @@ class TestAccept:
         door.reactor.turn()
         assert door.listener.open_connections == 0
 
+    def test_failed_handshakes_are_logged_once_in_a_while(self, door: Door, log: list[LogEvent]) -> None:
+        """The log says who failed and why, but a flood of the same must not fill it."""
+        for _ in range(20):
+            client = door.client_comes()
+            door.turn()
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            door.turn()
+        failures = [event for event in log if "handshake with" in event["log_format"]]
+        assert [event["reason"] for event in failures] == ["plain_http"]
+        assert failures[0]["client"] == "127.0.0.1"
+
+    def test_connections_that_just_leave_are_not_logged(self, door: Door, log: list[LogEvent]) -> None:
+        """Load balancers connect and leave all day long."""
+        client = door.client_comes()
+        door.turn()
+        client.close()
+        door.turn()
+        assert door.service.metrics.handshake_failures == {"closed_by_peer": 1}
+        assert not [event for event in log if "handshake with" in event["log_format"]]
+
     def test_plain_http_gets_a_readable_answer(self, door: Door) -> None:
         """The answer names the mistake, and is counted."""
         client = door.client_comes()
@@ -587,6 +607,8 @@ class TestEstablished:
         if status is not None:
             client.bio_write(received(sock))
             assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
+            # The operator is told as much as the client.
+            assert ("trusted here" in door.log.ended[-1].detail) == (who == "stranger")
 
     def test_new_context_is_for_newcomers(self, door: Door) -> None:
         """A swap changes who comes, not who is there."""

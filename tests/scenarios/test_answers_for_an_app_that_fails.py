@@ -45,6 +45,23 @@ def full_backlog() -> Iterator[str]:
                 sock.close()
 
 
+class TestAppBusy:
+    def test_request_over_the_limit_is_answered_with_503(self, launch: Launch, own_app: App) -> None:
+        """With every allowed connection to the app in use, the next request is told so at once, and then served."""
+        program = launch(upstream=own_app.upstream, max_upstream_connections="1")
+        with HttpsClient(program) as busy, HttpsClient(program) as other, HttpsClient(program) as later:
+            busy.send(request("/held-inside", "Connection: close"))
+            busy.read_until(b"first ")
+
+            assert other.get("/hello").status == 503
+            line = program.logged("/hello")
+            assert (line["status"], line["reason"]) == (503, "upstream_overflow")
+
+            own_app.gate.set()
+            busy.read_to_end()
+            assert later.get("/hello").status == 200
+
+
 class TestAppDown:
     @pytest.fixture
     def lonely(self, launch: Launch) -> Iterator[Program]:
@@ -59,7 +76,9 @@ class TestAppDown:
         assert done.stdout == ("The app behind this proxy does not accept connections.\n502 text/plain; charset=utf-8")
         line = lonely.logged("/down")
         assert (line["status"], line["reason"]) == (502, "upstream_connect_refused")
-        assert line["detail"]
+        address, _, why = line["detail"].partition(": ")
+        assert address.startswith("127.0.0.1:")
+        assert why == "Connection refused"
 
     def test_answer_is_json_for_who_accepts_it(self, lonely: Program) -> None:
         """A client that accepts JSON gets the same as JSON."""

@@ -145,6 +145,19 @@ class TestDeadline:
             assert time.monotonic() - started_at > 0.9
         assert "exchanges cut: 1" in program.stderr
 
+    def test_request_without_an_answer_yet_gets_503(self, launch: Launch, own_app: App) -> None:
+        """A client that has been sent nothing is told why it waited in vain, and the log says which request it was."""
+        program = launch(upstream=own_app.upstream, drain_timeout="500ms")
+        with HttpsClient(program) as client:
+            client.send(request("/never"))
+            wait_for_request(own_app)
+            program.signal()
+
+            assert client.response().status == 503
+            assert program.wait(3) == 0
+        line = program.logged("/never")
+        assert (line["status"], line["reason"]) == (503, "drain_timeout")
+
     def test_upgraded_connection_is_cut(self, launch: Launch, own_app: App) -> None:
         """A pipe, which knows no end of an exchange, lasts until the deadline."""
         program = launch(upstream=own_app.upstream, drain_timeout="1s")
