@@ -98,6 +98,7 @@ class App:
         self._service = Service(
             timeouts=settings.timeouts,
             limits=settings.limits,
+            http=settings.http,
             pool=self._pool,
             metrics=self._metrics,
             access_log=self._access_log(),

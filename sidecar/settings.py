@@ -42,6 +42,20 @@ class UnixPath:
         return f"unix:{self.path}"
 
 
+@attrs.frozen
+class Inline:
+    """Key material that is itself the value of a setting, instead of the file that holds it. It is never shown."""
+
+    text: str = attrs.field(repr=False)
+
+    def __str__(self) -> str:
+        return "the value given"
+
+
+Source = Path | Inline
+"""Where key material is: a file or directory, or in the setting itself."""
+
+
 class ClientCertMode(enum.Enum):
     """Whether a client certificate is asked for, and must be there."""
 
@@ -55,6 +69,19 @@ class TlsPolicy(enum.Enum):
 
     INTERMEDIATE = "intermediate"
     MODERN = "modern"
+
+
+class Switch(enum.Enum):
+    OFF = "off"
+    ON = "on"
+
+
+class UnderscoreHeaders(enum.Enum):
+    """What becomes of request fields with an underscore in their name, which an app may take for a hyphen."""
+
+    DROP = "drop"
+    REJECT = "reject"
+    ALLOW = "allow"
 
 
 class AccessLogFormat(enum.Enum):
@@ -211,6 +238,39 @@ class Limits:
         bounds=(1024, 1024 * 1024),
     )
     headers: int = setting("max_headers", 100, "fields in the head of a request or response", bounds=(1, 10_000))
+    body_bytes: ByteCount = setting(
+        "max_body",
+        ByteCount(0),
+        "body of a request; longer ones get 413; 0: off",
+        "bytes",
+        bounds=(1, 1024**4),
+        zero_is_off=True,
+    )
+    requests_per_connection: int = setting(
+        "max_requests_per_connection",
+        0,
+        "requests on one downstream connection, the last answered with Connection: close; 0: off",
+        bounds=(1, 1_000_000_000),
+        zero_is_off=True,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class HttpSettings:
+    """How strictly requests are read, beyond HTTP/1.1 itself."""
+
+    underscore_headers: UnderscoreHeaders = setting(
+        "underscore_headers",
+        UnderscoreHeaders.DROP,
+        "request fields with an underscore in their name, which many apps cannot tell from a hyphen: drop, reject "
+        "(400) or allow",
+    )
+    normalize_path: Switch = setting(
+        "normalize_path",
+        Switch.OFF,
+        "on: the app gets the path with dot segments resolved, slashes merged and needless encodings undone, and what "
+        "could be read in two ways is refused (400); off: the path as it came",
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -238,4 +298,5 @@ class Settings:
     client: ClientSettings = ClientSettings()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
+    http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()

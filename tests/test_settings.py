@@ -36,7 +36,7 @@ class TestDeclarations:
         assert field.metadata["help"]
         bounds = field.metadata["bounds"]
         if bounds is not None:
-            assert bounds[0] <= value <= bounds[1]
+            assert bounds[0] <= value <= bounds[1] or (value == 0 and field.metadata["zero_is_off"])
 
     def test_documented_defaults_stay(self) -> None:
         """The public defaults are a promise."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.settings import UnderscoreHeaders
 from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
 from sidecar.wire.fields import Fields
 
 # RFC 9110 section 7.6.1, and the older names still seen. Transfer-Encoding is not here: the body goes on in the same
-# framing, so its line does too. TE goes: which trailers the next hop may send is between it and us.
+# framing, so its line does too. Of TE only "trailers" goes on, newly written.
 _HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -118,28 +119,47 @@ def forwarding_fields(peer_host: str, port: int) -> bytes:
     return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: %d\r\n" % (peer_host.encode(), port)
 
 
-def request_section(head: RequestHead, forwarding: bytes) -> bytes:
+def underscored_name(head: RequestHead) -> bytes | None:
+    """Return the first field name with an underscore, if there is one."""
+    return next((name for name in head.fields.names if b"_" in name), None)
+
+
+def accepts_trailers(head: RequestHead) -> bool:
+    """Whether the client said that it does not discard trailers (TE, RFC 9110 section 10.1.4)."""
+    if b"te" not in head.fields.names:
+        return False
+    members = [m.strip(b" \t").lower() for value in head.fields.values(b"te") for m in value.split(b",")]
+    return b"trailers" in members
+
+
+def request_section(
+    head: RequestHead, forwarding: bytes, underscores: UnderscoreHeaders = UnderscoreHeaders.DROP
+) -> bytes:
     """
     Return the header section for the app, less the request id, which `request_id_line` gives.
 
     Args:
         head: What the client sent.
         forwarding: From `forwarding_fields`.
+        underscores: What becomes of names with an underscore. With ALLOW they stay, except those that an app could
+            take for one that nobody but us may send.
     """
     fields = head.fields
     section = fields.section
     if not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or _is_suspect(b" ".join(fields.names)):
-        section = fields.without(_unwanted(head))
+        section = fields.without(_unwanted(head, underscores))
     ours = b"X-Forwarded-Host: %b\r\n" % head.host if head.host else b""
     if head.body is BodyKind.CHUNKED and fields.first(b"transfer-encoding") != b" chunked":
         # In other cases or blanks than everybody's, an app might not see the framing that we saw.
-        section = fields.without(_unwanted(head) | {b"transfer-encoding"})
+        section = fields.without(_unwanted(head, underscores) | {b"transfer-encoding"})
         ours += b"Transfer-Encoding: chunked\r\n"
     if b"host" not in fields.names:
         # Only HTTP/1.0 may leave it out; towards the app we speak 1.1.
         section = b"Host: %b\r\n%b" % (head.host or b"localhost", section)
     if head.upgrade:
         ours += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(head.upgrade)
+    elif accepts_trailers(head):
+        ours += b"Connection: TE\r\nTE: trailers\r\n"
     return section + forwarding + ours
 
 
@@ -154,8 +174,10 @@ def _is_suspect(names: bytes) -> bool:
     )
 
 
-def _unwanted(head: RequestHead) -> set[bytes]:
+def _unwanted(head: RequestHead, underscores: UnderscoreHeaders) -> set[bytes]:
     unwanted = set(head.options) - _NEVER_NOMINATED | _DROPPED_FROM_REQUESTS
+    if underscores is not UnderscoreHeaders.ALLOW:
+        unwanted.update(name for name in head.fields.names if b"_" in name)
     for name in head.fields.names:
         plain = name.translate(_AS_HYPHEN)
         if plain.startswith(_CLAIM_FAMILIES) or (plain != name and plain in _NEVER_IN_OTHER_SPELLINGS):
@@ -206,11 +228,23 @@ def interim_section(fields: Fields) -> bytes:
     return fields.without(_HOP_BY_HOP | _FRAMING)
 
 
-def trailer_section(fields: Fields) -> bytes:
-    """Return those trailer fields that may be forwarded, in either direction."""
+def request_trailer_section(fields: Fields, underscores: UnderscoreHeaders) -> bytes:
+    """Return those trailer fields of a request that may be forwarded."""
+    unwanted = _unwanted_trailers(fields)
+    if underscores is not UnderscoreHeaders.ALLOW:
+        unwanted.update(name for name in fields.names if b"_" in name)
+    return fields.without(unwanted)
+
+
+def response_trailer_section(fields: Fields) -> bytes:
+    """Return those trailer fields of a response that may be forwarded to a client which `accepts_trailers`."""
+    return fields.without(_unwanted_trailers(fields))
+
+
+def _unwanted_trailers(fields: Fields) -> set[bytes]:
     unwanted = set()
     for name in fields.names:
         plain = name.translate(_AS_HYPHEN)
         if plain in _NOT_IN_TRAILERS or plain.startswith(_CLAIM_FAMILIES):
             unwanted.add(name)
-    return fields.without(unwanted)
+    return unwanted

@@ -70,6 +70,7 @@ class DownstreamConnection:
         "_prefix",
         "_prefix_of",
         "_refusal",
+        "_requests_left",
         "_splice",
         "_tls",
         "forwarding",
@@ -102,7 +103,9 @@ class DownstreamConnection:
         self.forwarding = forwarding
         self.is_closing = service.is_draining
         self._refusal = refusal
-        self._codec = ServerCodec(service.limits.header_bytes, service.limits.headers)
+        limits = service.limits
+        self._codec = ServerCodec(limits.header_bytes, limits.headers, limits.body_bytes)
+        self._requests_left = limits.requests_per_connection  # never reaches 0 where that is off
         self._exchange: Exchange | None = None
         self._splice: Splice | None = None
         self._is_reading_paused = False
@@ -141,7 +144,7 @@ class DownstreamConnection:
         elif clean and self._codec.is_complete:
             # Half-closed after whole requests: the client may still read their answers; the last is the end.
             self._is_half_closed = True
-            self.is_closing = not self._codec.has_pipelined
+            self.is_closing = self.is_closing or not self._codec.has_pipelined
         else:
             self._tls.abort()
 
@@ -275,9 +278,18 @@ class DownstreamConnection:
             self._reply(refusal.status, refusal.reason, refusal.message, exchange)
             service.record(exchange, refusal.reason, refusal.detail, status=refusal.status)
             return
-        self._exchange = exchange
+        self._requests_left -= 1
+        if not self._requests_left:
+            self.is_closing = True
         if self._prefix_of is not head:
-            self._prefix_of, self._prefix = head, request_prefix(head, self.forwarding)
+            try:
+                self._prefix = request_prefix(head, self.forwarding, service.http)
+            except RequestError as error:
+                self._reply(error.status, error.reason, _sentence(str(error)), exchange)
+                service.record(exchange, error.reason, status=error.status)
+                return
+            self._prefix_of = head
+        self._exchange = exchange
         exchange.begin(self._prefix, events)
 
     def _next(self) -> None:

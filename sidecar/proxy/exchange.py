@@ -5,7 +5,7 @@ Rules that hold here: what arrives is sent on in the same turn or its sender is 
 as the app ended it or the client's connection is aborted; whichever side fails, the other is told once.
 
     CONNECTING -- connection ready ---------> WAITING
-    WAITING    -- head of final response ---> STREAMING
+    WAITING    -- head of final response ---> STREAMING      early too, while the request is still arriving
     WAITING    -- reused connection lost ---> CONNECTING     once, if the request can be repeated
     STREAMING  -- end of response ----------> ENDED
     STREAMING  -- 101 ----------------------> ENDED          the splice takes over
@@ -18,11 +18,12 @@ import enum
 import random
 from typing import TYPE_CHECKING, Final
 
-from sidecar.errors import ResponseError
+from sidecar.errors import RequestError, ResponseError
 from sidecar.policy import rewrite
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.sockets import READ_SIZE
 from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.settings import HttpSettings, Switch, UnderscoreHeaders
 from sidecar.wire import http1
 from sidecar.wire.events import (
     END,
@@ -36,13 +37,16 @@ from sidecar.wire.events import (
     Trailers,
 )
 from sidecar.wire.framing import last_chunk
-from sidecar.wire.target import origin_form
+from sidecar.wire.target import canonical, origin_form
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
 
 _SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 """Idempotent methods (RFC 9110 section 9.2.2) less TRACE, which is never forwarded."""
+
+MAX_REPEATED_BYTES: Final = 64 * 1024
+"""Requests that are longer are not kept to be sent again."""
 
 
 class _State(enum.Enum):
@@ -61,10 +65,21 @@ def new_request_id() -> bytes:
     return b"%032x" % random.getrandbits(128)
 
 
-def request_prefix(head: RequestHead, forwarding: bytes) -> bytes:
-    """Return the head for the app, less the request id and the empty line; depends on nothing else."""
-    section = rewrite.request_section(head, forwarding)
-    return b"%b %b HTTP/1.1\r\n%b" % (head.method, origin_form(head.method, head.target), section)
+def request_prefix(head: RequestHead, forwarding: bytes, http: HttpSettings) -> bytes:
+    """
+    Return the head for the app, less the request id and the empty line; depends on nothing else.
+
+    Raises:
+        RequestError: It is refused by *http*.
+    """
+    if http.underscore_headers is UnderscoreHeaders.REJECT and (name := rewrite.underscored_name(head)):
+        shown = name[:40].decode("ascii")
+        raise RequestError("underscore_in_name", f"the field name {shown!r} has an underscore, which is refused here")
+    target = origin_form(head.method, head.target)
+    if http.normalize_path is Switch.ON:
+        target = canonical(target)
+    section = rewrite.request_section(head, forwarding, http.underscore_headers)
+    return b"%b %b HTTP/1.1\r\n%b" % (head.method, target, section)
 
 
 class Exchange:
@@ -136,10 +151,22 @@ class Exchange:
             self._held += data
             self.downstream.pause_reading()
             return
+        if self._sent:
+            self._remember(self._sent + data)
         self._upstream.transport.write(data)
         if self._request_complete:
             self._app_progressed()  # from here on, see `deadline_passed`
         self._wait()
+
+    def _remember(self, sent: bytes) -> None:
+        """
+        Keep *sent*, all that was sent of the request, if it may be sent again on another connection.
+
+        Either its method is idempotent, or the app cannot have acted on it yet, since none of its body was sent.
+        """
+        has_no_body_yet = self.head.body is not BodyKind.NONE and not self.bytes_received and not self._request_complete
+        repeatable = has_no_body_yet or self.head.method in _SAFE_TO_REPEAT
+        self._sent = sent if repeatable and len(sent) <= MAX_REPEATED_BYTES else b""
 
     def _serialise(self, events: list[RequestEvent]) -> bytes:
         pieces: list[bytes] = []
@@ -149,7 +176,9 @@ class Exchange:
                 self.bytes_received += len(event.payload)
                 pieces.append(http1.body_bytes(event.payload, self.head.body))
             elif isinstance(event, Trailers):
-                trailers = rewrite.trailer_section(event.fields)
+                trailers = rewrite.request_trailer_section(
+                    event.fields, self.downstream.service.http.underscore_headers
+                )
             elif event is END:
                 self._request_complete = True
                 if self.head.body is BodyKind.CHUNKED:
@@ -181,8 +210,8 @@ class Exchange:
         self._held = b""
         upstream.lease(self)
         upstream.codec.expect_response(head.method, head.upgrade)
-        if is_reused and head.body is BodyKind.NONE and head.method in _SAFE_TO_REPEAT:
-            self._sent = data
+        if is_reused:
+            self._remember(data)
         upstream.transport.write(data)
         if self.bytes_received and self._request_complete:
             self._app_progressed()
@@ -205,6 +234,7 @@ class Exchange:
             # The app closed a kept-alive connection in the moment that we used it. It may have seen the request even
             # so: that is why only what is safe to repeat is.
             self._held, self._sent = self._sent, b""
+            self._request_stuck = False
             self.downstream.service.metrics.upstream_retries += 1
             self._connect()
             return
@@ -229,7 +259,8 @@ class Exchange:
             elif isinstance(event, ResponseHead):
                 pieces.append(self._begin_response(event))
             elif isinstance(event, Trailers):
-                trailers = rewrite.trailer_section(event.fields)
+                if rewrite.accepts_trailers(self.head):
+                    trailers = rewrite.response_trailer_section(event.fields)
             elif isinstance(event, InterimHead) and self.head.minor_version:
                 section = rewrite.interim_section(event.fields)
                 pieces.append(http1.response_bytes(event.status, event.reason, section))

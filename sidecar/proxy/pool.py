@@ -1,8 +1,9 @@
 """
 Connections to the app, kept open between requests.
 
-Rules that hold here: an idle connection is used newest first, so that surplus ones age; none is used once it has been
-idle for `MAX_IDLE_SECONDS`, because an app that closes it in that moment would cost a request.
+Rules that hold here: an idle connection is used newest first, so that surplus ones age; none is used once the app may
+be about to close it, because that would cost a request: after `IDLE_SECONDS`, or what the app itself promises in its
+Keep-Alive field less `MARGIN_SECONDS`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,14 @@ from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits, UnixPath
 from sidecar.wire.http1 import ClientCodec
 
-MAX_IDLE_SECONDS: Final = 4.0
+IDLE_SECONDS: Final = 4.0
 """One second less than Node's keep-alive of 5 s, the shortest default among common app servers."""
+
+MARGIN_SECONDS: Final = 1.0
+"""How much earlier than promised an app may close: its clock starts when it has sent, ours when we have received."""
+
+LONGEST_IDLE_SECONDS: Final = 300.0
+"""However long an app would keep it."""
 
 MAX_IDLE_CONNECTIONS: Final = 256
 """More idle ones than this are closed at once: they would only hold descriptors of ours and workers of the app."""
@@ -75,12 +82,12 @@ class Pool:
         idle = self._idle
         if not idle:
             return None
-        newest = idle.pop()
-        if self._now() - newest.idle_since < MAX_IDLE_SECONDS:
-            return newest
-        self._idle = []
-        for upstream in (newest, *idle):  # the others are older still
-            upstream.retire()
+        now = self._now()
+        while idle:
+            newest = idle.pop()
+            if now < newest.usable_until:
+                return newest
+            newest.retire()
         return None
 
     def connect(self, ready: Ready) -> None:
@@ -109,10 +116,12 @@ class Pool:
     def release(self, upstream: UpstreamConnection) -> None:
         """Take back a connection whose exchange is complete on both sides."""
         upstream.lessee = None
-        if self._stopped or len(self._idle) >= MAX_IDLE_CONNECTIONS or not upstream.transport.is_open:
+        promised = upstream.codec.keep_alive_seconds
+        usable = IDLE_SECONDS if promised is None else min(promised - MARGIN_SECONDS, LONGEST_IDLE_SECONDS)
+        if self._stopped or len(self._idle) >= MAX_IDLE_CONNECTIONS or usable <= 0 or not upstream.transport.is_open:
             upstream.retire()
             return
-        upstream.idle_since = self._now()
+        upstream.usable_until = self._now() + usable
         self._idle.append(upstream)
         if self._sweep is None:
             self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)
@@ -134,9 +143,9 @@ class Pool:
 
     def _close_aged(self) -> None:
         self._sweep = None
-        oldest_allowed = self._now() - MAX_IDLE_SECONDS
-        aged = [upstream for upstream in self._idle if upstream.idle_since <= oldest_allowed]
-        self._idle = [upstream for upstream in self._idle if upstream.idle_since > oldest_allowed]
+        now = self._now()
+        aged = [upstream for upstream in self._idle if upstream.usable_until <= now]
+        self._idle = [upstream for upstream in self._idle if upstream.usable_until > now]
         for upstream in aged:
             upstream.retire()
         if self._idle:

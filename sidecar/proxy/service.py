@@ -11,7 +11,7 @@ from sidecar.errors import RequestError
 from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.pool import Pool
-from sidecar.settings import Limits, Timeouts
+from sidecar.settings import HttpSettings, Limits, Timeouts
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
@@ -30,6 +30,7 @@ class Service:
 
     timeouts: Timeouts
     limits: Limits
+    http: HttpSettings
     pool: Pool
     metrics: Metrics
     access_log: AccessLog | None

@@ -41,20 +41,20 @@ class UpstreamConnection:
 
     Attributes:
         lessee: Whose exchange runs on it; None while it is idle.
-        idle_since: Moment of the last return to the pool.
         remembered_head, remembered_bytes: The last response head whose codec may hand it out again, and what a client
             was sent for it.
         transport: Its socket; set right after creation.
+        usable_until: While it is idle: the moment from which on the app may be closing it.
     """
 
     __slots__ = (
         "_owner",
         "codec",
-        "idle_since",
         "lessee",
         "remembered_bytes",
         "remembered_head",
         "transport",
+        "usable_until",
     )
 
     transport: SocketTransport
@@ -63,7 +63,7 @@ class UpstreamConnection:
         self.codec = codec
         self._owner = owner
         self.lessee: Lessee | None = None
-        self.idle_since = 0.0
+        self.usable_until = 0.0
         self.remembered_head: ResponseHead | None = None
         self.remembered_bytes = b""
 

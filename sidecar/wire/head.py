@@ -17,6 +17,8 @@ from sidecar.wire.fields import Fields
 # RFC 9110 section 9.3.6 and 9.3.8: CONNECT makes a tunnel, TRACE echoes what we added. Neither is for the app.
 REFUSED_METHODS: Final = frozenset({b"CONNECT", b"TRACE"})
 
+_TIMEOUT: Final = re.compile(rb"[ \t]*+timeout[ \t]*+=[ \t]*+\"?([0-9]{1,9})\"?[ \t]*+", re.IGNORECASE)
+
 
 def parse_request_head(head: bytes, max_headers: int) -> RequestHead:
     """
@@ -96,6 +98,16 @@ def parse_response_head(head: bytes, max_headers: int, request_method: bytes) ->
         options = tuple(tokens or ())
         keep_alive = tokens is not None and _keep_alive(minor_version, options)
     return ResponseHead(status, reason, minor_version, fields, body, length, options, keep_alive)
+
+
+def keep_alive_seconds(fields: Fields) -> int | None:
+    """
+    Return what a Keep-Alive field promises: ``Keep-Alive: timeout=5, max=100`` (RFC 2068 section 19.7.1.1).
+
+    The least, if there are several; None if there is no readable one.
+    """
+    found = [_TIMEOUT.fullmatch(member) for value in fields.values(b"keep-alive") for member in value.split(b",")]
+    return min((int(match[1]) for match in found if match is not None), default=None)
 
 
 def _keep_alive(minor_version: int, options: tuple[bytes, ...]) -> bool:

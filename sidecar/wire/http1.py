@@ -40,7 +40,7 @@ from sidecar.wire.events import (
     ResponseHead,
     Trailers,
 )
-from sidecar.wire.head import parse_request_head, parse_response_head
+from sidecar.wire.head import keep_alive_seconds, parse_request_head, parse_response_head
 from sidecar.wire.target import MAX_TARGET_BYTES
 
 MAX_INTERIM_RESPONSES: Final = 16
@@ -101,7 +101,9 @@ class ServerCodec:
     """
 
     __slots__ = (
+        "_body_bytes",
         "_head",
+        "_max_body_bytes",
         "_max_head_bytes",
         "_max_headers",
         "_reader",
@@ -112,9 +114,17 @@ class ServerCodec:
         "state",
     )
 
-    def __init__(self, max_head_bytes: int, max_headers: int) -> None:
+    def __init__(self, max_head_bytes: int, max_headers: int, max_body_bytes: int = 0) -> None:
+        """
+        Args:
+            max_head_bytes: Longest head, start line and empty line included.
+            max_headers: Most field lines.
+            max_body_bytes: Longest body; 0: any.
+        """
         self._max_head_bytes = max_head_bytes
         self._max_headers = max_headers
+        self._max_body_bytes = max_body_bytes
+        self._body_bytes = 0  # of the current request, counted only against a limit
         self._head: _HeadBuffer | None = None
         self._reader: framing.Reader | None = None
         self._remembered: bytes | None = None  # the last head, if it had no body
@@ -223,6 +233,8 @@ class ServerCodec:
             if end == len(data) <= MAX_REMEMBERED_BYTES:
                 self._remembered, self._remembered_events = data, events
             return events
+        self._check_body(request.length)
+        self._body_bytes = 0
         self.state = _BODY
         events = [request]
         if rest:
@@ -233,11 +245,19 @@ class ServerCodec:
         assert self._reader is not None
         events: list[RequestEvent] = []
         rest = _read_body(self._reader, data, events)
+        if self._max_body_bytes and events and isinstance(events[0], Data):
+            self._body_bytes += len(events[0].payload)
+            self._check_body(self._body_bytes)
         if rest is not None:
             self.state = _COMPLETE
             if rest:
                 self._rest.append(rest)
         return events
+
+    def _check_body(self, size: int) -> None:
+        if 0 < self._max_body_bytes < size:
+            limit = f"limit {self._max_body_bytes:,}"
+            raise RequestError("body_too_large", f"the request body is {size:,} bytes or more, {limit}", 413)
 
     def _check_unfinished(self, head: _HeadBuffer) -> None:
         """Refuse a head that can no longer become a good one, without waiting for its end."""
@@ -262,6 +282,7 @@ class ClientCodec:
     Attributes:
         state: Where reading is. COMPLETE before the first request and after each response.
         is_reusable: False once the app sent bytes that answer nothing.
+        keep_alive_seconds: How long the app said it keeps the connection open between requests; None: it never did.
         response: Head of the current response; None before it arrived.
     """
 
@@ -277,6 +298,7 @@ class ClientCodec:
         "_remembered_for",
         "_remembered_head",
         "is_reusable",
+        "keep_alive_seconds",
         "response",
         "state",
     )
@@ -293,6 +315,7 @@ class ClientCodec:
         self._remembered_for = b""  # the method it answered
         self._remembered_head: ResponseHead | None = None
         self.is_reusable = True
+        self.keep_alive_seconds: int | None = None
         self.response: ResponseHead | None = None
         self.state = State.COMPLETE
 
@@ -388,6 +411,8 @@ class ClientCodec:
             return self._interim_arrived(head, data[end:])
         if head.status == 101:
             self._check_upgrade(head)
+        if b"keep-alive" in head.fields.names:
+            self.keep_alive_seconds = keep_alive_seconds(head.fields)
         self.response = head
         rest = data[end:]
         if head.body is BodyKind.LENGTH:

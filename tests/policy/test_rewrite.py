@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.policy import rewrite
+from sidecar.settings import UnderscoreHeaders
 from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
 from sidecar.wire.fields import Fields
 from sidecar.wire.head import parse_request_head, parse_response_head
@@ -82,9 +83,13 @@ def response(section: bytes, start: bytes = b"HTTP/1.1 200 OK", method: bytes = 
     return head
 
 
-def forwarded(section: bytes, start: bytes = b"GET / HTTP/1.1") -> bytes:
+def forwarded(
+    section: bytes,
+    start: bytes = b"GET / HTTP/1.1",
+    underscores: UnderscoreHeaders = UnderscoreHeaders.DROP,
+) -> bytes:
     """The section for the app, less the fields that all requests get."""
-    result = rewrite.request_section(request(section, start), FORWARDING)
+    result = rewrite.request_section(request(section, start), FORWARDING, underscores)
     before, ours, behind = result.partition(FORWARDING)
     assert ours
     assert behind.startswith(b"X-Forwarded-Host: ")
@@ -108,20 +113,24 @@ class TestForwardingFields:
 class TestRequestSection:
     def test_other_fields_stay_byte_for_byte(self) -> None:
         """What nobody has to change keeps its bytes, order and case, repeated and odd fields too."""
-        section = b"hOST: a\r\nX-B:2\r\nX-A:   1\t \r\nx-b: \xff\r\nEMPTY:\r\nsnake_case: v\r\nX-B: 2\r\n"
+        section = b"hOST: a\r\nX-B:2\r\nX-A:   1\t \r\nx-b: \xff\r\nEMPTY:\r\nX-B: 2\r\n"
         assert forwarded(section) == section
 
     def test_other_fields_stay_byte_for_byte_beside_those_that_go(self) -> None:
         """Taking fields away changes no byte of the others."""
-        section = b"hOST: a\r\nTE: trailers\r\nX-A:   1\t \r\nX-Forwarded-For: 1\r\nEMPTY:\r\nsnake_case: v\r\n"
-        assert forwarded(section) == b"hOST: a\r\nX-A:   1\t \r\nEMPTY:\r\nsnake_case: v\r\n"
+        section = b"hOST: a\r\nTE: gzip\r\nX-A:   1\t \r\nX-Forwarded-For: 1\r\nEMPTY:\r\n"
+        assert forwarded(section) == b"hOST: a\r\nX-A:   1\t \r\nEMPTY:\r\n"
 
     @pytest.mark.parametrize("spelling", SPELLINGS)
     @pytest.mark.parametrize("name", [*OURS, *CLAIMS, *HOP_BY_HOP])
-    def test_field_that_a_client_must_not_send_goes(self, name: str, spelling: str) -> None:
+    @pytest.mark.parametrize("underscores", UnderscoreHeaders)
+    def test_field_that_a_client_must_not_send_goes(
+        self, name: str, spelling: str, underscores: UnderscoreHeaders
+    ) -> None:
         """Fields that we set, that claim what others verified, or that are of one connection go, however spelt."""
         line = f"{SPELLINGS[spelling](name)}: 6.6.6.6\r\n".encode()
-        assert forwarded(b"Host: a\r\n" + line + b"X: y\r\n" + line) == b"Host: a\r\nX: y\r\n"
+        section = b"Host: a\r\n" + line + b"X: y\r\n" + line
+        assert forwarded(section, underscores=underscores) == b"Host: a\r\nX: y\r\n"
 
     @pytest.mark.parametrize(
         "name",
@@ -333,11 +342,63 @@ class TestInterimSection:
         assert rewrite.interim_section(Fields(b"Link: a\r\n" + line)) == b"Link: a\r\n"
 
 
-class TestTrailerSection:
+class TestUnderscores:
+    SECTION = b"Host: a\r\nuser_id: 1\r\nX-A: b\r\n_: 2\r\nAPI_KEY_: 3\r\n"
+
+    @pytest.mark.parametrize("underscores", [UnderscoreHeaders.DROP, UnderscoreHeaders.REJECT])
+    def test_names_with_an_underscore_are_dropped(self, underscores: UnderscoreHeaders) -> None:
+        """By default the app never sees a name that it could take for another."""
+        assert forwarded(self.SECTION, underscores=underscores) == b"Host: a\r\nX-A: b\r\n"
+
+    def test_names_with_an_underscore_stay_where_allowed(self) -> None:
+        """An operator whose app needs them can have them."""
+        assert forwarded(self.SECTION, underscores=UnderscoreHeaders.ALLOW) == self.SECTION
+
+    def test_first_such_name_is_found(self) -> None:
+        """A refusal names the field."""
+        assert rewrite.underscored_name(request(self.SECTION)) == b"user_id"
+        assert rewrite.underscored_name(request(b"Host: a_b\r\nX-A: b_c\r\n")) is None
+
+
+class TestAcceptsTrailers:
+    @pytest.mark.parametrize(
+        ("value", "accepts"),
+        [
+            (b"trailers", True),
+            (b"Trailers", True),
+            (b"deflate;q=0.5,\ttrailers ", True),
+            (b"gzip\r\nTE: trailers", True),
+            (b"", False),
+            (b"gzip", False),
+            (b"trailers;q=0", False),
+            (b"notrailers", False),
+            (b"trailers gzip", False),
+        ],
+    )
+    def test_only_the_word_itself_counts(self, value: bytes, accepts: bool) -> None:
+        """A client accepts trailers if TE lists the word, in any case, among whatever else."""
+        assert rewrite.accepts_trailers(request(b"Host: a\r\nTE: %b\r\n" % value)) is accepts
+
+    def test_no_te_is_no(self) -> None:
+        """Without TE nothing was said."""
+        assert not rewrite.accepts_trailers(request(b"Host: a\r\n"))
+
+    def test_app_is_told(self) -> None:
+        """The app learns that trailers are welcome, and nothing else of TE."""
+        section = b"Host: a\r\nTE: gzip;q=1, trailers\r\nConnection: te, close\r\nClose: x\r\n"
+        assert forwarded(section) == b"Host: a\r\nConnection: TE\r\nTE: trailers\r\n"
+
+    def test_upgrade_comes_first(self) -> None:
+        """An upgraded connection has no trailers, and apps look for one word in Connection."""
+        section = b"Host: a\r\nTE: trailers\r\nConnection: te, upgrade\r\nUpgrade: websocket\r\n"
+        assert forwarded(section) == b"Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+
+
+class TestTrailerSections:
     def test_harmless_trailers_stay_byte_for_byte(self) -> None:
         """A trailer field that says nothing about framing, routing or identity is forwarded as it came."""
         section = b"X-Sum:  1 \r\ngrpc-status: 0\r\nServer-Timing: a\r\nETag: x\r\n"
-        assert rewrite.trailer_section(Fields(section)) == section
+        assert rewrite.response_trailer_section(Fields(section)) == section
 
     @pytest.mark.parametrize("spelling", SPELLINGS)
     @pytest.mark.parametrize(
@@ -353,4 +414,15 @@ class TestTrailerSection:
     def test_forbidden_trailers_go(self, name: str, spelling: str) -> None:
         """Fields that must be known before the body, or that a client must not send, are no trailers, however spelt."""
         line = f"{SPELLINGS[spelling](name)}: 5\r\n".encode()
-        assert rewrite.trailer_section(Fields(b"A: b\r\n" + line + b"C: d\r\n")) == b"A: b\r\nC: d\r\n"
+        fields = Fields(b"A: b\r\n" + line + b"C: d\r\n")
+        assert rewrite.response_trailer_section(fields) == b"A: b\r\nC: d\r\n"
+        for underscores in UnderscoreHeaders:
+            assert rewrite.request_trailer_section(fields, underscores) == b"A: b\r\nC: d\r\n"
+
+    def test_underscores_are_treated_as_in_heads(self) -> None:
+        """A trailer of a request is as good as a field of its head to many apps; the app's own are its business."""
+        fields = Fields(b"A: b\r\nuser_id: 1\r\n")
+        assert rewrite.request_trailer_section(fields, UnderscoreHeaders.DROP) == b"A: b\r\n"
+        assert rewrite.request_trailer_section(fields, UnderscoreHeaders.REJECT) == b"A: b\r\n"
+        assert rewrite.request_trailer_section(fields, UnderscoreHeaders.ALLOW) == fields.section
+        assert rewrite.response_trailer_section(fields) == fields.section

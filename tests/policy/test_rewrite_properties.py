@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sidecar.errors import RequestError
 from sidecar.policy import rewrite
+from sidecar.settings import UnderscoreHeaders
 from sidecar.wire import framing
 from sidecar.wire.events import END, BodyKind, Data, RequestHead
 from sidecar.wire.http1 import ServerCodec
@@ -144,15 +145,19 @@ class TestForwardedHead:
         assert fields.values(b"x-forwarded-host") == ([head.host] if head.host else [])
         assert dashed.count(b"host") == 1
         assert dashed.count(b"content-length") + dashed.count(b"transfer-encoding") <= 1
-        ours = {b"connection", b"upgrade"} if head.upgrade else set()
+        ours = set()
+        if head.upgrade:
+            ours = {b"connection", b"upgrade"}
+        elif rewrite.accepts_trailers(head):
+            ours = {b"connection", b"te"}
         assert NEVER & set(dashed) == ours
         for name in ours:
             assert dashed.count(name) == 1
         assert b"h2c" not in rewritten.upgrade
 
     @quick
-    @given(heads())
-    def test_all_else_stays_as_it_came(self, data: bytes) -> None:
+    @given(heads(), st.sampled_from(UnderscoreHeaders))
+    def test_all_else_stays_as_it_came(self, data: bytes, underscores: UnderscoreHeaders) -> None:
         """The lines that are neither ours nor the connection's are forwarded byte for byte, in their order."""
         head = accepted(data)
         if head is None:
@@ -160,9 +165,11 @@ class TestForwardedHead:
         stay = [
             line
             for line, name in zip(head.fields.section.splitlines(keepends=True), head.fields.names, strict=True)
-            if name in PLAIN and name not in head.options
+            if name in PLAIN
+            and name not in head.options
+            and (b"_" not in name or underscores is UnderscoreHeaders.ALLOW)
         ]
-        section = rewrite.request_section(head, FORWARDING)
+        section = rewrite.request_section(head, FORWARDING, underscores)
         assert [line for line in section.splitlines(keepends=True) if line.partition(b":")[0].lower() in PLAIN] == stay
 
     @quick

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.policy.authz import Refusal
 from sidecar.proxy.downstream import LINGER_SECONDS, DownstreamConnection
-from sidecar.settings import ByteCount, Limits, Seconds, Timeouts
+from sidecar.settings import ByteCount, HttpSettings, Limits, Seconds, Switch, Timeouts, UnderscoreHeaders
 from tests.support.pump import FORWARDING, SESSION, Ended, Pump
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -460,3 +460,104 @@ class TestForwarding:
         pump.app_sends(OK)
         assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
         assert pump.tls.ending == "close"
+
+
+class TestMaxBody:
+    LIMITS = Limits(body_bytes=ByteCount(4))
+
+    def test_announced_body_over_the_limit_gets_413(self) -> None:
+        """Nothing of such a request reaches the app, not even a client's wish to be told to go on."""
+        pump = Pump(limits=self.LIMITS)
+        pump.client_sends(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert pump.received().startswith(b"HTTP/1.1 413 ")
+        assert pump.last == Ended(413, "body_too_large", "the request body is 5 bytes or more, limit 4")
+        assert pump.tls.ending == "linger"
+        assert not pump.pool.waiting
+
+    def test_chunks_over_the_limit_get_413(self) -> None:
+        """The app gets what was within the limit, and sees its connection cut instead of an end."""
+        pump = Pump(limits=self.LIMITS)
+        pump.start_exchange(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n")
+        pump.app_receives()
+        pump.client_sends(b"1\r\ne\r\n0\r\n\r\n")
+        assert pump.received().startswith(b"HTTP/1.1 413 ")
+        assert pump.app_receives() == b""
+        assert pump.app.is_closed
+        assert pump.last.reason == "body_too_large"
+
+    def test_chunks_over_the_limit_cut_a_response_that_has_begun(self) -> None:
+        """It is too late for another status."""
+        pump = Pump(limits=self.LIMITS)
+        pump.start_exchange(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n")
+        pump.app_sends(OK[:-1])
+        pump.client_sends(b"1\r\ne\r\n0\r\n\r\n")
+        assert pump.tls.ending == "abort"
+
+
+class TestMaxRequests:
+    def test_last_request_of_a_connection_is_told_so(self) -> None:
+        """After as many requests as are allowed the connection closes in good order."""
+        pump = Pump(limits=Limits(requests_per_connection=2))
+        pump.start_exchange(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        pump.client_sends(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert pump.tls.ending == "close"
+
+    def test_pipelined_requests_behind_the_last_are_not_begun(self) -> None:
+        """Also where the client has half-closed: the limit holds."""
+        pump = Pump(limits=Limits(requests_per_connection=1))
+        pump.start_exchange(GET + GET)
+        pump.client_half_closes()
+        pump.app_sends(OK)
+        assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        assert pump.tls.ending == "linger"
+        assert len(pump.log.ended) == 1
+
+
+class TestStricterRules:
+    def test_underscore_is_refused_where_told_to(self) -> None:
+        """The client learns which field it is; nothing reaches the app."""
+        pump = Pump(http=HttpSettings(underscore_headers=UnderscoreHeaders.REJECT))
+        pump.client_sends(GET.replace(b"Host", b"User_Id: 1\r\nHost"))
+        data = pump.received()
+        assert data.startswith(b"HTTP/1.1 400 ")
+        assert b"'user_id'" in data
+        assert pump.last.reason == "underscore_in_name"
+        assert not pump.pool.waiting
+        assert pump.tls.ending == "close"
+
+    def test_refused_request_is_refused_again(self) -> None:
+        """A head that was refused is not remembered as one that may pass."""
+        pump = Pump(http=HttpSettings(underscore_headers=UnderscoreHeaders.REJECT))
+        pump.start_exchange(GET)
+        pump.app_sends(OK)
+        bad = GET.replace(b"Host", b"a_b: 1\r\nHost")
+        pump.client_sends(bad + bad)
+        assert [ended.status for ended in pump.log.ended] == [200, 400]
+        assert pump.tls.ending
+
+    def test_body_of_a_refused_request_is_nobodys(self) -> None:
+        """A client that is still sending gets time to read why."""
+        pump = Pump(http=HttpSettings(underscore_headers=UnderscoreHeaders.REJECT))
+        pump.client_sends(b"POST / HTTP/1.1\r\nHost: a\r\na_b: 1\r\nContent-Length: 9\r\n\r\nabc")
+        assert pump.received().startswith(b"HTTP/1.1 400 ")
+        assert pump.tls.ending == "linger"
+
+    @pytest.mark.parametrize(
+        ("normalize", "sent"), [(Switch.OFF, b"/a/%2e%2e/b?x=/../"), (Switch.ON, b"/b?x=/../")], ids=["off", "on"]
+    )
+    def test_path_is_normalised_on_request_only(self, normalize: Switch, sent: bytes) -> None:
+        """What is forwarded is what came, unless the operator wants it otherwise."""
+        pump = Pump(http=HttpSettings(normalize_path=normalize))
+        pump.start_exchange(GET.replace(b"/x", b"/a/%2e%2e/b?x=/../"))
+        assert pump.app_receives().startswith(b"GET %b HTTP/1.1\r\n" % sent)
+
+    def test_ambiguous_path_is_refused_where_paths_are_normalised(self) -> None:
+        """What cannot be normalised safely is not forwarded."""
+        pump = Pump(http=HttpSettings(normalize_path=Switch.ON))
+        pump.client_sends(GET.replace(b"/x", b"/a%2fb"))
+        assert pump.received().startswith(b"HTTP/1.1 400 ")
+        assert pump.last == Ended(400, "ambiguous_path", "")

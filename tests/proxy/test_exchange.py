@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.proxy.deadlines import NEVER
+from sidecar.proxy.exchange import MAX_REPEATED_BYTES
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE
 from sidecar.settings import Seconds, Timeouts
 from tests.support.pump import Ended, Pump
@@ -492,10 +493,19 @@ class TestRepeating:
         [
             GET.replace(b"GET", b"POST"),
             GET.replace(b"GET", b"PATCH"),
-            post(2, b"ab").replace(b"POST", b"PUT"),
-            b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            post(2, b"ab"),
+            post(2, b"a"),
+            b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            post(MAX_REPEATED_BYTES, b"a" * MAX_REPEATED_BYTES).replace(b"POST", b"PUT"),
         ],
-        ids=["POST", "PATCH", "PUT with a body", "PUT with an empty chunked body"],
+        ids=[
+            "POST",
+            "PATCH",
+            "POST with a body",
+            "POST with a part",
+            "POST with an empty body",
+            "PUT too long to keep",
+        ],
     )
     def test_other_requests_are_not_repeated(self, request_bytes: bytes) -> None:
         """What the app may have acted on already, or what is not held any more, is not sent again."""
@@ -503,6 +513,59 @@ class TestRepeating:
         pump.app_closes()
         assert not pump.pool.waiting
         assert pump.received().startswith(b"HTTP/1.1 502 ")
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            [post(2, b"ab").replace(b"POST", b"PUT")],
+            [post(2, b"").replace(b"POST", b"PUT"), b"a", b"b"],
+            [b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n", b"0\r\n\r\n"],
+        ],
+        ids=["in one piece", "in pieces", "chunked"],
+    )
+    def test_idempotent_request_is_repeated_with_its_body(self, parts: list[bytes]) -> None:
+        """A body that is short enough is kept until the app answers."""
+        pump = self.repeat(parts[0])
+        for part in parts[1:]:
+            pump.client_sends(part)
+        first = pump.app_receives()
+        pump.app_resets()
+        pump.pool.accept()
+        assert pump.app_receives() == first
+        pump.app_sends(NO_CONTENT)
+        assert pump.received() == NO_CONTENT
+
+    def test_rest_of_the_body_follows_on_the_new_connection(self) -> None:
+        """A connection may be lost in the middle of the request."""
+        pump = self.repeat(post(4, b"ab").replace(b"POST", b"PUT"))
+        pump.app_resets()
+        pump.client_sends(b"c")
+        pump.pool.accept()
+        pump.client_sends(b"d")
+        assert pump.app_receives().endswith(b"\r\n\r\nabcd")
+
+    @pytest.mark.parametrize("method", [b"POST", b"PATCH"], ids=bytes.decode)
+    def test_request_whose_body_is_still_to_come_is_repeated(self, method: bytes) -> None:
+        """Whatever its method: the app cannot have acted on a request that it has not got."""
+        pump = self.repeat(post(2, b"").replace(b"POST", method))
+        pump.app_resets()
+        pump.pool.accept()
+        pump.client_sends(b"ab")
+        assert pump.app_receives().endswith(b"\r\n\r\nab")
+
+    def test_stuck_request_goes_on_after_the_repeat(self) -> None:
+        """A lost connection that took nothing more does not leave the client paused."""
+        pump = Pump()
+        pump.reuse_connection()
+        pump.app.is_stuck = True
+        pump.client_sends(post(4, b"ab").replace(b"POST", b"PUT"))
+        assert not pump.peer.is_reading
+        pump.app_resets()
+        pump.pool.accept()
+        pump.client_sends(b"cd")
+        assert pump.app_receives().endswith(b"\r\n\r\nabcd")
+        pump.app_sends(NO_CONTENT)
+        assert pump.received() == NO_CONTENT
 
     def test_first_use_of_a_connection_is_not_repeated(self) -> None:
         """An app that closes a fresh connection means it."""
@@ -640,10 +703,18 @@ class TestStreaming:
         assert pump.received() == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"
         assert pump.tls.ending == "close"
 
-    def test_trailers_pass(self) -> None:
-        """Trailer fields of the app reach the client, less those that may not."""
+    @pytest.mark.parametrize("te", [b"", b"TE: gzip\r\n"], ids=["no TE", "another TE"])
+    def test_trailers_are_dropped_for_a_client_that_did_not_ask(self, te: bytes) -> None:
+        """A client that did not say that it keeps trailers gets the body without them."""
         pump = Pump()
-        pump.start_exchange()
+        pump.start_exchange(GET.replace(b"\r\n\r\n", b"\r\n%b\r\n" % te))
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nSum: 1\r\n\r\n")
+        assert pump.received().endswith(b"\r\n\r\n0\r\n\r\n")
+
+    def test_trailers_pass(self) -> None:
+        """Trailer fields of the app reach a client that wants them, less those that may not."""
+        pump = Pump()
+        pump.start_exchange(GET.replace(b"\r\n\r\n", b"\r\nTE: trailers\r\n\r\n"))
         pump.app_sends(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nSum: 1\r\nSet-Cookie: a\r\n\r\n")
         assert pump.received().endswith(b"\r\n\r\n0\r\nSum: 1\r\n\r\n")
 

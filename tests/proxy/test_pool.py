@@ -15,7 +15,7 @@ from twisted.python import failure
 from sidecar.proxy import connect
 from sidecar.proxy import pool as module
 from sidecar.proxy.connect import ConnectFailed
-from sidecar.proxy.pool import MAX_IDLE_CONNECTIONS, MAX_IDLE_SECONDS, Pool
+from sidecar.proxy.pool import IDLE_SECONDS, MAX_IDLE_CONNECTIONS, Pool
 from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits
@@ -70,7 +70,7 @@ class TestTake:
         monkeypatch.setattr(module, "_SWEEP_SECONDS", 1000.0)
         for upstream in connections:
             pool.release(upstream)
-        reactor.advance(MAX_IDLE_SECONDS)
+        reactor.advance(IDLE_SECONDS)
         assert pool.take() is None
         assert all(is_closed(upstream) for upstream in connections)
         assert pool.idle_count == 0
@@ -80,7 +80,50 @@ class TestTake:
     ) -> None:
         """The limit is exact."""
         pool.release(connections[0])
-        reactor.advance(MAX_IDLE_SECONDS - 0.01)
+        reactor.advance(IDLE_SECONDS - 0.01)
+        assert pool.take() is connections[0]
+
+
+class TestPromise:
+    """What the app says in Keep-Alive."""
+
+    def promise(self, upstream: UpstreamConnection, seconds: int) -> None:
+        upstream.codec.keep_alive_seconds = seconds
+
+    @pytest.mark.parametrize(("promised", "usable"), [(5, 4.0), (2, 1.0), (60, 59.0), (301, 300.0), (86400, 300.0)])
+    def test_connection_is_used_for_a_second_less_than_promised(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection], promised: int, usable: float
+    ) -> None:
+        """Longer or shorter than by default, never longer than five minutes."""
+        first, second, _ = connections
+        self.promise(first, promised)
+        self.promise(second, promised)
+        pool.release(first)
+        reactor.advance(usable - 0.01)
+        assert pool.take() is first
+        pool.release(second)
+        reactor.advance(usable)
+        assert pool.take() is None
+        assert is_closed(second)
+
+    @pytest.mark.parametrize("promised", [0, 1])
+    def test_connection_that_closes_at_once_is_not_kept(
+        self, pool: Pool, connections: list[UpstreamConnection], promised: int
+    ) -> None:
+        """There is no moment in which it could be used safely."""
+        self.promise(connections[0], promised)
+        pool.release(connections[0])
+        assert pool.take() is None
+        assert is_closed(connections[0])
+
+    def test_older_one_with_a_longer_promise_is_used(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """Each goes by its own promise."""
+        self.promise(connections[0], 60)
+        pool.release(connections[0])
+        pool.release(connections[1])
+        reactor.advance(IDLE_SECONDS)
         assert pool.take() is connections[0]
 
 

@@ -80,7 +80,7 @@ class TestRequest:
             "X-Private: 1",
             "Proxy-Connection: keep-alive",
             "Proxy-Authorization: Basic Zm9v",
-            "TE: trailers",
+            "TE: gzip",
             "X-Public: 2",
         )
 

@@ -21,7 +21,7 @@ from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.service import Service
-from sidecar.settings import Limits, Timeouts
+from sidecar.settings import HttpSettings, Limits, Timeouts
 from sidecar.tls.session import TlsSession
 from sidecar.tls.verify import NO_CERTIFICATE
 
@@ -71,12 +71,14 @@ def make_service(
     *,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
+    http: HttpSettings | None = None,
     access_log: Any = None,  # Any: an AccessLog, or a fake of one
 ) -> Service:
     """Make what connections share; every part that is not given is a fake."""
     return Service(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
+        http=http or HttpSettings(),
         pool=cast(Pool, pool if pool is not None else FakePool(clock)),
         metrics=Metrics(),
         access_log=cast(AccessLog, access_log if access_log is not None else RecordedLog()),
@@ -100,6 +102,7 @@ class Pump:
         *,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
+        http: HttpSettings | None = None,
         refusal: Refusal | None = None,
     ) -> None:
         self.clock = task.Clock()
@@ -107,7 +110,9 @@ class Pump:
         self.tls = RecordingSecureTransport()
         self.log = RecordedLog()
         self.pool = FakePool(self.clock)
-        self.service = make_service(self.clock, self.pool, timeouts=timeouts, limits=limits, access_log=self.log)
+        self.service = make_service(
+            self.clock, self.pool, timeouts=timeouts, limits=limits, http=http, access_log=self.log
+        )
         self.peer = FakePeer(self, self.deadlines)
         self.downstream = DownstreamConnection(
             self.tls, self.peer, self.service, SESSION, forwarding=FORWARDING, refusal=refusal
