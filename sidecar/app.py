@@ -36,6 +36,7 @@ from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
 from sidecar.settings import AccessLogFormat, ClientCertMode, HostPort
 from sidecar.tls.context import build_context
+from sidecar.tls.trust import ClientTrust
 
 STDOUT: Final = 1
 DRAIN_LOOK_SECONDS: Final = 0.05
@@ -192,7 +193,7 @@ class App:
             else:
                 self._make_ephemeral(anchors)
             self._certificate = describe(self._bundle.leaf)
-            return build_context(self._bundle, anchors, settings.client.cert, settings.tls.policy)
+            return build_context([self._bundle], ClientTrust(settings.client.cert, anchors), settings.tls.policy)
         except MaterialError as error:
             name = {"ca": "client_ca", "key": "tls_key" if settings.tls.key else "tls_cert"}.get(error.role, "tls_cert")
             raise ConfigError([self._problem(name, error.fact, error.fix)]) from None
@@ -220,7 +221,9 @@ class App:
         self._certificate = describe(self._bundle.leaf)
         self._tell_of_ephemeral()
         settings = self._settings
-        self._listener.context = build_context(self._bundle, anchors, settings.client.cert, settings.tls.policy)
+        self._listener.context = build_context(
+            [self._bundle], ClientTrust(settings.client.cert, anchors), settings.tls.policy
+        )
 
     def _access_log(self) -> AccessLog | None:
         style = self._settings.log.access

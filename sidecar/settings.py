@@ -64,6 +64,27 @@ class ClientCertMode(enum.Enum):
     REQUIRED = "required"
 
 
+class CrlScope(enum.Enum):
+    """Which certificates of a client's chain must not be revoked."""
+
+    LEAF = "leaf"
+    CHAIN = "chain"
+
+
+class CrlPolicy(enum.Enum):
+    """What becomes of clients whose revocation list is long out of date."""
+
+    FAIL = "fail"
+    WARN = "warn"
+
+
+class ClientRefusal(enum.Enum):
+    """How a client without an accepted certificate is refused."""
+
+    HTTP = "http"
+    HANDSHAKE = "handshake"
+
+
 class TlsPolicy(enum.Enum):
     """Named sets of protocol versions and cipher suites."""
 

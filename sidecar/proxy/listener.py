@@ -270,7 +270,7 @@ class Listener:
     # -- tls.server.Acceptor --
 
     def established(self, tls: TlsServer, connection: SSL.Connection) -> Application:
-        session = read_session(connection, self._client_cert)
+        session = read_session(connection)
         self._metrics.handshake_done(session.version, resumed=session.resumed)
         verification = session.verification
         refusal = authorize(

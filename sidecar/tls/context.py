@@ -8,20 +8,17 @@ A context belongs to one snapshot of key material and never changes; a reload bu
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
 
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
-from OpenSSL._util import ffi as _ffi
-from OpenSSL._util import lib as _lib
-from OpenSSL.crypto import X509
 
 from sidecar.certs.bundle import Bundle
 from sidecar.errors import MaterialError
 from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.tls.trust import ClientTrust, ask_for_certificate
 
 TLS12_CIPHERS = (
     b"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
@@ -34,41 +31,40 @@ whether its processor is faster at AES or at ChaCha20. TLS 1.3 suites and the gr
 OpenSSL's defaults.
 """
 
-MAX_CLIENT_CHAIN_DEPTH = 10
-"""CA certificates between a client's certificate and its root."""
-
 # SSL_MODE_* of openssl/ssl.h that pyOpenSSL does not name.
 _MODE_ENABLE_PARTIAL_WRITE = 0x1
 _MODE_NO_AUTO_CHAIN = 0x8
 
 
 def build_context(
-    bundle: Bundle, anchors: Sequence[x509.Certificate], mode: ClientCertMode, policy: TlsPolicy
+    bundles: Sequence[Bundle], trust: ClientTrust, policy: TlsPolicy, others: Sequence[Bundle] = ()
 ) -> SSL.Context:
     """
-    Build the context that serves *bundle*.
+    Build the context that serves *bundles*.
 
-    With OPTIONAL and REQUIRED alike a client is asked for a certificate, but neither a missing nor an invalid one
-    ends the handshake: `tls.verify` reads the result, and the proxy answers in HTTP.
+    With OPTIONAL and REQUIRED alike a client is asked for a certificate, but unless *trust* says so, neither a missing
+    nor an invalid one ends the handshake: `tls.verify` reads the result, and the proxy answers in HTTP.
 
     Args:
-        bundle: From `certs.bundle` or `certs.selfsigned`.
-        anchors: CAs that client certificates must come from; not looked at when *mode* is NONE.
-        mode: Whether to ask for a client certificate.
+        bundles: One or more for the same names, with keys of different kinds: OpenSSL chooses by what a client can
+            verify.
+        trust: Whether and how client certificates are verified.
         policy: Versions and suites.
+        others: What other contexts of the same snapshot serve, between which a connection may be moved (`tls.sni`).
 
     Raises:
-        MaterialError: OpenSSL refuses something in *bundle*, e.g. for its own security level.
+        MaterialError: OpenSSL refuses something in a bundle, e.g. for its own security level.
     """
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     _set_protocol(context, policy)
     _set_modes(context)
-    _use_bundle(context, bundle)
-    _set_resumption(context, bundle, anchors, mode)
+    for bundle in bundles:
+        _use_bundle(context, bundle)
+    _set_resumption(context, (*bundles, *others), trust)
     context.set_alpn_select_callback(_select_protocol)
     context.set_tlsext_servername_callback(_keep_server_name)
-    if mode is not ClientCertMode.NONE:
-        _ask_for_certificate(context, anchors)
+    if trust.mode is not ClientCertMode.NONE:
+        ask_for_certificate(context, trust)
     return context
 
 
@@ -92,9 +88,7 @@ def _set_modes(context: SSL.Context) -> None:
 
 def _use_bundle(context: SSL.Context, bundle: Bundle) -> None:
     try:
-        context.use_certificate(bundle.leaf)
-        for certificate in bundle.chain:
-            context.add_extra_chain_cert(certificate)
+        _use_chain(context, bundle)
         context.use_privatekey(bundle.private_key)
         context.check_privatekey()
     except SSL.Error as error:
@@ -103,26 +97,43 @@ def _use_bundle(context: SSL.Context, bundle: Bundle) -> None:
         raise MaterialError("cert", fact, "have it issued again with a current key and signature") from None
 
 
+def _use_chain(context: SSL.Context, bundle: Bundle) -> None:
+    """
+    Load the certificate with its own chain.
+
+    Only the call that reads a file keeps a chain for each certificate; the others share one in a context. The file
+    is in memory, and public.
+    """
+    if not bundle.chain:
+        context.use_certificate(bundle.leaf)
+        return
+    pem = b"".join(certificate.public_bytes(Encoding.PEM) for certificate in (bundle.leaf, *bundle.chain))
+    descriptor = os.memfd_create("chain", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, pem)
+        context.use_certificate_chain_file(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
 def _reasons(error: SSL.Error) -> str:
     """The text of OpenSSL's error queue, for people."""
     entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return ", ".join(entry[2] for entry in entries) or "no reason given"
 
 
-def _set_resumption(
-    context: SSL.Context, bundle: Bundle, anchors: Sequence[x509.Certificate], mode: ClientCertMode
-) -> None:
+def _set_resumption(context: SSL.Context, bundles: Sequence[Bundle], trust: ClientTrust) -> None:
     """
     Resume by tickets only, so that sessions cost us no memory, and only under the same trust.
 
     OpenSSL makes the ticket keys per context. The session id context says the same in the session itself, so it
-    stays true if contexts ever share ticket keys: no session outlives a change of certificate, anchors or mode.
+    stays true if contexts ever share ticket keys: no session outlives a change of certificate or trust.
     """
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    trust = hashlib.sha256(mode.value.encode())
-    for certificate in (bundle.leaf, *anchors):
-        trust.update(certificate.fingerprint(hashes.SHA256()))
-    context.set_session_id(trust.digest())
+    digest = hashlib.sha256(trust.digest())
+    for fingerprint in sorted({bundle.leaf.fingerprint(hashes.SHA256()) for bundle in bundles}):
+        digest.update(fingerprint)
+    context.set_session_id(digest.digest())
 
 
 def _keep_server_name(connection: SSL.Connection) -> None:
@@ -140,40 +151,3 @@ def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
         if protocol in offered:
             return protocol
     raise SSL.Error([("SSL routines", "", "no application protocol")])
-
-
-# -- client certificates ----------------------------------------------------------------------------------------
-#
-# pyOpenSSL's own wrapper of the verify callback erases the error of every certificate that the callback accepts,
-# in the session too. A resumed session would then pass for a verified one. So the callback is set below pyOpenSSL.
-
-
-def _ask_for_certificate(context: SSL.Context, anchors: Sequence[x509.Certificate]) -> None:
-    store = context.get_cert_store()
-    assert store is not None
-    for anchor in anchors:
-        store.add_cert(X509.from_cryptography(anchor))
-        context.add_client_ca(anchor)
-    context.set_verify_depth(MAX_CLIENT_CHAIN_DEPTH)
-    _lib.SSL_CTX_set_verify(context._context, SSL.VERIFY_PEER, _VERIFY_CALLBACK)
-
-
-_first_errors: WeakKeyDictionary[SSL.Connection, int] = WeakKeyDictionary()
-
-
-def _note_first_error(ok: int, store_context: Any) -> int:  # Any: a cffi pointer
-    """
-    Go on after every error, keeping the first as the result of the verification.
-
-    OpenSSL keeps the last by itself; but a self-signed certificate that has also expired is foremost self-signed.
-    """
-    if not ok:
-        index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
-        connection = SSL.Connection._reverse_mapping[_lib.X509_STORE_CTX_get_ex_data(store_context, index)]
-        error = _lib.X509_STORE_CTX_get_error(store_context)
-        _lib.X509_STORE_CTX_set_error(store_context, _first_errors.setdefault(connection, error))
-    return 1
-
-
-# It lives as long as the module, as OpenSSL keeps its address. If it raises, cffi answers 0: the handshake ends.
-_VERIFY_CALLBACK = _ffi.callback("int (*)(int, X509_STORE_CTX *)", _note_first_error, error=0)

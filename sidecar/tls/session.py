@@ -6,6 +6,7 @@ import attrs
 from OpenSSL import SSL
 
 from sidecar.settings import ClientCertMode
+from sidecar.tls.trust import trust_of
 from sidecar.tls.verify import NO_CERTIFICATE, Verification, is_resumed, verification
 
 
@@ -32,14 +33,9 @@ class TlsSession:
     verification: Verification
 
 
-def read_session(connection: SSL.Connection, mode: ClientCertMode) -> TlsSession:
-    """
-    Read what the handshake of *connection*, which is done, agreed on.
-
-    Args:
-        connection: A server connection.
-        mode: The mode its context was built with; NONE spares the look at the certificate.
-    """
+def read_session(connection: SSL.Connection) -> TlsSession:
+    """Read what the handshake of *connection*, a server's which is done, agreed on."""
+    trust = trust_of(connection)
     server_name = connection.get_servername()
     alpn = connection.get_alpn_proto_negotiated()
     return TlsSession(
@@ -48,5 +44,5 @@ def read_session(connection: SSL.Connection, mode: ClientCertMode) -> TlsSession
         alpn=alpn.decode("ascii") if alpn else None,
         server_name=None if server_name is None else server_name.decode("ascii", "backslashreplace"),
         resumed=is_resumed(connection),
-        verification=NO_CERTIFICATE if mode is ClientCertMode.NONE else verification(connection),
+        verification=NO_CERTIFICATE if trust.mode is ClientCertMode.NONE else verification(connection, trust),
     )

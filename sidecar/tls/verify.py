@@ -9,14 +9,14 @@ never at OpenSSL's text.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import cast
 
 import attrs
 from cryptography import x509
 from OpenSSL import SSL
 from OpenSSL._util import lib as _lib
+
+from sidecar.tls.trust import ClientTrust
 
 _Codes = SSL.X509VerificationCodes
 
@@ -33,6 +33,10 @@ class VerifyReason(enum.Enum):
     CHAIN_TOO_LONG = "chain_too_long"
     BAD_SIGNATURE = "bad_signature"
     TOO_WEAK = "too_weak"
+    NO_CRL = "no_crl"
+    CRL_OVERDUE = "crl_overdue"
+    CRL_INVALID = "crl_invalid"
+    NOT_AUTHORIZED = "not_authorized"
     INVALID = "invalid"
 
     @property
@@ -51,6 +55,10 @@ _SENTENCES = {
     VerifyReason.CHAIN_TOO_LONG: "the chain of the client certificate is too long",
     VerifyReason.BAD_SIGNATURE: "the client certificate or one of its issuers has a wrong signature",
     VerifyReason.TOO_WEAK: "the client certificate or one of its issuers has too weak a key or signature",
+    VerifyReason.NO_CRL: "there is no revocation list here for the CA of the client certificate",
+    VerifyReason.CRL_OVERDUE: "the revocation list for the client certificate is out of date",
+    VerifyReason.CRL_INVALID: "the revocation list for the client certificate is not valid",
+    VerifyReason.NOT_AUTHORIZED: "the client certificate is not allowed here",
     VerifyReason.INVALID: "the client certificate is not valid",
 }
 
@@ -69,6 +77,11 @@ _REASONS = {
     _Codes.ERR_CERT_CHAIN_TOO_LONG: VerifyReason.CHAIN_TOO_LONG,
     _Codes.ERR_PATH_LENGTH_EXCEEDED: VerifyReason.CHAIN_TOO_LONG,
     _Codes.ERR_CERT_SIGNATURE_FAILURE: VerifyReason.BAD_SIGNATURE,
+    _Codes.ERR_UNABLE_TO_GET_CRL: VerifyReason.NO_CRL,
+    _Codes.ERR_CRL_HAS_EXPIRED: VerifyReason.CRL_OVERDUE,
+    _Codes.ERR_CRL_NOT_YET_VALID: VerifyReason.CRL_INVALID,
+    _Codes.ERR_CRL_SIGNATURE_FAILURE: VerifyReason.CRL_INVALID,
+    _Codes.ERR_CERT_REJECTED: VerifyReason.NOT_AUTHORIZED,
     # X509_V_ERR_EE_KEY_TOO_SMALL, _CA_KEY_TOO_SMALL and _CA_MD_TOO_WEAK, which pyOpenSSL does not name.
     66: VerifyReason.TOO_WEAK,
     67: VerifyReason.TOO_WEAK,
@@ -101,21 +114,18 @@ class Verification:
 NO_CERTIFICATE = Verification(certificate=None, reason=None)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def verification(connection: SSL.Connection, clock: Callable[[], datetime] = _utc_now) -> Verification:
+def verification(connection: SSL.Connection, trust: ClientTrust) -> Verification:
     """
     Read what OpenSSL found out about the client's certificate.
 
-    A resumed session keeps the result of its original handshake. OpenSSL does not look at the dates again, and a
-    TLS 1.3 client can resume from ticket to ticket without end, so the leaf's last day is checked here then.
+    A resumed session keeps the result of its original handshake. OpenSSL does not look at any date again, and a
+    TLS 1.3 client can resume from ticket to ticket without end, so the leaf's last day and the age of the revocation
+    lists are checked here then.
 
     Args:
         connection: Its handshake is done. Costs a parse of the certificate, so it is read once, and only when the
             context asks for certificates.
-        clock: The time, aware; called only for a resumed session with an accepted certificate.
+        trust: Under which it was made.
     """
     try:
         certificate = connection.get_peer_certificate(as_cryptography=True)
@@ -128,8 +138,12 @@ def verification(connection: SSL.Connection, clock: Callable[[], datetime] = _ut
     code = _verify_result(connection)
     if code != _Codes.OK:
         return Verification(certificate, reason_of(code), subject)
-    if is_resumed(connection) and clock() > certificate.not_valid_after_utc:
-        return Verification(certificate, VerifyReason.EXPIRED, subject)
+    if is_resumed(connection):
+        now, known_until = trust.clock(), trust.revocation_known_until
+        if now > certificate.not_valid_after_utc:
+            return Verification(certificate, VerifyReason.EXPIRED, subject)
+        if known_until is not None and now > known_until:
+            return Verification(certificate, VerifyReason.CRL_OVERDUE, subject)
     return Verification(certificate, None, subject)
 
 

@@ -25,6 +25,7 @@ from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
 from sidecar.settings import ClientCertMode, HostPort, Limits, Seconds, Timeouts, TlsPolicy
 from sidecar.tls.context import build_context
 from sidecar.tls.server import TlsServer
+from sidecar.tls.trust import ClientTrust
 from tests.support.certs import CLIENT, Issued, authority, other_authority
 from tests.support.handshake import client_context, outgoing
 from tests.support.ports import FakePool, FakeReactor, RecordingTransport
@@ -48,9 +49,8 @@ class Door:
             access_log=self.log,
         )
         self.deadlines = Deadlines(self.reactor)
-        context = build_context(
-            authority().issue("localhost").bundle, [authority().certificate], mode, TlsPolicy.INTERMEDIATE
-        )
+        trust = ClientTrust(mode, (authority().certificate,))
+        context = build_context([authority().issue("localhost").bundle], trust, TlsPolicy.INTERMEDIATE)
         sock = listen(HostPort("127.0.0.1", 0))
         self.listener = Listener(sock, context, self.service, self.deadlines, mode, self.reactor)
         self.listener.start()
@@ -614,7 +614,7 @@ class TestEstablished:
         """A swap changes who comes, not who is there."""
         _, old = shake_hands(door)
         renewed = authority().issue("localhost")
-        door.listener.context = build_context(renewed.bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+        door.listener.context = build_context([renewed.bundle], ClientTrust(), TlsPolicy.INTERMEDIATE)
         _, new = shake_hands(door)
         assert new.get_peer_certificate(as_cryptography=True) == renewed.certificate
         assert old.get_peer_certificate(as_cryptography=True) != renewed.certificate

@@ -11,6 +11,7 @@ from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls.context import build_context
 from sidecar.tls.failures import translate
 from sidecar.tls.session import read_session
+from sidecar.tls.trust import ClientTrust
 from sidecar.tls.verify import VerifyReason, is_resumed
 from tests.support.certs import (
     CLIENT,
@@ -38,7 +39,7 @@ def server_context(
     policy: TlsPolicy = TlsPolicy.INTERMEDIATE,
 ) -> SSL.Context:
     issued = issued or authority().issue("localhost")
-    return build_context(issued.bundle, [authority().certificate], mode, policy)
+    return build_context([issued.bundle], ClientTrust(mode, (authority().certificate,)), policy)
 
 
 class TestVersionsAndSuites:
@@ -259,7 +260,7 @@ class TestClientCertificates:
     def test_no_certificate_completes(self, version: int, mode: ClientCertMode) -> None:
         """A client without a certificate completes the handshake: the answer is HTTP's."""
         peers = connect(server_context(mode=mode), client_context(version=version))
-        assert read_session(peers.server, mode).verification.certificate is None
+        assert read_session(peers.server).verification.certificate is None
 
     @both_versions
     @pytest.mark.parametrize("mode", [OPTIONAL, REQUIRED])
@@ -273,7 +274,7 @@ class TestClientCertificates:
         first = connect(context, client)
         second = connect(context, client, session=first.session())
         for peers in (first, second):
-            verification = read_session(peers.server, mode).verification
+            verification = read_session(peers.server).verification
             assert verification.certificate == identity.certificate
             assert verification.is_accepted
 
@@ -286,7 +287,7 @@ class TestClientCertificates:
         context, client = server_context(mode=REQUIRED), client_context(version=version, identity=identity)
         peers = connect(context, client)
         for expect_resumed in (False, True, True):
-            session = read_session(peers.server, REQUIRED)
+            session = read_session(peers.server)
             assert session.resumed is expect_resumed
             assert session.verification.certificate == identity.certificate
             assert session.verification.reason is reason
@@ -298,15 +299,15 @@ class TestClientCertificates:
         identity = intermediate().issue("ci", purposes=CLIENT)
         alone = Issued(identity.certificate, identity.key)
         peers = connect(server_context(mode=REQUIRED), client_context(version=version, identity=alone))
-        assert read_session(peers.server, REQUIRED).verification.reason is VerifyReason.UNKNOWN_CA
+        assert read_session(peers.server).verification.reason is VerifyReason.UNKNOWN_CA
 
     def test_intermediate_as_anchor_is_no_root(self) -> None:
         """A chain that ends at an intermediate among the anchors is not complete."""
         identity = intermediate().issue("ci", purposes=CLIENT)
         bundle = authority().issue("localhost").bundle
-        context = build_context(bundle, [intermediate().certificate], REQUIRED, TlsPolicy.INTERMEDIATE)
+        context = build_context([bundle], ClientTrust(REQUIRED, (intermediate().certificate,)), TlsPolicy.INTERMEDIATE)
         peers = connect(context, client_context(identity=identity))
-        assert read_session(peers.server, REQUIRED).verification.reason is VerifyReason.UNKNOWN_CA
+        assert read_session(peers.server).verification.reason is VerifyReason.UNKNOWN_CA
 
     @pytest.mark.parametrize(("depth", "reason"), [(10, None), (11, VerifyReason.CHAIN_TOO_LONG)])
     def test_chain_has_a_longest(self, depth: int, reason: VerifyReason | None) -> None:
@@ -315,13 +316,13 @@ class TestClientCertificates:
         for number in range(depth):
             issuer = issuer.delegate(f"Intermediate {number}")
         peers = connect(server_context(mode=REQUIRED), client_context(identity=issuer.issue("ci", purposes=CLIENT)))
-        assert read_session(peers.server, REQUIRED).verification.reason is reason
+        assert read_session(peers.server).verification.reason is reason
 
     def test_first_of_several_errors_counts(self) -> None:
         """A foreign certificate that has expired as well is foremost foreign."""
         identity = other_authority().issue("ci", not_before=NOW - 9 * DAY, not_after=NOW - DAY)
         peers = connect(server_context(mode=REQUIRED), client_context(identity=identity))
-        assert read_session(peers.server, REQUIRED).verification.reason is VerifyReason.UNKNOWN_CA
+        assert read_session(peers.server).verification.reason is VerifyReason.UNKNOWN_CA
 
     def test_errors_of_one_client_do_not_touch_the_next(self) -> None:
         """Each connection has its own result."""
@@ -330,4 +331,4 @@ class TestClientCertificates:
         good = authority().issue("ci", purposes=CLIENT)
         for identity, accepted in ((bad, False), (good, True), (bad, False), (good, True)):
             peers = connect(context, client_context(identity=identity))
-            assert read_session(peers.server, REQUIRED).verification.is_accepted is accepted
+            assert read_session(peers.server).verification.is_accepted is accepted

@@ -5,17 +5,18 @@ from __future__ import annotations
 import pytest
 from OpenSSL import SSL
 
-from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.settings import TlsPolicy
 from sidecar.tls import fastpath
 from sidecar.tls.context import build_context
 from sidecar.tls.fastpath import DirectRecords, records_for
 from sidecar.tls.records import Records
+from sidecar.tls.trust import ClientTrust
 from tests.support.certs import authority
 
 
 @pytest.fixture(scope="module")
 def context() -> SSL.Context:
-    return build_context(authority().issue("localhost").bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+    return build_context([authority().issue("localhost").bundle], ClientTrust(), TlsPolicy.INTERMEDIATE)
 
 
 class TestRecordsFor:

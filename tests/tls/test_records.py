@@ -8,11 +8,12 @@ import pytest
 from OpenSSL import SSL
 
 from sidecar.errors import TlsError
-from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.settings import TlsPolicy
 from sidecar.tls import fastpath
 from sidecar.tls.context import build_context
 from sidecar.tls.fastpath import DirectRecords
 from sidecar.tls.records import MAX_UNSENT_BYTES, Records
+from sidecar.tls.trust import ClientTrust
 from tests.support.certs import authority
 from tests.support.forge import ForgingClient
 from tests.support.handshake import TLS12, TLS13, client_context, outgoing
@@ -25,7 +26,7 @@ MakeRecords = Callable[[SSL.Connection], Records]
 @pytest.fixture(scope="module")
 def context() -> SSL.Context:
     bundle = authority().issue("localhost").bundle
-    return build_context(bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+    return build_context([bundle], ClientTrust(), TlsPolicy.INTERMEDIATE)
 
 
 @pytest.fixture(params=[Records, DirectRecords], ids=["public calls", "direct calls"])

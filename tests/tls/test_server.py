@@ -11,10 +11,11 @@ from OpenSSL import SSL
 from twisted.internet import error, task
 from twisted.python import failure
 
-from sidecar.settings import ClientCertMode, TlsPolicy
+from sidecar.settings import TlsPolicy
 from sidecar.tls.context import build_context
 from sidecar.tls.fastpath import records_for
 from sidecar.tls.server import TlsServer
+from sidecar.tls.trust import ClientTrust
 from tests.support.certs import authority
 from tests.support.handshake import TLS12, TLS13, client_context, outgoing
 from tests.support.ports import RecordingTransport, make_failure
@@ -87,7 +88,7 @@ class FakeAcceptor:
 @pytest.fixture(scope="module")
 def context() -> SSL.Context:
     bundle = authority().issue("localhost").bundle
-    return build_context(bundle, [], ClientCertMode.NONE, TlsPolicy.INTERMEDIATE)
+    return build_context([bundle], ClientTrust(), TlsPolicy.INTERMEDIATE)
 
 
 class Connection:

@@ -11,6 +11,7 @@ from OpenSSL import SSL
 from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls.context import build_context
 from sidecar.tls.session import TlsSession, read_session
+from sidecar.tls.trust import ClientTrust
 from sidecar.tls.verify import NO_CERTIFICATE
 from tests.support.certs import CLIENT, authority
 from tests.support.handshake import TLS12, TLS13, client_context, connect
@@ -20,14 +21,16 @@ both_versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "
 
 def server_context(mode: ClientCertMode = ClientCertMode.NONE) -> SSL.Context:
     anchors = [authority().certificate]
-    return build_context(authority().issue("localhost").bundle, anchors, mode, TlsPolicy.INTERMEDIATE)
+    return build_context(
+        [authority().issue("localhost").bundle], ClientTrust(mode, tuple(anchors)), TlsPolicy.INTERMEDIATE
+    )
 
 
 class TestReadSession:
     def test_all_facts_are_read(self) -> None:
         """The session says what was agreed on."""
         client = client_context(version=TLS13, alpn=[b"http/1.1"])
-        session = read_session(connect(server_context(), client).server, ClientCertMode.NONE)
+        session = read_session(connect(server_context(), client).server)
         assert session == TlsSession(
             version="TLSv1.3",
             cipher="TLS_AES_256_GCM_SHA384",
@@ -40,7 +43,7 @@ class TestReadSession:
     def test_what_the_client_leaves_out_is_none(self) -> None:
         """Neither ALPN nor a server name is needed."""
         peers = connect(server_context(), client_context(version=TLS12), server_name=None)
-        session = read_session(peers.server, ClientCertMode.NONE)
+        session = read_session(peers.server)
         assert session.version == "TLSv1.2"
         assert session.alpn is None
         assert session.server_name is None
@@ -50,7 +53,7 @@ class TestReadSession:
         """The server name is known after a resumption too."""
         context, client = server_context(), client_context(version=version)
         peers = connect(context, client, session=connect(context, client).session())
-        session = read_session(peers.server, ClientCertMode.NONE)
+        session = read_session(peers.server)
         assert session.resumed
         assert session.server_name == "localhost"
 
@@ -66,18 +69,18 @@ class TestReadSession:
         server.bio_write(client.bio_read(65_536))
         with pytest.raises(SSL.WantReadError):
             server.do_handshake()
-        assert read_session(server, ClientCertMode.NONE).server_name == "b\\xfccher"
+        assert read_session(server).server_name == "b\\xfccher"
 
     def test_certificate_is_read_when_asked_for(self) -> None:
         """With client certificates the session carries the verification."""
         identity = authority().issue("ci", purposes=CLIENT)
         server = connect(server_context(ClientCertMode.OPTIONAL), client_context(identity=identity)).server
-        assert read_session(server, ClientCertMode.OPTIONAL).verification.certificate == identity.certificate
+        assert read_session(server).verification.certificate == identity.certificate
 
     def test_connection_is_not_kept(self) -> None:
         """A session that outlives its connection keeps nothing of OpenSSL alive."""
         peers = connect(server_context(), client_context())
-        session = read_session(peers.server, ClientCertMode.NONE)
+        session = read_session(peers.server)
         gone = weakref.ref(peers.server)
         del peers
         gc.collect()

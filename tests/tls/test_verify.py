@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+import attrs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -13,6 +14,7 @@ from OpenSSL.crypto import FILETYPE_ASN1
 
 from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls.context import build_context
+from sidecar.tls.trust import ClientTrust
 from sidecar.tls.verify import NO_CERTIFICATE, Verification, VerifyReason, reason_of, verification
 from tests.support.certs import CLIENT, DAY, NOW, Issued, authority, other_authority, rsa_key
 from tests.support.handshake import TLS12, TLS13, client_context, connect
@@ -20,9 +22,14 @@ from tests.support.handshake import TLS12, TLS13, client_context, connect
 both_versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
 
 
+TRUST = ClientTrust(ClientCertMode.REQUIRED, (authority().certificate,))
+
+
 def server_context() -> SSL.Context:
     bundle = authority().issue("localhost").bundle
-    return build_context(bundle, [authority().certificate], ClientCertMode.REQUIRED, TlsPolicy.INTERMEDIATE)
+    return build_context(
+        [bundle], ClientTrust(ClientCertMode.REQUIRED, (authority().certificate,)), TlsPolicy.INTERMEDIATE
+    )
 
 
 def never() -> datetime:
@@ -65,14 +72,16 @@ class TestReasonOf:
 class TestVerification:
     def test_no_certificate_is_no_reason(self) -> None:
         """A client without a certificate has nothing wrong with it; it is not accepted either."""
-        found = verification(connect(server_context(), client_context()).server)
+        found = verification(connect(server_context(), client_context()).server, TRUST)
         assert found == NO_CERTIFICATE
         assert not found.is_accepted
 
     def test_good_certificate_is_read(self) -> None:
         """An accepted certificate is given as it was shown; a full handshake needs no second look at the clock."""
         identity = authority().issue("ci", purposes=CLIENT)
-        found = verification(connect(server_context(), client_context(identity=identity)).server, never)
+        found = verification(
+            connect(server_context(), client_context(identity=identity)).server, attrs.evolve(TRUST, clock=never)
+        )
         assert found == Verification(identity.certificate, None, "CN=ci")
         assert found.is_accepted
 
@@ -83,14 +92,14 @@ class TestVerification:
         client.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
         client.use_certificate(identity.certificate)
         client.use_privatekey(identity.key)
-        found = verification(connect(server_context(), client).server)
+        found = verification(connect(server_context(), client).server, TRUST)
         assert found.reason is VerifyReason.TOO_WEAK
 
     def test_changed_certificate_is_refused(self, tmp_path: Path) -> None:
         """A certificate with another name in it than the CA signed has a wrong signature."""
         identity = authority().issue("ci", purposes=CLIENT)
         changed = _edited(identity, b"\x0c\x02ci", b"\x0c\x02cj")
-        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server)
+        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server, TRUST)
         assert found.reason is VerifyReason.BAD_SIGNATURE
 
     def test_unreadable_certificate_is_invalid(self, tmp_path: Path) -> None:
@@ -99,7 +108,7 @@ class TestVerification:
         changed = _edited(identity, b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05")  # version 6
         with pytest.raises((ValueError, x509.InvalidVersion)):
             x509.load_der_x509_certificate(changed)
-        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server)
+        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server, TRUST)
         assert found == Verification(None, VerifyReason.INVALID)
 
     @pytest.mark.parametrize(
@@ -116,14 +125,14 @@ class TestVerification:
         """A name that OpenSSL takes and our parser does not is refused without an exception, then or later."""
         identity = authority().issue("ci", purposes=CLIENT)
         changed = _edited(identity, b"\x0c\x02ci", name)
-        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server)
+        found = verification(connect(server_context(), _client_from_file(identity, changed, tmp_path)).server, TRUST)
         assert found == Verification(None, VerifyReason.INVALID)
         assert found.subject == ""
 
     def test_subject_of_a_refused_certificate_is_known(self) -> None:
         """Who was refused is told too."""
         identity = other_authority().issue("mallory", purposes=CLIENT)
-        found = verification(connect(server_context(), client_context(identity=identity)).server)
+        found = verification(connect(server_context(), client_context(identity=identity)).server, TRUST)
         assert (found.reason, found.subject) == (VerifyReason.UNKNOWN_CA, "CN=mallory")
 
     @both_versions
@@ -132,8 +141,8 @@ class TestVerification:
         identity = authority().issue("ci", purposes=CLIENT, not_after=NOW + DAY)
         context, client = server_context(), client_context(version=version, identity=identity)
         server = connect(context, client, session=connect(context, client).session()).server
-        assert verification(server, lambda: NOW).reason is None
-        expired = verification(server, lambda: NOW + 2 * DAY)
+        assert verification(server, attrs.evolve(TRUST, clock=lambda: NOW)).reason is None
+        expired = verification(server, attrs.evolve(TRUST, clock=lambda: NOW + 2 * DAY))
         assert expired == Verification(identity.certificate, VerifyReason.EXPIRED, "CN=ci")
 
 

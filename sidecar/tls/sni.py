@@ -1,0 +1,79 @@
+"""
+Several certificates on one listener: the server name that a client asks for chooses the context.
+
+A client that asks for no name, or for one that nobody has, gets the first certificate: load balancers send none. `app`
+builds the contexts of a snapshot here, all at once. They share their trust, and so their sessions: OpenSSL resumes what
+was made under one name under another too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+
+from sidecar.certs.bundle import Bundle
+from sidecar.settings import TlsPolicy
+from sidecar.tls.context import build_context
+from sidecar.tls.trust import ClientTrust
+
+
+def build_contexts(bundles: Sequence[Bundle], trust: ClientTrust, policy: TlsPolicy) -> SSL.Context:
+    """
+    Build the context that a listener shakes hands with; it moves connections to others by the name they ask for.
+
+    Bundles for the same name with keys of different kinds (RSA and ECDSA) share a context, and OpenSSL chooses by what
+    the client can verify. Of several with the same kind of key the first serves.
+
+    Args:
+        bundles: At least one; the first is the default.
+        trust, policy: As for `build_context`.
+
+    Raises:
+        MaterialError: OpenSSL refuses something in a bundle.
+    """
+    groups = _group_by_name(bundles)
+    first = next((group for group in groups.values() if group[0] is bundles[0]), (bundles[0],))
+    default = build_context(first, trust, policy, bundles)
+    contexts = {first: default}
+    by_name: dict[str, SSL.Context] = {}
+    for name, group in groups.items():
+        if group not in contexts:
+            contexts[group] = build_context(group, trust, policy, bundles)
+        by_name[name] = contexts[group]
+    if len(contexts) > 1:
+        default.set_tlsext_servername_callback(lambda connection: _choose(connection, by_name))
+    return default
+
+
+def server_names(leaf: x509.Certificate) -> tuple[str, ...]:
+    """Return the DNS names that *leaf* serves, lower case, wildcards as they are; its common name if it has no SAN."""
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = names.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        found = [str(attribute.value) for attribute in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return tuple(dict.fromkeys(name.lower().removesuffix(".") for name in found))
+
+
+def _group_by_name(bundles: Sequence[Bundle]) -> dict[str, tuple[Bundle, ...]]:
+    groups: dict[str, tuple[Bundle, ...]] = {}
+    for bundle in bundles:
+        for name in server_names(bundle.leaf):
+            group = groups.get(name, ())
+            if all(type(bundle.private_key) is not type(other.private_key) for other in group):
+                groups[name] = (*group, bundle)
+    return groups
+
+
+def _choose(connection: SSL.Connection, by_name: dict[str, SSL.Context]) -> None:
+    asked = connection.get_servername()
+    if asked is None:
+        return
+    name = asked.decode("ascii", "replace").lower().removesuffix(".")
+    # RFC 9525 section 6.3: a wildcard stands for exactly one label, the leftmost.
+    context = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
+    if context is not None:
+        connection.set_context(context)

@@ -1,0 +1,167 @@
+"""
+Under which conditions a client's certificate is accepted: one immutable snapshot, and how OpenSSL is made to keep it.
+
+`tls.context` puts it into a context; `tls.verify` asks it again when a session is resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from OpenSSL import SSL
+from OpenSSL._util import ffi as _ffi
+from OpenSSL._util import lib as _lib
+from OpenSSL.crypto import X509
+
+from sidecar.settings import ClientCertMode, ClientRefusal, CrlPolicy, CrlScope
+
+CRL_GRACE: Final = timedelta(hours=24)
+"""How long a revocation list is used after the moment by which the next was promised: CAs are late now and then."""
+
+_Codes = SSL.X509VerificationCodes
+
+_CERT_REJECTED: Final = 28
+"""X509_V_ERR_CERT_REJECTED, which pyOpenSSL does not name; its alert is bad_certificate."""
+
+_NOT_REVOKED: Final = {CrlScope.LEAF: 0x4, CrlScope.CHAIN: 0x4 | 0x8}
+"""X509_V_FLAG_CRL_CHECK for the leaf, X509_V_FLAG_CRL_CHECK_ALL for the rest of its chain."""
+
+
+@attrs.frozen
+class ClientTrust:
+    """
+    Attributes:
+        mode: Whether clients are asked for a certificate.
+        anchors: CAs that certificates must come from; intermediates may be among them.
+        crls: Revocation lists of those CAs, at most one each; none: nothing is looked up.
+        crl_scope: Whether the leaf's list must be there, or one for each CA of the chain.
+        crl_policy: What becomes of a list that is over its date by more than `CRL_GRACE`.
+        depth: CA certificates between a client's certificate and its root.
+        refusal: HTTP: neither a missing nor an invalid certificate ends the handshake. HANDSHAKE: an alert does.
+        admits: With HANDSHAKE: whether a verified certificate is authorised; None: each is.
+        clock: The time, aware.
+    """
+
+    mode: ClientCertMode = ClientCertMode.NONE
+    anchors: tuple[x509.Certificate, ...] = ()
+    crls: tuple[x509.CertificateRevocationList, ...] = attrs.field(default=(), kw_only=True)
+    crl_scope: CrlScope = attrs.field(default=CrlScope.LEAF, kw_only=True)
+    crl_policy: CrlPolicy = attrs.field(default=CrlPolicy.FAIL, kw_only=True)
+    depth: int = attrs.field(default=10, kw_only=True)
+    refusal: ClientRefusal = attrs.field(default=ClientRefusal.HTTP, kw_only=True)
+    admits: Callable[[x509.Certificate], bool] | None = attrs.field(default=None, kw_only=True, eq=False)
+    clock: Callable[[], datetime] = attrs.field(default=lambda: datetime.now(UTC), kw_only=True, eq=False)
+
+    @property
+    def revocation_known_until(self) -> datetime | None:
+        """The moment from which on some list is too old to be used; None: never, or there is none."""
+        ends = [crl.next_update_utc for crl in self.crls if crl.next_update_utc is not None]
+        return min(ends) + CRL_GRACE if ends and self.crl_policy is CrlPolicy.FAIL else None
+
+    def digest(self) -> bytes:
+        """What tells sessions made under this trust from those made under another (32 bytes)."""
+        rules = (self.mode.value, self.crl_scope.value, self.crl_policy.value, self.refusal.value, self.depth)
+        trust = hashlib.sha256(repr(rules).encode())
+        for anchor in self.anchors:
+            trust.update(anchor.fingerprint(hashes.SHA256()))
+        for crl in self.crls:
+            trust.update(crl.fingerprint(hashes.SHA256()))
+        return trust.digest()
+
+
+def ask_for_certificate(context: SSL.Context, trust: ClientTrust) -> None:
+    """
+    Make *context* ask clients for a certificate and verify it under *trust*, whose mode is not NONE.
+
+    The names of the anchors are sent to the client, so that browsers can offer the right certificates.
+    """
+    store = context.get_cert_store()
+    assert store is not None
+    for anchor in trust.anchors:
+        store.add_cert(X509.from_cryptography(anchor))
+        context.add_client_ca(anchor)
+    for crl in trust.crls:
+        store.add_crl(crl)
+    if trust.crls:
+        store.set_flags(_NOT_REVOKED[trust.crl_scope])
+    context.set_verify_depth(trust.depth)
+    flags = SSL.VERIFY_PEER
+    if trust.refusal is ClientRefusal.HANDSHAKE and trust.mode is ClientCertMode.REQUIRED:
+        flags |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+    _lib.SSL_CTX_set_verify(context._context, flags, _VERIFY_CALLBACK)
+    _trusts[context] = trust
+
+
+def trust_of(connection: SSL.Connection) -> ClientTrust:
+    """Return the trust under which *connection* was made; one that asks for nothing where none was given."""
+    return _trusts.get(connection.get_context(), _ASKS_NOTHING)
+
+
+_ASKS_NOTHING: Final = ClientTrust()
+
+# -- the callback -----------------------------------------------------------------------------------------------
+#
+# pyOpenSSL's own wrapper of the verify callback erases the error of every certificate that the callback accepts,
+# in the session too. A resumed session would then pass for a verified one. So the callback is set below pyOpenSSL.
+
+_trusts: WeakKeyDictionary[SSL.Context, ClientTrust] = WeakKeyDictionary()
+_first_errors: WeakKeyDictionary[SSL.Connection, int] = WeakKeyDictionary()
+
+
+def _judge(ok: int, store_context: Any) -> int:  # Any: a cffi pointer
+    """Say whether OpenSSL is to go on with the handshake: what cannot be judged ends it."""
+    try:
+        return _judgement(ok, store_context)
+    except Exception:  # a certificate that our parser does not take: ValueError, TypeError, more
+        return 0
+
+
+def _judgement(ok: int, store_context: Any) -> int:
+    """
+    Judge one certificate of a chain; the leaf is the last.
+
+    With HTTP refusal it always is, the first error being kept as the result of the verification. OpenSSL keeps the
+    last by itself; but a self-signed certificate that has also expired is foremost self-signed.
+    """
+    if ok and _lib.X509_STORE_CTX_get_error_depth(store_context):
+        return 1  # an issuer that is in order: the most frequent case
+    index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+    connection = SSL.Connection._reverse_mapping[_lib.X509_STORE_CTX_get_ex_data(store_context, index)]
+    trust = _trusts[connection.get_context()]
+    if ok:
+        if trust.admits is None or connection in _first_errors or trust.admits(_current(store_context)):
+            return 1
+        error = _CERT_REJECTED
+    else:
+        error = _lib.X509_STORE_CTX_get_error(store_context)
+        if error == _Codes.ERR_CRL_HAS_EXPIRED and _is_tolerated(trust, store_context):
+            _lib.X509_STORE_CTX_set_error(store_context, _first_errors.get(connection, _Codes.OK))
+            return 1
+    _lib.X509_STORE_CTX_set_error(store_context, _first_errors.setdefault(connection, error))
+    return 0 if trust.refusal is ClientRefusal.HANDSHAKE else 1
+
+
+def _is_tolerated(trust: ClientTrust, store_context: Any) -> bool:
+    """Whether the outdated list that is to judge the current certificate may still do so."""
+    if trust.crl_policy is CrlPolicy.WARN:
+        return True
+    issuer = _current(store_context).issuer
+    ends = [crl.next_update_utc for crl in trust.crls if crl.issuer == issuer and crl.next_update_utc is not None]
+    return bool(ends) and trust.clock() <= min(ends) + CRL_GRACE
+
+
+def _current(store_context: Any) -> x509.Certificate:
+    pointer = _lib.X509_STORE_CTX_get_current_cert(store_context)
+    _lib.X509_up_ref(pointer)
+    return X509._from_raw_x509_ptr(pointer).to_cryptography()
+
+
+# It lives as long as the module, as OpenSSL keeps its address.
+_VERIFY_CALLBACK = _ffi.callback("int (*)(int, X509_STORE_CTX *)", _judge, error=0)
