@@ -1,0 +1,156 @@
+"""
+The last clients that were turned away by TLS, each with what an operator needs to know: a bounded memory of events.
+
+The listener adds to it, the log takes what is new from it, the admin endpoint shows it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Final
+
+import attrs
+
+MOST_EVENTS: Final = 100
+"""Older ones are forgotten."""
+
+_MOST_SANS: Final = 8
+_LONGEST_VALUE: Final = 256
+"""Characters of a value that a client chose."""
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST_VALUE else value[:_LONGEST_VALUE] + "…"
+
+
+def _cut_all(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_cut(value) for value in values[:_MOST_SANS])
+
+
+@attrs.frozen
+class ShownCertificate:
+    """
+    The certificate that a client showed. Public facts, chosen by whoever made it.
+
+    Attributes:
+        subject, issuer: RFC 4514 strings.
+        sans: As `certs.describe` writes them; the first few.
+        serial: Lower-case hexadecimal.
+        not_after: RFC 3339.
+    """
+
+    subject: str = attrs.field(converter=_cut)
+    issuer: str = attrs.field(converter=_cut)
+    sans: tuple[str, ...] = attrs.field(converter=_cut_all)
+    serial: str = attrs.field(converter=_cut)
+    not_after: str
+
+
+@attrs.frozen(kw_only=True)
+class Rejection:
+    """
+    A client that was turned away.
+
+    Attributes:
+        client: Its address.
+        reason: Token, as in the metrics.
+        message: The same in words.
+        answer: How the client heard of it: ``alert``, or the HTTP status.
+        server_name: What it asked for; None if nothing, or if it did not come so far.
+        versions: TLS versions that it offered; empty if it did not come so far.
+        certificate: What it showed, if anything readable.
+    """
+
+    client: str
+    reason: str
+    message: str = attrs.field(converter=_cut)
+    answer: str
+    server_name: str | None = attrs.field(default=None, converter=attrs.converters.optional(_cut))
+    versions: tuple[str, ...] = ()
+    certificate: ShownCertificate | None = None
+
+    @property
+    def hint(self) -> str:
+        """What an operator can do about it."""
+        return HINTS.get(self.reason, "")
+
+
+@attrs.define
+class _Repeated:
+    event: Rejection
+    first: str
+    last: str
+    count: int = 1
+
+
+class Rejections:
+    """The last `MOST_EVENTS` different ones. Equal ones are counted, whenever they come."""
+
+    def __init__(self) -> None:
+        self._events: OrderedDict[Rejection, _Repeated] = OrderedDict()
+
+    def add(self, event: Rejection, moment: str) -> int:
+        """
+        Take note of *event*.
+
+        Args:
+            moment: Now, as RFC 3339.
+
+        Returns:
+            How often it has come, this time included: 1 for something new.
+        """
+        known = self._events.get(event)
+        if known is not None:
+            known.count += 1
+            known.last = moment
+            self._events.move_to_end(event)
+            return known.count
+        if len(self._events) >= MOST_EVENTS:
+            self._events.popitem(last=False)
+        self._events[event] = _Repeated(event, moment, moment)
+        return 1
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the events for `json.dumps`, the last first."""
+        return [
+            {
+                "first": known.first,
+                "last": known.last,
+                "count": known.count,
+                **attrs.asdict(known.event),
+                "hint": known.event.hint,
+            }
+            for known in reversed(self._events.values())
+        ]
+
+
+_RENEW: Final = "renew the client's certificate"
+_TRUST: Final = "add its issuer to SIDECAR_CLIENT_CA, or give the client a certificate from a CA that is in it"
+_OURS: Final = "give the client the CA of our certificate, or serve one from a CA that it knows (see /certs)"
+
+HINTS: Final = {
+    "expired": _RENEW,
+    "not_yet_valid": "compare the clocks of the client's CA and of this machine",
+    "unknown_ca": _TRUST,
+    "self_signed": _TRUST,
+    "wrong_purpose": "issue it with extended key usage clientAuth",
+    "revoked": "expected after a revocation; else look at the revocation list",
+    "chain_too_long": "let the client use a shorter chain, or raise SIDECAR_CLIENT_DEPTH",
+    "bad_signature": "the certificate was changed after its CA signed it, or names the wrong issuer",
+    "too_weak": "issue it again with RSA of 2048 bits or more, or ECDSA P-256, and SHA-256",
+    "no_crl": "add the revocation list of its CA to SIDECAR_CLIENT_CRL",
+    "crl_overdue": "fetch a current revocation list",
+    "crl_invalid": "fetch the revocation list again, and compare the clocks",
+    "client_certificate_missing": "give the client a certificate, or exempt the path (SIDECAR_CLIENT_CERT_EXEMPT)",
+    "client_not_authorized": "add the client to SIDECAR_CLIENT_ALLOW or to the rules, if it is to be let in",
+    "not_authorized": "add the client to SIDECAR_CLIENT_ALLOW, if it is to be let in",
+    "unsupported_version": "update the client, which speaks no TLS version that is served here",
+    "no_shared_cipher": "update the client, which offers no cipher suite that is served here",
+    "no_shared_group": "update the client, which offers no key exchange that is served here",
+    "no_shared_alpn": "let the client offer http/1.1",
+    "plain_http": "use https:// in the client's URL",
+    "client_rejects_our_ca": _OURS,
+    "client_rejects_our_certificate": _OURS,
+    "handshake_timeout": "look at what is between us; a client that connects in advance needs no mending",
+}
+"""What an operator can do, by reason."""
