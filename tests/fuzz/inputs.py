@@ -1,0 +1,116 @@
+"""
+What the fuzzer feeds to the program, as values: their repr is a literal that makes them again, which is what a failure
+is reported as.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+from tests.support.cases import MAX_HEAD_BYTES, MAX_HEADERS, REQUESTS, RESPONSES
+
+SMALL_HEAD_BYTES: Final = 1024
+"""The least that can be set: mutated heads reach it, and seldom reach the default."""
+
+SMALL_HEADERS: Final = 12
+
+SMALL_BODY_BYTES: Final = 300
+
+
+@attrs.frozen(kw_only=True)
+class RequestInput:
+    """
+    What a client sends.
+
+    Attributes:
+        cuts: Where the data is cut into the pieces that arrive.
+        has_small_limits: Whether small limits hold for it, rather than the default ones.
+        is_hasty: Whether the client goes on without waiting for answers, for as long as it may.
+    """
+
+    data: bytes
+    cuts: tuple[int, ...] = ()
+    has_small_limits: bool = False
+    is_hasty: bool = False
+
+    @property
+    def max_head_bytes(self) -> int:
+        return SMALL_HEAD_BYTES if self.has_small_limits else MAX_HEAD_BYTES
+
+    @property
+    def max_headers(self) -> int:
+        return SMALL_HEADERS if self.has_small_limits else MAX_HEADERS
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Of a request; 0: any."""
+        return SMALL_BODY_BYTES if self.has_small_limits else 0
+
+
+@attrs.frozen(kw_only=True)
+class ResponseInput(RequestInput):
+    """
+    What an app sends.
+
+    Attributes:
+        method: Of the request that it answers.
+        minor_version: Of that request.
+        offered: The protocols that the request offers to switch to.
+        is_closed: Whether the app closes its side afterwards.
+    """
+
+    method: bytes = b"GET"
+    minor_version: int = 1
+    offered: tuple[bytes, ...] = ()
+    is_closed: bool = False
+
+
+def segments(data: bytes, cuts: tuple[int, ...]) -> list[bytes]:
+    """Cut *data* at the places of *cuts* that lie inside it; no piece is empty."""
+    ends = [*sorted({place for place in cuts if 0 < place < len(data)}), len(data)]
+    return [data[start:end] for start, end in zip([0, *ends], ends, strict=False) if start < end]
+
+
+_MANY: Final = 64 * 1024
+_CHUNKED: Final = b"Transfer-Encoding: chunked\r\n\r\n"
+
+_ENDLESS_BODIES: Final = (
+    b"0\r\nX: " + b"t" * _MANY,
+    b"0\r\n" + b"X: y\r\n" * (_MANY // 6),
+    b"1;" + b"e" * _MANY,
+    b"0" * _MANY,
+    b"1\r\na\r\n" * (_MANY // 6),
+)
+"""Chunked bodies that do not end where somebody waits for an end."""
+
+_ENDLESS_REQUESTS: Final = (
+    b"\r\n" * (_MANY // 2),
+    b"G" * _MANY,
+    b"GET /" + b"a" * _MANY,
+    b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"v" * _MANY,
+    b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * (_MANY // 6),
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * (_MANY // 29),
+    *(b"POST / HTTP/1.1\r\nHost: a\r\n" + _CHUNKED + body for body in _ENDLESS_BODIES),
+)
+
+_ENDLESS_RESPONSES: Final = (
+    b"HTTP/1.1 200 " + b"K" * _MANY,
+    b"HTTP/1.1 200 OK\r\nX: " + b"v" * _MANY,
+    b"HTTP/1.1 103 Early Hints\r\n\r\n" * (_MANY // 28),
+    *(b"HTTP/1.1 200 OK\r\n" + _CHUNKED + body for body in _ENDLESS_BODIES),
+)
+
+REQUEST_SEEDS: Final[tuple[RequestInput, ...]] = (
+    *(RequestInput(data=case.data) for case in REQUESTS),
+    *(RequestInput(data=data, has_small_limits=True) for data in _ENDLESS_REQUESTS),
+)
+
+RESPONSE_SEEDS: Final[tuple[ResponseInput, ...]] = (
+    *(
+        ResponseInput(data=case.data, method=case.method, offered=case.offered, is_closed=case.eof)
+        for case in RESPONSES
+    ),
+    *(ResponseInput(data=data, has_small_limits=True) for data in _ENDLESS_RESPONSES),
+)
