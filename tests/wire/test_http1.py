@@ -20,13 +20,7 @@ from sidecar.wire.http1 import (
 from tests.support.cases import (
     MAX_HEAD_BYTES,
     MAX_HEADERS,
-    REQUESTS,
-    RESPONSES,
     WAYS,
-    RequestCase,
-    ResponseCase,
-    check_request,
-    check_response,
     split_anywhere,
 )
 
@@ -54,19 +48,6 @@ def merged(events: list[object]) -> list[object]:
         else:
             joined.append(event)
     return joined
-
-
-@pytest.mark.parametrize("way", WAYS)
-class TestEveryCase:
-    @pytest.mark.parametrize("case", REQUESTS, ids=lambda case: case.id)
-    def test_request_is_read_the_same_however_it_arrives(self, case: RequestCase, way: str) -> None:
-        """A request gives the same events or the same refusal in whatever pieces it comes and whatever follows it."""
-        check_request(case, way)
-
-    @pytest.mark.parametrize("case", RESPONSES, ids=lambda case: case.id)
-    def test_response_is_read_the_same_however_it_arrives(self, case: ResponseCase, way: str) -> None:
-        """A response gives the same events or the same refusal in whatever pieces it comes; what follows it is lost."""
-        check_response(case, way)
 
 
 class TestServerCodec:
@@ -671,3 +652,83 @@ class TestWriting:
     def test_body_is_written_in_its_framing(self, kind: BodyKind, data: bytes) -> None:
         """Only a chunked body gets anything around it."""
         assert body_bytes(b"hello", kind) == data
+
+
+def receive_all(codec: ServerCodec, pieces: list[bytes]) -> None:
+    for piece in pieces:
+        codec.receive(piece)
+
+
+class TestMaxBody:
+    def server(self, limit: int) -> ServerCodec:
+        return ServerCodec(MAX_HEAD_BYTES, MAX_HEADERS, limit)
+
+    def test_announced_body_over_the_limit_is_refused_at_once(self) -> None:
+        """Nobody has to wait for a body that is too long by its own word."""
+        codec = self.server(4)
+        with pytest.raises(RequestError, match="5 bytes or more, limit 4") as caught:
+            codec.receive(POST)
+        assert (caught.value.status, caught.value.reason) == (413, "body_too_large")
+        assert codec.state is State.BROKEN
+
+    def test_announced_body_of_the_limit_passes(self) -> None:
+        """The limit is exact."""
+        events = self.server(5).receive(POST + b"12345")
+        assert events[1:] == [Data(b"12345"), END]
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_chunked_body_is_refused_where_it_passes_the_limit(self, way: str) -> None:
+        """Chunks are counted as they come; chunk framing does not count."""
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        body = b"3;x=yyyyyyyyy\r\nabc\r\n2\r\nde\r\n"
+        for pieces in WAYS[way](body + b"0\r\n\r\n"):
+            codec = self.server(5)
+            codec.receive(head)
+            receive_all(codec, pieces)
+            assert codec.is_complete
+        for pieces in WAYS[way](body + b"1\r\nf\r\n0\r\n\r\n"):
+            codec = self.server(5)
+            codec.receive(head)
+            with pytest.raises(RequestError) as caught:
+                receive_all(codec, pieces)
+            assert caught.value.status == 413
+
+    def test_each_request_is_counted_by_itself(self) -> None:
+        """A connection may carry more than the limit, in several requests."""
+        codec = self.server(3)
+        chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        for _ in range(3):
+            codec.receive(chunked)
+            codec.next_request()
+
+
+class TestKeepAliveSeconds:
+    @pytest.mark.parametrize(
+        ("field", "seconds"),
+        [
+            (b"", None),
+            (b"Keep-Alive: timeout=5\r\n", 5),
+            (b"keep-alive: max=100, Timeout = 65 \r\n", 65),
+            (b'Keep-Alive: timeout="15"\r\n', 15),
+            (b"Keep-Alive: timeout=9, timeout=3\r\nKeep-Alive: timeout=7\r\n", 3),
+            (b"Keep-Alive: timeout=0\r\n", 0),
+            (b"Keep-Alive: timeout=-1\r\n", None),
+            (b"Keep-Alive: timeout=1e3\r\n", None),
+            (b"Keep-Alive: timeout=9999999999\r\n", None),
+            (b"Keep-Alive: xtimeout=5\r\n", None),
+            (b"Keep-Alive: 300\r\n", None),
+        ],
+    )
+    def test_what_the_app_promises_is_read(self, field: bytes, seconds: int | None) -> None:
+        """The least of all readable promises counts; anything else promises nothing."""
+        codec = client()
+        codec.receive(b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n" % field)
+        assert codec.keep_alive_seconds == seconds
+
+    def test_promise_holds_for_responses_without_one(self) -> None:
+        """An app that has said it once need not repeat it."""
+        codec = client()
+        codec.receive(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n\r\n")
+        codec.expect_response(b"GET", ())
+        codec.receive(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert codec.keep_alive_seconds == 5
