@@ -7,6 +7,7 @@ Public facts only: nothing here ever sees a private key.
 from __future__ import annotations
 
 import math
+import warnings
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -52,7 +53,7 @@ def describe(cert: x509.Certificate) -> CertSummary:
         subject=cert.subject.rfc4514_string(),
         issuer=cert.issuer.rfc4514_string(),
         sans=_alternative_names(cert),
-        serial=f"{cert.serial_number:x}",
+        serial=f"{_serial_number(cert):x}",
         not_before=cert.not_valid_before_utc,
         not_after=cert.not_valid_after_utc,
         sha256=cert.fingerprint(hashes.SHA256()).hex(),
@@ -102,6 +103,12 @@ def is_self_signed(cert: x509.Certificate) -> bool:
 def rfc3339(moment: datetime) -> str:
     """Write an aware *moment* as ``2026-01-31T12:00:00Z``."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _serial_number(cert: x509.Certificate) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # RFC 5280 wants it positive; certificates with 0 are in honest use
+        return cert.serial_number
 
 
 def _alternative_names(cert: x509.Certificate) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import base64
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,30 +11,29 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
-    pkcs12,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sidecar.certs.bundle import MAX_FILE_BYTES, Bundle, find_problems, load_anchors, load_bundle
+from sidecar.certs.bundle import MAX_FILE_BYTES, find_all_problems, find_problems, load_bundle, load_bundles
 from sidecar.errors import MaterialError
+from sidecar.settings import Inline, Source
 from tests.support.certs import (
     CLIENT,
     DAY,
     NOW,
+    Authority,
     Issued,
     authority,
+    der,
     ecdsa_key,
     ed25519_key,
     intermediate,
     key_usage,
+    keystore,
     make_root,
     other_authority,
     pem,
@@ -47,16 +46,9 @@ def server() -> Issued:
     return intermediate().issue("app.example")
 
 
-def refusal_of(cert: Path, key: Path | None = None) -> MaterialError:
+def refusal_of(cert: Source, key: Source | None = None) -> MaterialError:
     with pytest.raises(MaterialError) as caught:
         load_bundle(cert, key, NOW)
-    return caught.value
-
-
-def anchor_refusal_of(path: Path) -> MaterialError:
-    with pytest.raises(MaterialError) as caught:
-        load_anchors(path, NOW)
-    assert caught.value.role == "ca"
     return caught.value
 
 
@@ -135,11 +127,22 @@ class TestLoadBundle:
     def test_expired_issuer_in_chain_is_accepted(self, tmp_path: Path) -> None:
         """Only the leaf's dates are judged, as chains with an expired cross-signature work."""
         old = make_root("Old Root", NOW - 9 * DAY, NOW - DAY)
-        issued = server()
+        issued = old.issue("app.example")
         issued.write(tmp_path)
         with (tmp_path / "tls.crt").open("ab") as file:
             file.write(pem(old.certificate))
-        assert load_bundle(tmp_path, None, NOW).chain[-1] == old.certificate
+        assert load_bundle(tmp_path, None, NOW).chain == (old.certificate,)
+
+    def test_chain_in_any_order_is_sorted(self, tmp_path: Path) -> None:
+        """The leaf is the certificate that the key belongs to; duplicates are dropped, strangers are set aside."""
+        issued = server()
+        issued.write(tmp_path)
+        stranger = other_authority().certificate
+        parts = (authority().certificate, stranger, *issued.chain, issued.certificate, *issued.chain)
+        (tmp_path / "tls.crt").write_bytes(pem(*parts))
+        bundle = load_bundle(tmp_path, None, NOW)
+        assert (bundle.leaf, bundle.chain) == (issued.certificate, (*issued.chain, authority().certificate))
+        assert bundle.extras == (stranger,)
 
     def test_repr_hides_key(self, tmp_path: Path) -> None:
         """A bundle shows its certificates and never its key."""
@@ -173,24 +176,6 @@ class TestUnreadableFiles:
         (tmp_path / "tls.crt").mkdir()
         assert refusal_of(tmp_path).fact == f"{tmp_path}/tls.crt is a directory"
 
-    def test_forbidden_file_names_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A file that may not be read is said to be unreadable, for whom, and what to change."""
-
-        def refuse(*_: object) -> None:
-            raise PermissionError(13, "Permission denied")
-
-        server().write(tmp_path)
-        monkeypatch.setattr(Path, "open", refuse)  # tests may run as root, who may read anything
-        error = refusal_of(tmp_path / "tls.crt")
-        assert error.fact == f"user {os.geteuid()}, who runs this program, may not read {tmp_path}/tls.crt"
-        assert "chmod" in error.fix
-
-    @pytest.mark.parametrize("name", ["tls.crt/below", "x" * 300, "nul\0byte"])
-    def test_impossible_path_is_refused(self, tmp_path: Path, name: str) -> None:
-        """A path that the system cannot even look up is refused, not raised as OSError or ValueError."""
-        server().write(tmp_path)
-        assert "cannot be read" in refusal_of(tmp_path / name).fact
-
     @pytest.mark.parametrize("data", [b"", b" \n\t\n"])
     def test_empty_file_is_named(self, tmp_path: Path, data: bytes) -> None:
         """An empty file is said to be empty."""
@@ -215,36 +200,10 @@ class TestUnreadableFiles:
 
 
 class TestWrongFormat:
-    def test_text_is_not_pem(self, tmp_path: Path) -> None:
-        """Any text without a BEGIN line is said not to be PEM."""
+    def test_text_is_of_no_form(self, tmp_path: Path) -> None:
+        """Any text is said to be none of the forms."""
         (tmp_path / "c").write_text("hello\n")
-        assert refusal_of(tmp_path / "c").fact == f"{tmp_path}/c is not PEM"
-
-    def test_der_certificate_gets_command(self, tmp_path: Path) -> None:
-        """A DER certificate is recognised, and the command that converts it is given."""
-        (tmp_path / "c").write_bytes(server().certificate.public_bytes(Encoding.DER))
-        error = refusal_of(tmp_path / "c")
-        assert "looks like DER" in error.fact
-        assert f"openssl x509 -inform DER -in {tmp_path}/c" in error.fix
-
-    def test_der_key_gets_command(self, tmp_path: Path) -> None:
-        """A DER key is recognised as one by the role it is read for."""
-        issued = server()
-        issued.write(tmp_path)
-        der = issued.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        (tmp_path / "tls.key").write_bytes(der)
-        error = refusal_of(tmp_path)
-        assert error.role == "key"
-        assert "openssl pkey -inform DER" in error.fix
-
-    def test_pkcs12_gets_command(self, tmp_path: Path) -> None:
-        """PKCS#12 is told apart from other DER."""
-        issued = server()
-        store = pkcs12.serialize_key_and_certificates(b"x", issued.key, issued.certificate, None, NoEncryption())
-        (tmp_path / "c").write_bytes(store)
-        error = refusal_of(tmp_path / "c")
-        assert "PKCS#12" in error.fact
-        assert "openssl pkcs12" in error.fix
+        assert refusal_of(tmp_path / "c").fact.startswith(f"{tmp_path}/c is not PEM")
 
     def test_cut_file_is_named(self, tmp_path: Path) -> None:
         """A BEGIN line without its END line means that the file was cut."""
@@ -300,42 +259,6 @@ class TestWrongKey:
         assert error.role == "key"
         assert error.fact == f"no private key: {tmp_path}/c.pem holds none, and there is no {tmp_path}/c.key"
 
-    @pytest.mark.parametrize("format", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
-    def test_encrypted_key_gets_command(self, tmp_path: Path, format: PrivateFormat) -> None:
-        """An encrypted key, in either form, comes with the command that decrypts it."""
-        issued = server()
-        issued.write(tmp_path)
-        (tmp_path / "tls.key").write_bytes(issued.encrypted_key_pem(format))
-        error = refusal_of(tmp_path)
-        assert (error.role, error.fact) == ("key", f"the private key in {tmp_path}/tls.key is encrypted")
-        assert f"openssl pkey -in {tmp_path}/tls.key -out" in error.fix
-
-    def test_damaged_key_shows_nothing_of_it(self, tmp_path: Path) -> None:
-        """A damaged key is refused without a byte of it in the message."""
-        server().write(tmp_path)
-        (tmp_path / "tls.key").write_bytes(b"-----BEGIN PRIVATE KEY-----\nTopSecretA==\n-----END PRIVATE KEY-----\n")
-        error = refusal_of(tmp_path)
-        assert "damaged" in error.fact
-        assert "TopSecret" not in str(error)
-
-    @pytest.mark.parametrize(
-        ("key", "name"),
-        [
-            pytest.param(lambda: rsa_key(1024), "RSA 1024", id="RSA 1024"),
-            pytest.param(lambda: ecdsa_key(ec.SECP256K1()), "ECDSA secp256k1", id="secp256k1"),
-            pytest.param(ed448.Ed448PrivateKey.generate, "Ed448", id="Ed448"),
-            pytest.param(lambda: dsa.generate_private_key(2048), "DSA", id="DSA"),
-        ],
-    )
-    def test_unsupported_key_is_named(self, tmp_path: Path, key: Callable[[], dsa.DSAPrivateKey], name: str) -> None:
-        """A key of another kind or size is refused by name, with the kinds that serve."""
-        server().write(tmp_path)
-        text = key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        (tmp_path / "tls.key").write_bytes(text)
-        error = refusal_of(tmp_path)
-        assert f"is {name}, which is not supported" in error.fact
-        assert "P-256" in error.fix
-
     def test_foreign_key_is_refused(self, tmp_path: Path) -> None:
         """A key that belongs to no certificate of the file does not match."""
         server().write(tmp_path)
@@ -343,15 +266,6 @@ class TestWrongKey:
         error = refusal_of(tmp_path)
         assert error.role == "key"
         assert "does not match the certificate in" in error.fact
-
-    def test_wrong_order_is_named(self, tmp_path: Path) -> None:
-        """A key that belongs to a later certificate means that the chain is in the wrong order."""
-        issued = server()
-        issued.write(tmp_path)
-        (tmp_path / "tls.crt").write_bytes(pem(*issued.chain, issued.certificate))
-        error = refusal_of(tmp_path)
-        assert error.role == "cert"
-        assert "wrong order: the private key belongs to certificate 2" in error.fact
 
 
 class TestUnfitCertificate:
@@ -405,37 +319,156 @@ class TestUnfitCertificate:
         assert "does not allow TLS" in refusal_of(issued.write(tmp_path)).fact
         load_bundle(authority().issue("app", usage=key_usage("key_encipherment")).write(tmp_path), None, NOW)
 
-    def test_sha1_signature_is_refused(self, tmp_path: Path) -> None:
-        """A leaf signed with SHA-1 would fail each handshake, so it fails the start."""
-        issued = server()
-        weak = _with_algorithm(issued.certificate, _ECDSA_SHA256, _ECDSA_SHA1)
-        issued.write(tmp_path)
-        (tmp_path / "tls.crt").write_bytes(pem(weak))
-        assert "signed with SHA-1" in refusal_of(tmp_path).fact
-
     def test_short_rsa_key_in_chain_is_refused(self, tmp_path: Path) -> None:
         """An issuer with a short RSA key would fail each handshake, so it fails the start."""
-        issued = server()
-        weak = authority().issue("Weak CA", key=rsa_key(1024)).certificate
+        weak = authority().issue("Weak CA", key=rsa_key(1024))
+        issued = Authority(weak.certificate, weak.key).issue("app.example", digest=hashes.SHA256())
         issued.write(tmp_path)
-        (tmp_path / "tls.crt").write_bytes(pem(issued.certificate, weak))
+        assert issued.chain == (weak.certificate,)
         assert "RSA key of 1024 bits" in refusal_of(tmp_path).fact
 
 
-_ECDSA_SHA256 = bytes.fromhex("06082a8648ce3d040302")
-_ECDSA_SHA1 = bytes.fromhex("06072a8648ce3d0401")
+class TestForms:
+    """One value or file may hold everything, in any form."""
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            pytest.param(lambda issued: issued.cert_pem + issued.key_pem, id="PEM"),
+            pytest.param(lambda issued: base64.b64encode(issued.key_pem + issued.cert_pem), id="base64"),
+            pytest.param(lambda issued: base64.encodebytes(keystore(issued, None)), id="base64 of PKCS#12"),
+            pytest.param(
+                lambda issued: json.dumps(
+                    {"tls.crt": issued.cert_pem.decode(), "tls.key": issued.key_pem.decode()}
+                ).encode(),
+                id="JSON",
+            ),
+            pytest.param(
+                lambda issued: json.dumps(
+                    {
+                        "Certificate": pem(issued.certificate).decode(),
+                        "CertificateChain": pem(*issued.chain).decode(),
+                        "PrivateKey": issued.encrypted_key_pem().decode(),
+                        "Passphrase": "secret",
+                    }
+                ).encode(),
+                id="JSON with an encrypted key",
+            ),
+            pytest.param(
+                lambda issued: json.dumps(
+                    {"keystore.p12": base64.b64encode(keystore(issued)).decode(), "password": "secret"}
+                ).encode(),
+                id="JSON with a keystore",
+            ),
+        ],
+    )
+    @pytest.mark.parametrize("is_file", [True, False])
+    def test_one_value_is_enough(self, tmp_path: Path, wrap: Callable[[Issued], bytes], is_file: bool) -> None:
+        """Certificate, chain, key and password come in one piece."""
+        issued = server()
+        data = wrap(issued)
+        (tmp_path / "whole.bin").write_bytes(data)
+        source = tmp_path / "whole.bin" if is_file else Inline(data.decode())
+        assert load_bundle(source, None, NOW) == issued.bundle
+
+    @pytest.mark.parametrize("is_file", [True, False])
+    def test_passphrase_opens_key_and_keystore(self, tmp_path: Path, is_file: bool) -> None:
+        """One passphrase for whatever is encrypted, in a file or as a value."""
+        issued = server()
+        (tmp_path / "passphrase").write_bytes(b"secret\n")
+        (tmp_path / "keystore.p12").write_bytes(keystore(issued))
+        (tmp_path / "key.pem").write_bytes(issued.encrypted_key_pem())
+        (tmp_path / "cert.der").write_bytes(der(issued.certificate))
+        passphrase = tmp_path / "passphrase" if is_file else Inline("secret")
+        assert load_bundle(tmp_path, None, NOW, passphrase) == issued.bundle
+        assert load_bundle(tmp_path / "cert.der", tmp_path / "key.pem", NOW, passphrase).leaf == issued.certificate
+        assert load_bundle(tmp_path / "cert.der", tmp_path / "keystore.p12", NOW, passphrase).chain == ()
+
+    def test_password_in_the_certificates_json_opens_the_key_file(self, tmp_path: Path) -> None:
+        """What came with the certificate is tried on its key as well."""
+        issued = server()
+        (tmp_path / "key.pem").write_bytes(issued.encrypted_key_pem())
+        value = Inline(json.dumps({"cert": issued.cert_pem.decode(), "password": "secret"}))
+        assert load_bundle(value, tmp_path / "key.pem", NOW) == issued.bundle
+
+    def test_pem_pair_beside_a_keystore_is_preferred(self, tmp_path: Path) -> None:
+        """cert-manager writes both into one directory; PEM needs no password."""
+        issued = server()
+        (issued.write(tmp_path) / "keystore.p12").write_bytes(keystore(issued))
+        assert load_bundle(tmp_path, None, NOW) == issued.bundle
+
+    def test_directory_with_one_file_of_both_loads(self, tmp_path: Path) -> None:
+        """Where there is no tls.key, the key may be in tls.crt."""
+        issued = server()
+        (tmp_path / "tls.crt").write_bytes(issued.key_pem + issued.cert_pem)
+        assert load_bundle(tmp_path, None, NOW) == issued.bundle
+
+    def test_value_without_key_asks_for_it(self) -> None:
+        """There is no place beside a value to look at."""
+        error = refusal_of(Inline(server().cert_pem.decode()))
+        assert error.role == "key"
+        assert error.fact == "no private key: the value given as certificate holds none"
+
+    def test_swapped_values_are_told_apart(self) -> None:
+        """Certificate and key are named by what they were given as."""
+        issued = server()
+        found = find_problems(Inline(issued.key_pem.decode()), Inline(issued.cert_pem.decode()), NOW)
+        assert [error.role for error in found] == ["cert", "key"]
+        assert all("swapped" in error.fix for error in found)
+
+    def test_wrong_passphrase_is_its_own_fault(self, tmp_path: Path) -> None:
+        """It is the passphrase that must be corrected."""
+        issued = server()
+        issued.write(tmp_path)
+        (tmp_path / "tls.key").write_bytes(issued.encrypted_key_pem())
+        (error,) = find_problems(tmp_path, None, NOW, Inline("wrong"))
+        assert error.role == "passphrase"
+        assert error.fact == f"the password given does not open the private key in {tmp_path}/tls.key"
+
+    def test_missing_passphrase_hides_what_follows_from_it(self, tmp_path: Path) -> None:
+        """Without it, every encrypted key would be one more problem."""
+        (tmp_path / "a.p12").write_bytes(keystore(server()))
+        (error,) = find_problems(tmp_path / "a.p12", None, NOW, tmp_path / "missing")
+        assert error.role == "passphrase"
 
 
-def _with_algorithm(certificate: x509.Certificate, old: bytes, new: bytes) -> x509.Certificate:
-    """Swap the algorithm identifier by hand, as `cryptography` refuses to sign with SHA-1; lengths are mended."""
-    der = certificate.public_bytes(Encoding.DER)
-    identifier, changed = b"\x30\x0a" + old, b"\x30\x09" + new
-    assert der.count(identifier) == 2
-    der = der.replace(identifier, changed)
-    outer, inner = int.from_bytes(der[2:4], "big") - 2, int.from_bytes(der[6:8], "big") - 1
-    assert der[:2] == der[4:6] == b"\x30\x82"
-    der = der[:2] + outer.to_bytes(2, "big") + der[4:6] + inner.to_bytes(2, "big") + der[8:]
-    return x509.load_der_x509_certificate(der)
+class TestLoadBundles:
+    def test_several_load_in_order(self, tmp_path: Path) -> None:
+        """Each certificate finds the key that was given in the same place."""
+        one, other = server(), authority().issue("other.example", key=rsa_key())
+        one.write(tmp_path, "1.crt", "1.pem")
+        certs = [tmp_path / "1.crt", Inline(other.cert_pem.decode())]
+        keys = [tmp_path / "1.pem", Inline(other.key_pem.decode())]
+        assert load_bundles(certs, keys, None, NOW) == (one.bundle, other.bundle)
+
+    def test_keys_beside_and_inside_are_found(self, tmp_path: Path) -> None:
+        """Without keys, each certificate is looked at by itself."""
+        one, other = server(), server()
+        one.write(tmp_path, "1.crt", "1.key")
+        certs = [tmp_path / "1.crt", Inline((other.cert_pem + other.key_pem).decode())]
+        assert load_bundles(certs, [], None, NOW) == (one.bundle, other.bundle)
+
+    def test_none_is_none(self) -> None:
+        """Nothing given is nothing loaded."""
+        assert load_bundles([], [], None, NOW) == ()
+
+    @pytest.mark.parametrize(("certs", "keys"), [(2, 1), (1, 2), (0, 1)])
+    def test_numbers_must_agree(self, certs: int, keys: int) -> None:
+        """A key more or less leaves open which is whose."""
+        with pytest.raises(MaterialError) as caught:
+            load_bundles([Inline("x")] * certs, [Inline("y")] * keys, None, NOW)
+        assert caught.value.role == "key"
+        assert caught.value.fact == f"the numbers of keys, {keys}, and of certificates, {certs}, differ"
+
+    def test_all_problems_name_their_certificate(self, tmp_path: Path) -> None:
+        """A bad one names which; the good one between them is not mentioned."""
+        good = server()
+        certs = [tmp_path / "missing.crt", Inline((good.cert_pem + good.key_pem).decode()), Inline("hello there")]
+        found = find_all_problems(certs, [], None, NOW)
+        assert [error.fact.partition(" is ")[0].partition(" does ")[0] for error in found] == [
+            f"{tmp_path}/missing.crt",
+            "the value given as certificate 3",
+        ]
 
 
 class TestFindProblems:
@@ -466,96 +499,3 @@ class TestFindProblems:
         with pytest.raises(MaterialError) as raised:
             load_bundle(directory, None, NOW)
         assert [str(error) for error in find_problems(directory, None, NOW)] == [str(raised.value)]
-
-
-class TestLoadAnchors:
-    def test_bundle_of_authorities_loads(self, tmp_path: Path) -> None:
-        """A file may hold several CAs, intermediates among them."""
-        anchors = (authority().certificate, intermediate().certificate, other_authority().certificate)
-        (tmp_path / "cas.pem").write_bytes(pem(*anchors))
-        assert load_anchors(tmp_path / "cas.pem", NOW) == anchors
-
-    def test_directory_layout_loads(self, tmp_path: Path) -> None:
-        """A directory means ca.crt in it."""
-        (tmp_path / "ca.crt").write_bytes(pem(authority().certificate))
-        assert load_anchors(tmp_path, NOW) == (authority().certificate,)
-
-    def test_directory_without_file_is_named(self, tmp_path: Path) -> None:
-        """A directory without ca.crt is said to be one."""
-        assert anchor_refusal_of(tmp_path).fact == f"{tmp_path} is a directory without ca.crt"
-
-    @pytest.mark.parametrize("data", [b"", b"hello", b"\x30\x82\x01\x00"])
-    def test_other_format_is_refused(self, tmp_path: Path, data: bytes) -> None:
-        """What is not PEM is refused, as for a certificate."""
-        (tmp_path / "c").write_bytes(data)
-        anchor_refusal_of(tmp_path / "c")
-
-    def test_key_alone_is_refused(self, tmp_path: Path) -> None:
-        """A key is not a CA certificate."""
-        (tmp_path / "c").write_bytes(server().key_pem)
-        assert "holds no certificate" in anchor_refusal_of(tmp_path / "c").fact
-
-    def test_leaf_is_named(self, tmp_path: Path) -> None:
-        """Each certificate must be a CA; the one that is not is named."""
-        (tmp_path / "c").write_bytes(pem(authority().certificate, authority().issue("ci").certificate))
-        assert f"'CN=ci' in {tmp_path}/c is not a CA certificate" in anchor_refusal_of(tmp_path / "c").fact
-
-    def test_intermediate_alone_is_refused(self, tmp_path: Path) -> None:
-        """Without a root no client could ever be verified."""
-        (tmp_path / "c").write_bytes(pem(intermediate().certificate))
-        assert "no root" in anchor_refusal_of(tmp_path / "c").fact
-
-    def test_all_expired_is_refused(self, tmp_path: Path) -> None:
-        """When every root has expired, the last day is named."""
-        roots = [make_root(f"Old {days}", NOW - 9 * DAY, NOW - days * DAY).certificate for days in (1, 2)]
-        (tmp_path / "c").write_bytes(pem(*roots))
-        error = anchor_refusal_of(tmp_path / "c")
-        assert f"has expired, the last on {NOW - DAY:%Y-%m-%d}" in error.fact
-
-    def test_one_expired_of_two_is_accepted(self, tmp_path: Path) -> None:
-        """While one root is in date, an expired one beside it is left alone."""
-        old = make_root("Old", NOW - 9 * DAY, NOW - DAY).certificate
-        (tmp_path / "c").write_bytes(pem(old, authority().certificate))
-        assert len(load_anchors(tmp_path / "c", NOW)) == 2
-
-
-_ISSUED = server()
-_ORIGINAL = _ISSUED.cert_pem + _ISSUED.key_pem
-
-
-@st.composite
-def mangled(draw: st.DrawFn) -> bytes:
-    """A good file after a few flips, cuts, repeats and insertions."""
-    data = bytearray(_ORIGINAL)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, max(len(data) - 1, 0)))
-        match draw(st.sampled_from(["flip", "letter", "cut", "drop", "insert", "repeat"])):
-            case "flip" if data:
-                data[at] ^= 1 << draw(st.integers(0, 7))
-            case "letter" if data:
-                data[at] = draw(st.sampled_from(b"ABCDabcd0189+/=-\n"))
-            case "cut":
-                del data[at:]
-            case "drop":
-                del data[at : at + draw(st.integers(1, 80))]
-            case "insert":
-                data[at:at] = draw(st.binary(max_size=20))
-            case _:
-                data += data[at : at + 2000]
-    return bytes(data)
-
-
-class TestMangledFiles:
-    @settings(deadline=None, max_examples=300)
-    @given(mangled())
-    def test_mangled_file_loads_or_is_refused(self, data: bytes) -> None:
-        """Whatever a file holds, the answer is a bundle or a MaterialError."""
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            try:
-                bundle = load_bundle(Path(file.name), None, NOW)
-            except MaterialError as error:
-                assert error.role in {"cert", "key"}  # noqa: PT017  # the other way out is a bundle
-            else:
-                assert isinstance(bundle, Bundle)

@@ -9,11 +9,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from sidecar.certs.bundle import PrivateKey
 from sidecar.certs.describe import as_json, describe, describe_key, is_self_signed
-from tests.support.certs import DAY, NOW, authority, ecdsa_key, ed25519_key, rsa_key, self_signed
+from tests.support.certs import DAY, NOW, authority, der, ecdsa_key, ed25519_key, rsa_key, self_signed
 
 
 class TestDescribe:
@@ -42,6 +43,16 @@ class TestDescribe:
     def test_no_names_are_empty(self) -> None:
         """A certificate without alternative names has none."""
         assert describe(authority().certificate).sans == ()
+
+    def test_serial_number_of_zero_is_shown(self) -> None:
+        """Some tools number their first certificate 0, which no CA may."""
+        key, name = ecdsa_key(), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a")])
+        builder = x509.CertificateBuilder(name, name, key.public_key(), 85, NOW, NOW + DAY)
+        data = der(builder.sign(key, hashes.SHA256()))
+        before, serial, after = data.partition(b"\xa0\x03\x02\x01\x02\x02\x01\x55")
+        with pytest.warns(CryptographyDeprecationWarning, match="serial number"):
+            zero = x509.load_der_x509_certificate(before + serial[:-1] + b"\0" + after)
+        assert describe(zero).serial == "0"
 
     def test_rare_names_are_kept(self) -> None:
         """Every kind of alternative name leaves a trace."""

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     KeySerializationEncryption,
     NoEncryption,
     PrivateFormat,
+    pkcs12,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -92,10 +93,14 @@ class Authority(Issued):
         key: PrivateKey | None = None,
         usage: x509.KeyUsage | None = None,
         digest: hashes.HashAlgorithm | None = None,
+        subject: x509.Name | None = None,
     ) -> Issued:
-        """Issue a leaf for *names*; the first is its common name as well. *purposes* None: no such extension."""
+        """
+        Issue a leaf for *names*; the first is its common name as well, unless there is a *subject*. *purposes* None:
+        no such extension.
+        """
         own_key = key or ecdsa_key()
-        builder = _builder(names[0], self.certificate.subject, own_key, not_before, not_after)
+        builder = _builder(subject or _name(names[0]), self.certificate.subject, own_key, not_before, not_after)
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_names(names), critical=False)
         if purposes is not None:
@@ -146,7 +151,7 @@ def self_signed(
 ) -> Issued:
     """Make a certificate that is its own issuer."""
     key = ecdsa_key()
-    builder = _builder(name, _name(name), key, not_before, not_after)
+    builder = _builder(_name(name), _name(name), key, not_before, not_after)
     builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     builder = builder.add_extension(_names([name]), critical=False)
     if purposes is not None:
@@ -189,6 +194,66 @@ def pem(*certificates: x509.Certificate) -> bytes:
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in certificates)
 
 
+def keystore(
+    issued: Issued,
+    password: bytes | None = b"secret",
+    others: Sequence[x509.Certificate] | None = None,
+    encryption: KeySerializationEncryption | None = None,
+) -> bytes:
+    """A PKCS#12 keystore of *issued* with its chain, or with *others* in place of that; password None: unencrypted."""
+    if encryption is None:
+        encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
+    chain = issued.chain if others is None else others
+    return pkcs12.serialize_key_and_certificates(b"server", issued.key, issued.certificate, chain, encryption)
+
+
+def truststore(*certificates: x509.Certificate, password: bytes | None = b"secret") -> bytes:
+    """A PKCS#12 keystore without a key."""
+    encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return pkcs12.serialize_key_and_certificates(None, None, None, certificates, encryption)
+
+
+def signing_request(name: str = "app.example") -> x509.CertificateSigningRequest:
+    """A request that no CA has answered yet."""
+    return x509.CertificateSigningRequestBuilder().subject_name(_name(name)).sign(ecdsa_key(), hashes.SHA256())
+
+
+def revocation_list(
+    issuer: Issued,
+    *revoked: x509.Certificate,
+    number: int | None = 1,
+    last_update: datetime = NOW - DAY,
+    next_update: datetime = NOW + 7 * DAY,
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
+) -> x509.CertificateRevocationList:
+    """A list of *revoked* certificates; *extensions* are added, each with whether it is critical."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.certificate.subject)
+        .last_update(last_update)
+        .next_update(next_update)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()), critical=False)
+    )
+    if number is not None:
+        builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    for certificate in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number).revocation_date(last_update)
+        builder = builder.add_revoked_certificate(entry.build())
+    algorithm = None if isinstance(issuer.key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(issuer.key, algorithm)
+
+
+def der(item: x509.Certificate | x509.CertificateRevocationList | x509.CertificateSigningRequest) -> bytes:
+    return item.public_bytes(Encoding.DER)
+
+
+def reveals(message: str, secret: str, length: int = 20) -> bool:
+    """Whether *message* has *length* consecutive characters of *secret*."""
+    return any(secret[at : at + length] in message for at in range(len(secret) - length + 1))
+
+
 def _make_authority(
     name: str,
     issuer: Authority | None,
@@ -197,7 +262,7 @@ def _make_authority(
 ) -> Authority:
     key = ecdsa_key()
     issuer_name = _name(name) if issuer is None else issuer.certificate.subject
-    builder = _builder(name, issuer_name, key, not_before, not_after)
+    builder = _builder(_name(name), issuer_name, key, not_before, not_after)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     builder = builder.add_extension(key_usage("key_cert_sign", "crl_sign"), critical=True)
     chain = () if issuer is None else issuer._chain_below()
@@ -205,11 +270,11 @@ def _make_authority(
 
 
 def _builder(
-    name: str, issuer: x509.Name, key: PrivateKey, not_before: datetime, not_after: datetime
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, not_before: datetime, not_after: datetime
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
-        .subject_name(_name(name))
+        .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())

@@ -1,0 +1,153 @@
+"""
+From a setting to bytes: a file, the file of its role in a directory, or the value of the setting itself.
+
+What cannot be opened may be a key or a password that was taken for a path, so it is shown only if it does not look so.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import attrs
+
+from sidecar.errors import MaterialError
+from sidecar.settings import Inline, Source
+
+MAX_FILE_BYTES = 1024 * 1024
+"""A bundle is a few KiB, the CA bundle of a Linux distribution about 220 KiB. Of values, too."""
+
+LAYOUT = {
+    "cert": ("tls.crt", "keystore.p12"),
+    "key": ("tls.key", "keystore.p12"),
+    "ca": ("ca.crt", "truststore.p12"),
+    "crl": ("ca.crl", "crl.pem"),
+}
+"""The files of a directory that stand for a role, the first that there is; as Kubernetes and cert-manager name them."""
+
+_WORDS = {"cert": "certificate", "key": "key", "ca": "CA", "crl": "CRL", "passphrase": "passphrase"}
+
+_MAX_SHOWN = 400
+"""Characters of a path in a message. Longer ones are rarely paths, and never read."""
+
+_JSON_MARKS = frozenset('{}"')
+_ENCODED = re.compile(r"[A-Za-z0-9+/=]{20,}")
+
+
+@attrs.frozen
+class Given:
+    """
+    What was given for a role.
+
+    Attributes:
+        role: ``cert``, ``key``, ``ca``, ``crl`` or ``passphrase``.
+        name: How messages call it: its path, or e.g. ``the value given as key``.
+        file: The file that was read; None for the value of a setting.
+        data: At most `MAX_FILE_BYTES`, and not only blanks.
+    """
+
+    role: str
+    name: str
+    file: Path | None
+    data: bytes = attrs.field(repr=False)
+
+
+def read(source: Source, role: str, position: int | None = None) -> Given:
+    """
+    Read what *source* stands for.
+
+    Args:
+        source: A file, a directory that holds one of the names in `LAYOUT`, or a value.
+        role: What it is given as.
+        position: Which of several values for this role it is, from 1.
+
+    Raises:
+        MaterialError: With *role*: it cannot be read, is empty, or is over the limit.
+    """
+    if isinstance(source, Inline):
+        name = f"the value given as {_WORDS[role]}" + (f" {position}" if position else "")
+        given = Given(role, name, None, _encoded(source.text, role, name))
+    else:
+        file = _file(source, role)
+        given = Given(role, str(file), file, _bytes_of(file, source, role))
+    if not given.data.strip():
+        raise MaterialError(role, f"{given.name} is empty", "fill it in, or remove the setting if it is not needed")
+    if len(given.data) > MAX_FILE_BYTES:
+        fact = f"{given.name} is over the limit of {MAX_FILE_BYTES:,} bytes"
+        raise MaterialError(role, fact, "name the right file, or leave out what is not needed")
+    return given
+
+
+def may_be_secret(text: str) -> bool:
+    """
+    Whether *text* could be key material, whole or in part, that was given in place of a path or name.
+
+    Base64 goes from small letters to capitals to digits and back all the time; paths rarely do, and most begin with a
+    slash or have something in them that base64 has not.
+    """
+    if len(text) > _MAX_SHOWN or "-----" in text or not text.isprintable() or not _JSON_MARKS.isdisjoint(text):
+        return True
+    if _ENCODED.fullmatch(text) and not text.startswith("/"):
+        return True
+    return any(_changes(run) >= 5 for run in _ENCODED.findall(text))
+
+
+def _changes(text: str) -> int:
+    """How often letters and digits of one class are followed by another."""
+    classes = [(character.isupper(), character.isdigit()) for character in text if character.isalnum()]
+    return sum(one != other for one, other in pairwise(classes))
+
+
+def _encoded(text: str, role: str, name: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")  # bytes of the environment that are no UTF-8 come back whole
+    except UnicodeEncodeError:
+        raise MaterialError(role, f"{name} holds characters that are not text", "copy it again") from None
+
+
+def _file(path: Path, role: str) -> Path:
+    if not os.path.isdir(path) or role not in LAYOUT:
+        return path
+    names = LAYOUT[role]
+    # If there is none, opening the first tells whether it is missing or may not be looked for.
+    return path / next((name for name in names if os.path.lexists(path / name)), names[0])
+
+
+def _bytes_of(file: Path, path: Path, role: str) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        raise _not_found(file, path, role) from None
+    except PermissionError:
+        who = f"user {os.geteuid()}, who runs this program, may not read {_shown(file, role)}"
+        raise MaterialError(role, who, "let that user read it (chown or chmod, and every directory above)") from None
+    except IsADirectoryError:
+        fix = "name a file (container engines make a directory where the file to mount does not exist)"
+        raise MaterialError(role, f"{_shown(file, role)} is a directory", fix) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        # The text of an OSError repeats the path, that of its number does not.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is no path"
+        fact = f"{_shown(file, role)} cannot be read: {reason}"
+        raise MaterialError(role, fact, "correct the path, or give the text itself") from None
+
+
+def _not_found(file: Path, path: Path, role: str) -> MaterialError:
+    if file != path:
+        names = " or ".join(LAYOUT[role])
+        fact = f"{path} is a directory without {LAYOUT[role][0]}"
+        return MaterialError(role, fact, f"put {names} there or name a file")
+    if may_be_secret(str(file)):
+        fix = "if it is the text itself, copy it whole, from its first character to its last"
+        return MaterialError(role, f"{_shown(file, role)} does not exist, and may be key material", fix)
+    return MaterialError(role, f"{_shown(file, role)} does not exist", "correct the path, or put the file there")
+
+
+def _shown(file: Path, role: str) -> str:
+    """The path, unless it could be a secret: any word could be a passphrase that was taken for a path."""
+    text = str(file)
+    if may_be_secret(text) or (role == "passphrase" and not os.path.lexists(file)):
+        return f"the path given as {_WORDS[role]}"
+    return text
