@@ -19,23 +19,27 @@ from twisted.logger import Logger
 from sidecar.admin.pages import Snapshot
 from sidecar.admin.prometheus import Figures
 from sidecar.admin.server import AdminConnection, AdminListener
-from sidecar.certs import bundle as bundles
 from sidecar.certs import selfsigned
 from sidecar.certs.bundle import Bundle
-from sidecar.certs.describe import CertSummary, describe
+from sidecar.certs.describe import describe
+from sidecar.certs.material import ClientMaterial, load_client_material, load_server_material
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
 from sidecar.errors import ConfigError, ListenError, MaterialError, Problem
 from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.writer import LineWriter
+from sidecar.policy.access import Access, access_of
+from sidecar.policy.authz import Decision, Presented
+from sidecar.policy.identity import identity_of
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.listener import Listener, listen
 from sidecar.proxy.pool import Pool
+from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
-from sidecar.settings import AccessLogFormat, ClientCertMode, HostPort
-from sidecar.tls.context import build_context
+from sidecar.settings import AccessLogFormat, ClientCertMode, ClientRefusal, HostPort
+from sidecar.tls.sni import build_contexts
 from sidecar.tls.trust import ClientTrust
 
 STDOUT: Final = 1
@@ -69,8 +73,9 @@ class App:
         self._finished = False
         self._stopped: Callable[[int], None] = lambda cut: None
         self._renewal: Any = None
-        self._bundle: Bundle
-        self._certificate: CertSummary
+        self._bundles: tuple[Bundle, ...]
+        self._clients = ClientMaterial()
+        self._access: Access
         self._service: Service
         self._pool: Pool
         self._listener: Listener
@@ -84,7 +89,7 @@ class App:
         """
         settings = self._settings
         problems: list[Problem] = []
-        context = self._collect(problems, self._load_material)
+        context = self._collect(problems, self._load)
         downstream_socket = self._collect(problems, lambda: self._listen("listen", settings.listen))
         admin = settings.admin
         admin_socket = None if admin is None else self._collect(problems, lambda: self._listen("admin", admin))
@@ -102,14 +107,15 @@ class App:
             http=settings.http,
             pool=self._pool,
             metrics=self._metrics,
+            rejecter=Rejecter(self._metrics, self._reactor.seconds),
             access_log=self._access_log(),
             now=self._reactor.seconds,
         )
         self._listener = Listener(
-            downstream_socket, context, self._service, self._deadlines, settings.client.cert, self._reactor
+            downstream_socket, context, self._service, self._deadlines, self._access, self._reactor
         )
         self._listener.start()
-        if settings.tls.cert is None:
+        if not settings.tls.cert:
             self._tell_of_ephemeral()
         if admin_socket is not None:
             self._admin = AdminListener(admin_socket, self.snapshot, self._transport, self._reactor)
@@ -118,7 +124,7 @@ class App:
             "serving https on {listen}, forwarding to {upstream}; client certificates: {mode}; admin: {admin}",
             listen=self._listener.address,
             upstream=settings.upstream,
-            mode=settings.client.cert.value,
+            mode=settings.client.cert.value + ("" if self._access.decides_per_connection else ", and by rules"),
             admin=settings.admin or "off",
         )
 
@@ -146,12 +152,11 @@ class App:
 
     def snapshot(self) -> Snapshot:
         """Return the program as it is now, for the admin pages."""
-        cert = self._settings.tls.cert
         return Snapshot(
             now=self._now(),
             figures=Figures(
                 metrics=self._metrics,
-                certificate=self._certificate,
+                certificates=tuple(describe(bundle.leaf) for bundle in self._bundles),
                 upstream_connections=self._pool.open_count,
                 upstream_idle=self._pool.idle_count,
                 upstream_connects=self._pool.statistics.connects,
@@ -159,10 +164,12 @@ class App:
                 access_log_dropped=self._writer.dropped if self._writer is not None else 0,
                 is_ready=not self._not_ready(),
             ),
-            certificate_source="ephemeral" if cert is None else str(cert),
+            certificate_sources=tuple(map(str, self._settings.tls.cert)) or ("ephemeral",),
             certificate_pem=b"".join(
-                certificate.public_bytes(Encoding.PEM) for certificate in (self._bundle.leaf, *self._bundle.chain)
+                certificate.public_bytes(Encoding.PEM)
+                for certificate in (self._bundles[0].leaf, *self._bundles[0].chain)
             ),
+            rejections=self._service.rejecter.rejections.as_json(),
             not_ready=self._not_ready(),
         )
 
@@ -182,27 +189,51 @@ class App:
         except ListenError as error:
             raise ConfigError([self._problem(name, error.fact, error.fix)]) from None
 
-    def _load_material(self) -> SSL.Context:
-        settings = self._settings
+    def _load(self) -> SSL.Context:
+        """Read rules and key material, and build what connections shake hands with."""
+        settings, now = self._settings, self._now()
+        self._access = access_of(settings.client, self._loaded.sources["client_rules"])
+        server, troubles = load_server_material(settings.tls, now)
+        if self._access.handshake_mode is not ClientCertMode.NONE:
+            self._clients, more = load_client_material(settings.client, now)
+            troubles += more
+        if troubles:
+            raise ConfigError([self._problem(each.setting, each.error.fact, each.error.fix) for each in troubles])
+        for name, text in (*server.warnings, *self._clients.warnings):
+            _log.warn("{name}: {text}", name=SETTINGS[name].written_in(self._loaded.sources[name]), text=text)
+        self._bundles = server.bundles
+        if not server.bundles:
+            self._make_ephemeral()
         try:
-            anchors: tuple[x509.Certificate, ...] = ()
-            if settings.client.ca is not None and settings.client.cert is not ClientCertMode.NONE:
-                anchors = bundles.load_anchors(settings.client.ca, self._now())
-            if settings.tls.cert is not None:
-                self._bundle = bundles.load_bundle(settings.tls.cert, settings.tls.key, self._now())
-            else:
-                self._make_ephemeral(anchors)
-            self._certificate = describe(self._bundle.leaf)
-            return build_context([self._bundle], ClientTrust(settings.client.cert, anchors), settings.tls.policy)
+            return self._contexts()
         except MaterialError as error:
-            name = {"ca": "client_ca", "key": "tls_key" if settings.tls.key else "tls_cert"}.get(error.role, "tls_cert")
-            raise ConfigError([self._problem(name, error.fact, error.fix)]) from None
+            raise ConfigError([self._problem("tls_cert", error.fact, error.fix)]) from None
 
-    def _make_ephemeral(self, anchors: tuple[x509.Certificate, ...]) -> None:
+    def _contexts(self) -> SSL.Context:
+        client = self._settings.client
+        trust = ClientTrust(
+            self._access.handshake_mode,
+            self._clients.anchors,
+            crls=self._clients.crls,
+            crl_scope=client.crl_scope,
+            crl_policy=client.crl_policy,
+            depth=client.depth,
+            refusal=client.refusal,
+            admits=self._admits if client.refusal is ClientRefusal.HANDSHAKE else None,
+            clock=self._now,
+        )
+        return build_contexts(self._bundles, trust, self._settings.tls.policy)
+
+    def _admits(self, certificate: x509.Certificate) -> bool:
+        """Whether a verified client may come in at all; asked inside the handshake."""
+        admission = self._access.admit(Presented(identity_of(certificate)))
+        return not isinstance(admission, Decision) or admission.is_allowed
+
+    def _make_ephemeral(self) -> None:
         names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._settings.tls.names)
-        self._bundle = selfsigned.make(names, self._now())
-        wait = (selfsigned.renew_at(self._bundle) - self._now()).total_seconds()
-        self._renewal = self._reactor.callLater(max(1.0, wait), self._renew, anchors)
+        self._bundles = (selfsigned.make(names, self._now()),)
+        wait = (selfsigned.renew_at(self._bundles[0]) - self._now()).total_seconds()
+        self._renewal = self._reactor.callLater(max(1.0, wait), self._renew)
 
     def _tell_of_ephemeral(self) -> None:
         where = (
@@ -211,19 +242,15 @@ class App:
         _log.warn(
             "no certificate given (SIDECAR_TLS_CERT): made one in memory for {names}, until {until:%Y-%m-%d}; it "
             "encrypts, but clients cannot know who we are unless they are given it ({where})",
-            names=", ".join(name.partition(":")[2] for name in self._certificate.sans),
-            until=self._certificate.not_after,
+            names=", ".join(name.partition(":")[2] for name in describe(self._bundles[0].leaf).sans),
+            until=self._bundles[0].leaf.not_valid_after_utc,
             where=where,
         )
 
-    def _renew(self, anchors: tuple[x509.Certificate, ...]) -> None:
-        self._make_ephemeral(anchors)
-        self._certificate = describe(self._bundle.leaf)
+    def _renew(self) -> None:
+        self._make_ephemeral()
         self._tell_of_ephemeral()
-        settings = self._settings
-        self._listener.context = build_context(
-            [self._bundle], ClientTrust(settings.client.cert, anchors), settings.tls.policy
-        )
+        self._listener.context = self._contexts()
 
     def _access_log(self) -> AccessLog | None:
         style = self._settings.log.access
@@ -245,8 +272,8 @@ class App:
         reasons = []
         if self._draining:
             reasons.append("draining")
-        if self._certificate.not_after <= self._now():
-            reasons.append("the certificate has expired")
+        if any(bundle.leaf.not_valid_after_utc <= self._now() for bundle in self._bundles):
+            reasons.append("a certificate has expired")
         return tuple(reasons)
 
     def _look_drained(self, until: float) -> None:

@@ -12,7 +12,7 @@ import attrs
 
 from sidecar import __version__
 from sidecar.config import flags
-from sidecar.config.check import check, warnings
+from sidecar.config.check import check, material_warnings, warnings
 from sidecar.config.load import Loaded, gather
 from sidecar.config.names import did_you_mean
 from sidecar.errors import EXIT_CONFIG, ConfigError, Problem
@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return _write(_help("sidecar COMMAND [--NAME VALUE ...]"))
     if name in ("version", "--version"):
         return _write(_version())
+    if name == "certs":
+        from sidecar import cli_certs  # what `run` does without
+
+        return cli_certs.main(arguments)
     if name not in _COMMANDS:
         return _refuse_command(name)
     given, problems = flags.parse(flags.make_parser("", ""), arguments)
@@ -96,7 +100,8 @@ def _run(given: _Input) -> int:
 
 def _check(given: _Input) -> int:
     loaded = given.load_checked()
-    return _write("\n".join(["configuration ok", *(f"warning: {line}" for line in warnings(loaded))]))
+    lines = [*warnings(loaded), *material_warnings(loaded, datetime.now(UTC))]
+    return _write("\n".join(["configuration ok", *(f"warning: {line}" for line in lines)]))
 
 
 def _config(given: _Input) -> int:
@@ -123,12 +128,13 @@ def _call(command: _Command, given: _Input) -> int:
 def _refuse_command(name: str) -> int:
     if not name or name.startswith("-"):
         return _complain(["sidecar: say what to do first: sidecar run, or see sidecar --help"], EXIT_USAGE)
-    fix = did_you_mean(name, [*_COMMANDS, "version", "help"], "see sidecar --help")
+    fix = did_you_mean(name, [*_COMMANDS, "certs", "version", "help"], "see sidecar --help")
     return _complain([f"sidecar: there is no command {name!a}; {fix}"], EXIT_USAGE)
 
 
 def _help(usage: str) -> str:
     commands = {name: command.summary for name, command in _COMMANDS.items()}
+    commands["certs"] = "make a private CA and certificates, or look at some: see sidecar certs --help"
     commands["version"] = "print the versions of the program and what it is built on"
     lines = ["TLS in front of any app.", "", "commands:", *(f"  {name:<10}{text}" for name, text in commands.items())]
     lines += ["", "Each setting is a flag, a variable or a line in the YAML file, in this order of precedence."]

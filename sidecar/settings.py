@@ -20,6 +20,15 @@ Seconds = NewType("Seconds", float)
 ByteCount = NewType("ByteCount", int)
 """A size in bytes. Written as ``61440``, ``60KiB`` or ``1MiB``."""
 
+MatcherText = NewType("MatcherText", str)
+"""An expression of `policy.matchers` that compiles; empty: none is given."""
+
+RulesText = NewType("RulesText", str)
+"""A JSON list that `policy.rules` may read; empty: none is given."""
+
+PathPatterns = NewType("PathPatterns", "tuple[str, ...]")
+"""Patterns of `policy.conditions`."""
+
 
 @attrs.frozen
 class HostPort:
@@ -56,6 +65,13 @@ Source = Path | Inline
 """Where key material is: a file or directory, or in the setting itself."""
 
 
+@attrs.frozen
+class Password:
+    """What opens an encrypted key: the content of a file, or the value of the setting itself. It is never shown."""
+
+    source: Source
+
+
 class ClientCertMode(enum.Enum):
     """Whether a client certificate is asked for, and must be there."""
 
@@ -83,6 +99,16 @@ class ClientRefusal(enum.Enum):
 
     HTTP = "http"
     HANDSHAKE = "handshake"
+
+
+class IdentityDialect(enum.Enum):
+    """Names and forms of the fields that tell an app who the client is."""
+
+    XFCC = "xfcc"
+    CLIENT_CERT = "client-cert"
+    X_SSL = "x-ssl"
+    X_AMZN = "x-amzn"
+    TLS = "tls"
 
 
 class TlsPolicy(enum.Enum):
@@ -159,14 +185,23 @@ def setting(
 class TlsSettings:
     """The server side of TLS."""
 
-    cert: Path | None = setting(
+    cert: tuple[Source, ...] = setting(
         "tls_cert",
-        None,
-        "PEM file of the certificate chain (leaf first), or a directory with tls.crt and tls.key; "
-        "none: a certificate is made in memory at start",
+        (),
+        "certificate with its chain: a file or directory (tls.crt, tls.key), several of them comma-separated for "
+        "several names, or the value itself (PEM, base64, PKCS#12 in base64, JSON); none: one is made in memory",
     )
-    key: Path | None = setting(
-        "tls_key", None, "PEM file of the private key; none: looked for beside or inside tls_cert"
+    key: tuple[Source, ...] = setting(
+        "tls_key",
+        (),
+        "private key: a file, several in the order of tls_cert, or the value itself; none: looked for beside or inside "
+        "tls_cert",
+    )
+    key_password: Password | None = setting(
+        "tls_key_password",
+        None,
+        "password of an encrypted key or PKCS#12: a file whose path begins with / or ./, or the password itself",
+        secret=True,
     )
     names: tuple[str, ...] = setting(
         "tls_names", (), "more host names or IP addresses for the certificate made at start, comma-separated"
@@ -174,7 +209,8 @@ class TlsSettings:
     policy: TlsPolicy = setting(
         "tls_policy",
         TlsPolicy.INTERMEDIATE,
-        "intermediate: TLS 1.2 and 1.3 with ECDHE AEAD suites; modern: TLS 1.3 only",
+        "intermediate: TLS 1.2 and 1.3 with ECDHE AEAD suites; modern: TLS 1.3 only; the names of AWS policies with "
+        "the same meaning are taken too, such as ELBSecurityPolicy-TLS13-1-2-Res-2021-06",
     )
 
 
@@ -187,10 +223,56 @@ class ClientSettings:
         ClientCertMode.NONE,
         "whether clients are asked for a certificate: none, optional or required (they must show one)",
     )
-    ca: Path | None = setting(
+    ca: Source | None = setting(
         "client_ca",
         None,
-        "PEM bundle of the CAs that client certificates must come from, or a directory with ca.crt",
+        "CAs that client certificates must come from: a PEM bundle, a directory with ca.crt, or the value itself",
+    )
+    crl: Source | None = setting(
+        "client_crl",
+        None,
+        "revocation lists of those CAs: a file or directory (ca.crl), or the value itself; a certificate that none of "
+        "them speaks of is refused",
+    )
+    crl_scope: CrlScope = setting(
+        "client_crl_scope",
+        CrlScope.LEAF,
+        "whose list there must be: leaf: the issuer's; chain: every CA's up to the root",
+    )
+    crl_policy: CrlPolicy = setting(
+        "crl_policy",
+        CrlPolicy.FAIL,
+        "a revocation list over its date by more than 24 h: fail (its clients get 403) or warn (it is used on)",
+    )
+    depth: int = setting(
+        "client_depth", 10, "CA certificates between a client's certificate and its root", bounds=(0, 100)
+    )
+    refusal: ClientRefusal = setting(
+        "client_refusal",
+        ClientRefusal.HTTP,
+        "http: clients without an accepted certificate are told why with 400 or 403; handshake: they get a TLS alert",
+    )
+    exempt: PathPatterns = setting(
+        "client_cert_exempt",
+        PathPatterns(()),
+        "paths that anybody may ask for, such as /service,/healthz: exactly these, or with /* what is below",
+    )
+    allow: MatcherText = setting(
+        "client_allow",
+        MatcherText(""),
+        "who may come in, by what their certificate says, such as uri=spiffe://prod/ns/*/sa/web, ou=payments; none: "
+        "every verified client",
+    )
+    deny: MatcherText = setting("client_deny", MatcherText(""), "who may not, whatever client_allow says")
+    rules: RulesText = setting(
+        "client_rules",
+        RulesText(""),
+        "rules by path, method and host, in order, the first match decides; a list in the YAML file, or JSON",
+    )
+    identity_headers: tuple[IdentityDialect, ...] = setting(
+        "identity_headers",
+        (),
+        "how the app is told who the client is, comma-separated: xfcc, client-cert, x-ssl, x-amzn, tls",
     )
 
 

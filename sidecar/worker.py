@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from sidecar.config.check import warnings
 from sidecar.config.load import Loaded
+from sidecar.config.names import ENVIRONMENT, SETTINGS
 from sidecar.observe import logs
 
 _log = Logger()
@@ -34,6 +35,7 @@ def run(loaded: Loaded) -> int:
     _fill_standard_descriptors()
     reactor = _install_reactor()
     logs.start(loaded.settings.log.level, sys.stderr)
+    _forget_secrets(loaded)
     for warning in warnings(loaded):
         _log.warn("{warning}", warning=warning)
 
@@ -53,6 +55,23 @@ def _fill_standard_descriptors() -> None:
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+
+
+def _forget_secrets(loaded: Loaded) -> None:
+    """
+    Take key material and passwords out of the environment, where child processes and /proc would show them.
+
+    `os.environ` has copies; the kernel shows the strings that the process was started with, so those are overwritten.
+    """
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    libc.strlen.argtypes = [ctypes.c_void_p]
+    for name, setting in SETTINGS.items():
+        if loaded.sources[name] == ENVIRONMENT and setting.holds_secret(setting.of(loaded.settings)):
+            value = libc.getenv(setting.variable.encode())
+            if value is not None:
+                ctypes.memset(value, 0, libc.strlen(value))
+            os.environ.pop(setting.variable, None)
 
 
 def _install_reactor() -> Any:

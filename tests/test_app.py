@@ -130,7 +130,7 @@ class TestStart:
         app = program.start()
         assert program.asked == [HostPort("127.0.0.1", 8443), HostPort("127.0.0.1", 8081)]
         assert {type(reader).__name__ for reader in program.reactor.readers} == {"Listener", "AdminListener"}
-        assert presented(program, app) == app._bundle.leaf
+        assert presented(program, app) == app._bundles[0].leaf
 
     def test_admin_may_be_off(self, program: Program) -> None:
         """Then nothing listens for it."""
@@ -142,8 +142,8 @@ class TestStart:
         issued = authority().issue("localhost")
         issued.write(tmp_path)
         app = program.start(tls_cert=str(tmp_path / "tls.crt"), tls_key=str(tmp_path / "tls.key"))
-        assert app._bundle.leaf == issued.certificate
-        assert app.snapshot().certificate_source == str(tmp_path / "tls.crt")
+        assert app._bundles[0].leaf == issued.certificate
+        assert app.snapshot().certificate_sources == (str(tmp_path / "tls.crt"),)
         assert not program.reactor.pending
 
     def test_all_problems_come_at_once(self, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,33 +184,33 @@ class TestEphemeralCertificate:
         (warning,) = [event for event in log if "made one in memory" in event["log_format"]]
         assert "app.example" in warning["names"]
         assert "192.0.2.7" in warning["names"]
-        assert app.snapshot().certificate_source == "ephemeral"
+        assert app.snapshot().certificate_sources == ("ephemeral",)
 
     def test_renewal_is_for_newcomers(self, program: Program) -> None:
         """Before it expires a new one takes its place: listener, admin page and metrics show it."""
         app = program.start()
-        first = app._bundle.leaf
-        wait = selfsigned.renew_at(app._bundle) - program.calendar.now
+        first = app._bundles[0].leaf
+        wait = selfsigned.renew_at(app._bundles[0]) - program.calendar.now
         program.calendar.now += wait
         program.reactor.advance(wait.total_seconds())
-        renewed = app._bundle.leaf
+        renewed = app._bundles[0].leaf
         assert renewed != first
         assert renewed.not_valid_after_utc > first.not_valid_after_utc
         assert presented(program, app) == renewed
         snapshot = app.snapshot()
-        assert snapshot.figures.certificate.serial == f"{renewed.serial_number:x}"
+        assert snapshot.figures.certificates[0].serial == f"{renewed.serial_number:x}"
         assert b"BEGIN CERTIFICATE" in snapshot.certificate_pem
         assert program.reactor.pending
 
     def test_next_renewal_is_planned(self, program: Program) -> None:
         """A process that runs for months renews again and again."""
         app = program.start()
-        seen = {app._bundle.leaf.serial_number}
+        seen = {app._bundles[0].leaf.serial_number}
         for _ in range(3):
-            wait = selfsigned.renew_at(app._bundle) - program.calendar.now
+            wait = selfsigned.renew_at(app._bundles[0]) - program.calendar.now
             program.calendar.now += wait
             program.reactor.advance(wait.total_seconds())
-            seen.add(app._bundle.leaf.serial_number)
+            seen.add(app._bundles[0].leaf.serial_number)
         assert len(seen) == 4
 
 
@@ -226,7 +226,7 @@ class TestSnapshot:
         authority().issue("localhost", not_after=NOW + timedelta(days=1)).write(tmp_path)
         app = program.start(tls_cert=str(tmp_path))
         program.calendar.now += timedelta(days=2)
-        assert app.snapshot().not_ready == ("the certificate has expired",)
+        assert app.snapshot().not_ready == ("a certificate has expired",)
         assert not app.snapshot().figures.is_ready
 
     def test_admin_pages_show_it(self, program: Program) -> None:

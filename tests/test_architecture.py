@@ -41,7 +41,20 @@ WORLD = {"asyncio", "datetime", "io", "logging", "os", "pathlib", "select", "sel
 }
 
 EVERYTHING = Rule(
-    ours={"admin", "app", "certs", "cli", "config", "errors", "observe", "policy", "proxy", "settings", "tls"}
+    ours={
+        "admin",
+        "app",
+        "certs",
+        "cli",
+        "cli_certs",
+        "config",
+        "errors",
+        "observe",
+        "policy",
+        "proxy",
+        "settings",
+        "tls",
+    }
     | {"wire", "worker"},
     theirs={"OpenSSL", "attrs", "cryptography", "twisted", "zope"},
 )
@@ -50,11 +63,11 @@ RULES = {
     "errors": Rule(theirs={"attrs"}, never=WORLD),
     "settings": Rule(theirs={"attrs"}, never=WORLD - {"pathlib"}),  # a path is the type of some settings
     "wire": Rule(ours={"errors"}, theirs={"attrs"}, never=WORLD),
-    "policy": Rule(ours={"settings", "wire.events", "wire.fields"}, theirs={"attrs"}, never=WORLD),
+    "policy": Rule(ours={"errors", "settings", "wire.events", "wire.fields"}, theirs={"attrs"}, never=WORLD),
     "observe": Rule(ours={"errors", "settings"}, theirs={"attrs"}),
-    "certs": Rule(ours={"errors"}, theirs={"attrs", "cryptography"}, never={"socket", "ssl", "time"}),
+    "certs": Rule(ours={"errors", "settings"}, theirs={"attrs", "cryptography"}, never={"socket", "ssl", "time"}),
     "tls": Rule(
-        ours={"certs", "errors", "settings"},
+        ours={"certs", "errors", "policy.identity", "settings"},
         theirs={"OpenSSL", "attrs", "cryptography", "service_identity", "twisted", "zope"},
     ),
     "proxy": Rule(
@@ -62,7 +75,9 @@ RULES = {
         theirs={"OpenSSL", "attrs", "twisted", "zope"},
         never={"pathlib", "ssl"},
     ),
-    "config": Rule(ours={"certs", "errors", "settings"}, theirs={"attrs", "cryptography", "yaml"}, never={"socket"}),
+    "config": Rule(
+        ours={"certs", "errors", "policy", "settings"}, theirs={"attrs", "cryptography", "yaml"}, never={"socket"}
+    ),
     "admin": Rule(
         ours={"certs.describe", "errors", "observe.metrics", "wire"},
         theirs={"attrs", "prometheus_client", "twisted", "zope"},
@@ -70,6 +85,7 @@ RULES = {
     "app": EVERYTHING,
     "worker": EVERYTHING,
     "cli": EVERYTHING,
+    "cli_certs": Rule(ours={"certs", "errors"}, theirs={"OpenSSL", "attrs", "cryptography", "service_identity"}),
     "__main__": EVERYTHING,
     "__init__": Rule(),
 }
@@ -78,6 +94,7 @@ RULES = {
 MORE = {
     "observe.logs": Rule(theirs={"twisted"}),  # where Twisted's log goes
     "observe.writer": Rule(theirs={"twisted", "zope"}),  # a descriptor that the reactor writes
+    "policy.identity": Rule(theirs={"cryptography"}),  # reads a parsed certificate
 }
 
 # What only annotations need is no dependency: nothing of it is there at run time.

@@ -24,15 +24,17 @@ class Snapshot:
     Attributes:
         now: The moment; has a time zone.
         figures: Counters and the served certificate.
-        certificate_source: ``ephemeral``, or the file it came from.
-        certificate_pem: Leaf and chain; public by nature.
+        certificate_sources: Where each certificate came from; ``ephemeral`` for one that was made here.
+        rejections: As `observe.handshakes.Rejections.as_json` gives them.
+        certificate_pem: Leaf and chain of the default; public by nature.
         not_ready: Why no traffic should be sent here; empty if it should.
     """
 
     now: datetime
     figures: prometheus.Figures
-    certificate_source: str
+    certificate_sources: tuple[str, ...]
     certificate_pem: bytes
+    rejections: list[dict[str, Any]]
     not_ready: tuple[str, ...]
 
 
@@ -51,8 +53,9 @@ _PATHS: Final = {
     "/live": "200 while the process answers",
     "/ready": "200 if traffic should be sent here, else 503 with the reasons",
     "/stats/prometheus": "metrics",
-    "/certs": "the certificate being served, as JSON",
-    "/certs/server.pem": "the same as PEM: what `curl --cacert` wants for a self-made certificate",
+    "/handshakes": "the last 100 clients that were turned away by TLS or for their certificates, and why, as JSON",
+    "/certs": "the certificates being served, as JSON",
+    "/certs/server.pem": "the default one as PEM: what `curl --cacert` wants for a self-made certificate",
 }
 
 
@@ -74,13 +77,22 @@ def respond(method: str, path: str, snapshot: Snapshot) -> Page:
     if path == "/ready":
         return _ready(snapshot)
     if path == "/stats/prometheus":
-        body, content_type = prometheus.exposition(snapshot.figures)
-        return Page(200, content_type, body)
+        return _metrics(snapshot)
+    if path == "/handshakes":
+        return _json(200, {"rejections": snapshot.rejections})
     if path == "/certs":
         return _certs(snapshot)
     if path == "/certs/server.pem":
         return Page(200, PEM, snapshot.certificate_pem)
     return _text(200, "".join(f"{known:<20} {meaning}\n" for known, meaning in _PATHS.items()))
+
+
+def _metrics(snapshot: Snapshot) -> Page:
+    try:
+        body, content_type = prometheus.exposition(snapshot.figures)
+    except OSError as error:  # at the first scrape a library is loaded, and there may be no descriptor left for it
+        return _text(503, f"The metrics cannot be made now: {error.strerror}.\n")
+    return Page(200, content_type, body)
 
 
 def _ready(snapshot: Snapshot) -> Page:
@@ -89,8 +101,9 @@ def _ready(snapshot: Snapshot) -> Page:
 
 
 def _certs(snapshot: Snapshot) -> Page:
-    served = describe.as_json(snapshot.figures.certificate, snapshot.now)
-    return _json(200, {"certificates": [{"source": snapshot.certificate_source, **served}]})
+    served = zip(snapshot.certificate_sources, snapshot.figures.certificates, strict=True)
+    certificates = [{"source": source, **describe.as_json(summary, snapshot.now)} for source, summary in served]
+    return _json(200, {"certificates": certificates})
 
 
 def _text(status: int, text: str) -> Page:

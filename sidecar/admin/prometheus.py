@@ -18,7 +18,7 @@ class Figures:
 
     Attributes:
         metrics: The counters.
-        certificate: The one being served.
+        certificates: Those being served, the default first.
         upstream_connections: Open now, to the app.
         upstream_idle: Those among them that wait for a request.
         upstream_connects, upstream_connect_failures: Since start.
@@ -27,7 +27,7 @@ class Figures:
     """
 
     metrics: Metrics
-    certificate: CertSummary
+    certificates: tuple[CertSummary, ...]
     upstream_connections: int
     upstream_idle: int
     upstream_connects: int
@@ -60,6 +60,8 @@ class _Collector:
         yield _by("tls_handshakes", "TLS handshakes completed.", "version", metrics.handshakes)
         yield _counter("tls_handshakes_resumed", "Handshakes that resumed a session.", metrics.handshakes_resumed)
         yield _by("tls_handshake_failures", "TLS handshakes that failed.", "reason", metrics.handshake_failures)
+        rejections = metrics.client_rejections
+        yield _by("client_rejections", "Requests refused for the client's certificate.", "reason", rejections)
         yield _counter("requests", "Requests whose head arrived, good or bad.", metrics.requests)
         responses = {str(status): count for status, count in metrics.responses.items()}
         yield _by("responses", "Exchanges that ended, by status; 0: nothing was answered.", "status", responses)
@@ -72,7 +74,7 @@ class _Collector:
         yield _counter("upstream_retries", "Requests repeated on a fresh connection.", metrics.upstream_retries)
         yield _counter("access_log_dropped", "Access log lines that nobody took.", figures.access_log_dropped)
         yield _gauge("ready", "1 if traffic should be sent here.", int(figures.is_ready))
-        yield _certificate_expiry(figures.certificate)
+        yield _certificate_expiry(figures.certificates)
 
 
 def _counter(name: str, help: str, value: int) -> Any:
@@ -96,13 +98,14 @@ def _by(name: str, help: str, label: str, values: Mapping[str, int]) -> Any:
     return family
 
 
-def _certificate_expiry(summary: CertSummary) -> Any:
+def _certificate_expiry(summaries: Iterable[CertSummary]) -> Any:
     from prometheus_client.core import GaugeMetricFamily
 
     family = GaugeMetricFamily(
         "sidecar_certificate_not_after_seconds",
-        "End of the served certificate's validity, in seconds since 1970.",
+        "End of a served certificate's validity, in seconds since 1970.",
         labels=["subject", "serial"],
     )
-    family.add_metric([summary.subject, summary.serial], summary.not_after.timestamp())
+    for summary in summaries:
+        family.add_metric([summary.subject, summary.serial], summary.not_after.timestamp())
     return family

@@ -15,8 +15,8 @@ import attrs
 
 from sidecar.config.load import Loaded
 from sidecar.config.names import DEFAULT, SETTINGS
-from sidecar.errors import MaterialError, Problem
-from sidecar.settings import ClientCertMode, HostPort
+from sidecar.errors import ConfigError, Problem
+from sidecar.settings import ClientCertMode, ClientRefusal, HostPort
 
 ALB_IDLE_TIMEOUT = 60
 """Seconds that an AWS Application Load Balancer keeps an idle connection. If we close first, it may lose a request."""
@@ -59,6 +59,16 @@ def warnings(loaded: Loaded) -> list[str]:
     return [_warning(loaded, name, fact) for name, fact in found]
 
 
+def material_warnings(loaded: Loaded, now: datetime) -> list[str]:
+    """The same for the certificates and lists that the settings name, which can be used."""
+    from sidecar.certs.material import load_client_material, load_server_material
+
+    server, _ = load_server_material(loaded.settings.tls, now)
+    clients, _ = load_client_material(loaded.settings.client, now)
+    found = [(name, loaded.sources[name], text) for name, text in (*server.warnings, *clients.warnings)]
+    return [f"{SETTINGS[name].written_in(source)} ({source}): {text}" for name, source, text in found]
+
+
 def _warning(loaded: Loaded, name: str, fact: str) -> str:
     setting, source = SETTINGS[name], loaded.sources[name]
     return f"{setting.written_in(source)} ({source}): {setting.text(setting.of(loaded.settings))}: {fact}"
@@ -88,54 +98,69 @@ class _Case:
         return SETTINGS[name].written_in(self.loaded.sources[beside])
 
 
-def _certificate_is_usable(case: _Case) -> Iterator[Problem]:
+def _server_material_is_usable(case: _Case) -> Iterator[Problem]:
     tls = case.loaded.settings.tls
-    if tls.cert is None:
+    if not tls.cert:
         return
-    from sidecar.certs.bundle import find_problems  # cryptography costs time at start; many runs have no files
+    from sidecar.certs.material import load_server_material  # cryptography costs time; many runs have no files
 
-    for error in find_problems(tls.cert, tls.key, case.now):
-        # A key that stands beside or inside the certificate file is a matter of the setting that names that file.
-        name = "tls_key" if error.role == "key" and tls.key is not None else "tls_cert"
-        yield case.problem(name, error.fact, error.fix)
+    for trouble in load_server_material(tls, case.now)[1]:
+        yield case.problem(trouble.setting, trouble.error.fact, trouble.error.fix, beside="tls_cert")
 
 
 def _key_has_certificate(case: _Case) -> Iterator[Problem]:
     tls = case.loaded.settings.tls
-    if tls.key is not None and tls.cert is None:
-        fix = f"set {case.written('tls_cert', 'tls_key')} too, or remove this"
-        yield case.problem("tls_key", "there is a key but no certificate", fix)
+    for name, value, what in (("tls_key", tls.key, "a key"), ("tls_key_password", tls.key_password, "a password")):
+        if value and not tls.cert:
+            fix = f"set {case.written('tls_cert', name)} too, or remove this"
+            yield case.problem(name, f"there is {what} but no certificate", fix)
 
 
 def _names_are_used(case: _Case) -> Iterator[Problem]:
     tls = case.loaded.settings.tls
-    if tls.names and tls.cert is not None:
+    if tls.names and tls.cert:
         fact = f"the names would be ignored: {case.written('tls_cert', 'tls_cert')} gives a certificate with its own"
         yield case.problem("tls_names", fact, "remove one of the two")
 
 
-def _client_ca_fits_mode(case: _Case) -> Iterator[Problem]:
+def _client_settings_fit(case: _Case) -> Iterator[Problem]:
+    """Nobody should think that clients are looked at when they are not, nor the other way round."""
+    from sidecar.policy.access import access_of
+
     client = case.loaded.settings.client
-    if client.cert is ClientCertMode.NONE and client.ca is not None:
-        mode = case.written("client_cert", "client_ca")
-        fact = f"it would be ignored: {mode} is none, so no client is asked for a certificate"
-        yield case.problem("client_ca", fact, f"set {mode} to optional or required, or remove this")
-    if client.cert is not ClientCertMode.NONE and client.ca is None:
-        mode = f"{case.written('client_cert', 'client_cert')} is {client.cert.value}"
-        fact = f"{mode}, but there is no CA to check client certificates with"
-        yield case.problem("client_ca", fact, "set it to a PEM file of the CAs that you accept", beside="client_cert")
+    try:
+        access = access_of(client, case.loaded.sources["client_rules"])
+    except ConfigError as error:
+        yield from error.problems
+        return
+    mode = access.handshake_mode
+    if mode is ClientCertMode.NONE:
+        for name in _FOR_CLIENTS:
+            if SETTINGS[name].of(case.loaded.settings) != SETTINGS[name].default:
+                fact = f"it would be ignored: {case.written('client_cert', name)} is none, so no client is asked"
+                fix = f"set {case.written('client_cert', name)} to optional or required, or remove this"
+                yield case.problem(name, fact, fix)
+        return
+    if client.ca is None:
+        asking = "client_rules" if client.cert is ClientCertMode.NONE else "client_cert"
+        fact = f"{case.written(asking, asking)} asks for client certificates, but there is no CA to check them with"
+        yield case.problem("client_ca", fact, "set it to a PEM file of the CAs that you accept", beside=asking)
+    if client.refusal is ClientRefusal.HANDSHAKE and not access.decides_per_connection:
+        fact = "handshake: the handshake ends before the path is known, and there are rules or exempt paths"
+        yield case.problem("client_refusal", fact, "set it to http, or do without rules by path, method and host")
 
 
-def _client_ca_is_usable(case: _Case) -> Iterator[Problem]:
+_FOR_CLIENTS = ("client_ca", "client_crl", "client_cert_exempt", "client_allow", "client_deny")
+
+
+def _client_material_is_usable(case: _Case) -> Iterator[Problem]:
     client = case.loaded.settings.client
     if client.ca is None:
         return
-    from sidecar.certs.bundle import load_anchors  # as above
+    from sidecar.certs.material import load_client_material  # as above
 
-    try:
-        load_anchors(client.ca, case.now)
-    except MaterialError as error:
-        yield case.problem("client_ca", error.fact, error.fix)
+    for trouble in load_client_material(client, case.now)[1]:
+        yield case.problem(trouble.setting, trouble.error.fact, trouble.error.fix)
 
 
 def _listeners_differ(case: _Case) -> Iterator[Problem]:
@@ -207,11 +232,11 @@ def _version(address: str) -> int | None:
 
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[[_Case], Iterator[Problem]]], ...] = (
-    (("tls_cert", "tls_key"), _key_has_certificate),
-    (("tls_cert", "tls_key"), _certificate_is_usable),
+    (("tls_cert", "tls_key", "tls_key_password"), _key_has_certificate),
+    (("tls_cert", "tls_key", "tls_key_password"), _server_material_is_usable),
     (("tls_cert", "tls_names"), _names_are_used),
-    (("client_cert", "client_ca"), _client_ca_fits_mode),
-    (("client_ca",), _client_ca_is_usable),
+    (("client_cert", "client_rules", *_FOR_CLIENTS), _client_settings_fit),
+    (("client_ca", "client_crl"), _client_material_is_usable),
     (("listen", "admin"), _listeners_differ),
     (("upstream",), _upstream_is_elsewhere),
 )

@@ -10,13 +10,26 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import attrs
 
 from sidecar.config import units
-from sidecar.settings import ByteCount, HostPort, Seconds, Settings, UnixPath
+from sidecar.settings import (
+    ByteCount,
+    HostPort,
+    IdentityDialect,
+    Inline,
+    MatcherText,
+    Password,
+    PathPatterns,
+    RulesText,
+    Seconds,
+    Settings,
+    Source,
+    TlsPolicy,
+    UnixPath,
+)
 
 T = TypeVar("T")
 
@@ -87,8 +100,19 @@ class Setting:
 
     @property
     def is_list(self) -> bool:
-        """Whether the file may give it as a list."""
-        return bool(self.type == tuple[str, ...])
+        """Whether the file may give it as a list of single values."""
+        return self.type in _LISTS
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether the file gives it as a list of mappings."""
+        return self.type is RulesText
+
+    def holds_secret(self, value: Any) -> bool:
+        """Whether *value* is something that nobody else is to see: key material or a password itself."""
+        sources = value if isinstance(value, tuple) else (value,)
+        plain = [source.source if isinstance(source, Password) else source for source in sources]
+        return self.secret or any(isinstance(source, Inline) for source in plain)
 
     def written_in(self, source: str) -> str:
         """How its name is written in *source*; for a default, how it most likely would be: as a variable."""
@@ -159,13 +183,22 @@ _FORMS: dict[Any, _Form] = {
     HostPort: _Form(units.parse_listener, str),
     HostPort | None: _Form(units.parse_optional_listener, units.optional_listener_text),
     HostPort | UnixPath: _Form(units.parse_upstream, units.upstream_text),
-    Path | None: _Form(units.parse_path, units.path_text),
     tuple[str, ...]: _Form(units.parse_names, units.names_text),
+    tuple[Source, ...]: _Form(units.parse_sources, units.sources_text),
+    Source | None: _Form(units.parse_source, units.source_text),
+    Password | None: _Form(units.parse_password, units.password_text),
+    TlsPolicy: _Form(units.parse_tls_policy, lambda value: str(value.value)),
+    tuple[IdentityDialect, ...]: _Form(partial(units.parse_words, IdentityDialect), units.words_text),
+    PathPatterns: _Form(units.parse_paths, units.names_text),
+    MatcherText: _Form(units.parse_matcher, units.text_or_none),
+    RulesText: _Form(units.parse_rules, units.text_or_none),
 }
+
+_LISTS = (tuple[str, ...], tuple[Source, ...], tuple[IdentityDialect, ...], PathPatterns, MatcherText)
 
 
 def _form(type_: Any) -> _Form:
-    if isinstance(type_, type) and issubclass(type_, enum.Enum):
+    if isinstance(type_, type) and issubclass(type_, enum.Enum) and type_ not in _FORMS:
         return _Form(partial(units.parse_word, type_), lambda value: str(value.value))
     return _FORMS[type_]
 

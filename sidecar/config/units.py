@@ -1,5 +1,5 @@
 """
-Texts an operator writes <-> values: durations, sizes, addresses, names, paths.
+Texts an operator writes <-> values: durations, sizes, addresses, names, paths, key material, rules.
 
 Each ``parse_x`` takes a text without surrounding blanks, returns a value, and raises only `UnitError`. Each
 ``x_text`` is its inverse and gives the canonical form: ``parse_x(x_text(value)) == value``. Reads no files and
@@ -10,13 +10,27 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import json
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from sidecar.settings import ByteCount, HostPort, Seconds, UnixPath
+from sidecar.settings import (
+    ByteCount,
+    ClientCertMode,
+    HostPort,
+    Inline,
+    MatcherText,
+    Password,
+    PathPatterns,
+    RulesText,
+    Seconds,
+    Source,
+    TlsPolicy,
+    UnixPath,
+)
 
 EnumT = TypeVar("EnumT", bound=enum.Enum)
 
@@ -141,6 +155,46 @@ def parse_word(kind: type[EnumT], text: str) -> EnumT:
     raise UnitError(f"{quoted(text)} is not one of {', '.join(words)}", fix)
 
 
+_AWS_POLICIES = {
+    "ELBSecurityPolicy-TLS13-1-3-2021-06": TlsPolicy.MODERN,
+    "ELBSecurityPolicy-TLS13-1-3-PQ-2025-09": TlsPolicy.MODERN,
+    "ELBSecurityPolicy-TLS13-1-2-Res-2021-06": TlsPolicy.INTERMEDIATE,
+    "ELBSecurityPolicy-TLS13-1-2-Res-PQ-2025-09": TlsPolicy.INTERMEDIATE,
+    # With CBC suites there, which ours leaves out: every client of the last ten years has the others.
+    "ELBSecurityPolicy-TLS13-1-2-2021-06": TlsPolicy.INTERMEDIATE,
+}
+"""The policies of AWS load balancers that mean, or nearly mean, what ours do."""
+
+_FORMER_POLICIES = re.compile(r"old|mozilla-old|ELBSecurityPolicy-.*", re.IGNORECASE)
+
+
+def parse_tls_policy(text: str) -> TlsPolicy:
+    """``modern``, ``intermediate`` (Mozilla's names, which ours are), or the name of an AWS policy that means one."""
+    by_name = {name.lower(): policy for name, policy in _AWS_POLICIES.items()}
+    if text.lower() in by_name:
+        return by_name[text.lower()]
+    if _FORMER_POLICIES.fullmatch(text):
+        fact = f"{quoted(text)} allows what is not served here: TLS 1.0 or 1.1, CBC or RSA key exchange, or FIPS alone"
+        raise UnitError(fact, "write intermediate (TLS 1.2 and 1.3) or modern (TLS 1.3)")
+    return parse_word(TlsPolicy, text.lower().removeprefix("mozilla-"))
+
+
+def parse_words(kind: type[EnumT], text: str) -> tuple[EnumT, ...]:
+    """Comma-separated values of the enum *kind*, each once; ``none`` is none of them."""
+    words = (part.strip() for part in text.split(","))
+    return tuple(dict.fromkeys(parse_word(kind, word) for word in words if word and word != "none"))
+
+
+def text_or_none(value: str) -> str:
+    """A text, or ``none`` if it is empty."""
+    return value or "none"
+
+
+def words_text(values: Iterable[enum.Enum]) -> str:
+    """Words, comma-separated."""
+    return ",".join(str(value.value) for value in values)
+
+
 def parse_path(text: str) -> Path | None:
     """A file or directory; ``none``, the word the documentation uses for the default, is no path."""
     if text == "none":
@@ -148,11 +202,90 @@ def parse_path(text: str) -> Path | None:
     return Path(_plain_path(text))
 
 
-def path_text(value: Path | None) -> str:
-    """A path, or ``none``; a file of that name is ``./none``."""
+# What key material looks like that is no path: PEM; JSON; the base64 of DER (0x30, then a length over 127), of PEM or
+# of JSON. None of them begins with a slash or a point.
+_MATERIAL = re.compile(r"[{\[].*|(?:MI|LS0t|ey|WyJ7)[A-Za-z0-9+/=\s]{60,}", re.DOTALL)
+_PATH_OF_A_SECRET = re.compile(r"\.{0,2}/.*", re.DOTALL)
+
+
+def parse_source(text: str) -> Source | None:
+    """A file or directory, or key material itself: PEM, base64 or JSON. ``none`` is neither."""
+    if "-----BEGIN" in text or _MATERIAL.fullmatch(text):
+        return Inline(text)
+    return parse_path(text)
+
+
+def parse_sources(text: str) -> tuple[Source, ...]:
+    """As `parse_source`; several paths are comma-separated, and a value stands alone."""
+    whole = parse_source(text) if "-----BEGIN" in text or _MATERIAL.fullmatch(text) else None
+    if whole is not None:
+        return (whole,)
+    paths = (parse_path(part.strip()) for part in text.split(",") if part.strip())
+    return tuple(path for path in paths if path is not None)
+
+
+def parse_password(text: str) -> Password | None:
+    """A file whose path begins with ``/``, ``./`` or ``../``, or the password itself; ``none`` is no password."""
+    if text == "none":
+        return None
+    return Password(Path(_plain_path(text)) if _PATH_OF_A_SECRET.fullmatch(text) else Inline(text))
+
+
+def password_text(value: Password | None) -> str:
+    """What stands for a password, which is not shown; the path of its file is."""
+    return source_text(value.source if value is not None else None)
+
+
+def source_text(value: Source | None) -> str:
+    """A path, ``none``, or what stands for a value that is not shown."""
     if value is None:
         return "none"
+    if isinstance(value, Inline):
+        return "***"
     return "./none" if str(value) == "none" else str(value)
+
+
+def sources_text(values: Iterable[Source]) -> str:
+    """As `source_text`, comma-separated."""
+    return ",".join(source_text(value) for value in values) or "none"
+
+
+def parse_paths(text: str) -> PathPatterns:
+    """``/service, /static/*`` -> patterns of `policy.conditions`."""
+    from sidecar.policy.authz import Rule, exempt  # here and below: what most runs do without
+    from sidecar.policy.conditions import ConditionError
+
+    paths = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    try:
+        exempt(paths, Rule(name="default", mode=ClientCertMode.REQUIRED))
+    except ConditionError as error:
+        raise UnitError(error.fact, error.fix) from None
+    return PathPatterns(paths)
+
+
+def parse_matcher(text: str) -> MatcherText:
+    """An expression of `policy.matchers`, in its canonical form; ``none`` is no expression."""
+    if text == "none":
+        return MatcherText("")
+    from sidecar.policy import matchers
+
+    try:
+        return MatcherText(str(matchers.compile(text)))
+    except matchers.MatcherError as error:
+        raise UnitError(error.fact, error.fix) from None
+
+
+def parse_rules(text: str) -> RulesText:
+    """A JSON list, which `config.check` judges together with everything else; ``none`` is no list."""
+    if text == "none":
+        return RulesText("")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, list):
+        raise UnitError("this is not a list of rules", "write it in the YAML file, or as a JSON list of objects")
+    return RulesText(json.dumps(value, separators=(",", ":")))
 
 
 def _plain_path(text: str) -> str:

@@ -7,6 +7,7 @@ parsers as a variable. Imported only when there is a file, since yaml costs time
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,11 +149,22 @@ class _Reader:
         if name in self.given:
             self.refuse(name, key, f"the setting stands in {self.given[name].source} already", "keep one of them")
             return
+        if SETTINGS[name].is_structured and isinstance(value, yaml.SequenceNode):
+            self.given[name] = Given(json.dumps(self._plain(name, value)), name, self._source(key))
+            return
         nodes = value.value if isinstance(value, yaml.SequenceNode) and SETTINGS[name].is_list else [value]
         texts = [self._scalar(name, node) for node in nodes]
         text = ",".join(text for text in texts if text)
         if text:
             self.given[name] = Given(text, name, self._source(key))
+
+    def _plain(self, name: str, node: Any) -> Any:
+        """Lists, mappings and texts as they stand in the file."""
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(name, item) for item in node.value]
+        if isinstance(node, yaml.MappingNode):
+            return {word: self._plain(name, value) for word, _, value in self._entries(node)}
+        return self._scalar(name, node) or None
 
     def _scalar(self, name: str, node: Any) -> str:
         """The text of a scalar; empty for null and for what was refused."""

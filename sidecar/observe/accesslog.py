@@ -74,8 +74,11 @@ class AccessLog:
         record["tls_cipher"] = session.cipher
         if session.server_name:
             record["sni"] = session.server_name
-        if session.verification.subject:
-            record["client_subject"] = session.verification.subject[:MAX_VALUE_BYTES]
+        identity = session.verification.identity
+        if identity is not None:
+            record["client_subject"] = identity.subject[:MAX_VALUE_BYTES]
+        if downstream.principal:
+            record["principal"] = downstream.principal[:MAX_VALUE_BYTES]
         return record
 
 
@@ -110,6 +113,7 @@ _TEXT_KEYS: Final = (
     "tls_cipher",
     "sni",
     "client_subject",
+    "principal",
     "user_agent",
 )
 

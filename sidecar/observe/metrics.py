@@ -20,6 +20,7 @@ class Metrics:
         handshakes: Handshakes completed, by TLS version.
         handshakes_resumed: Those among them that resumed a session.
         handshake_failures: Handshakes that came to nothing, by reason.
+        client_rejections: Requests refused for the client's certificate or the lack of one, by reason.
         requests: Requests whose head arrived whole.
         responses: Responses by status; 0 where none was begun.
         reasons: Answers of our own and cut exchanges, by reason.
@@ -31,6 +32,7 @@ class Metrics:
     handshakes: dict[str, int] = attrs.Factory(dict)
     handshakes_resumed: int = 0
     handshake_failures: dict[str, int] = attrs.Factory(dict)
+    client_rejections: dict[str, int] = attrs.Factory(dict)
     requests: int = 0
     responses: dict[int, int] = attrs.Factory(dict)
     reasons: dict[str, int] = attrs.Factory(dict)
@@ -45,6 +47,9 @@ class Metrics:
 
     def handshake_failed(self, reason: str) -> None:
         self.handshake_failures[reason] = self.handshake_failures.get(reason, 0) + 1
+
+    def client_rejected(self, reason: str) -> None:
+        self.client_rejections[reason] = self.client_rejections.get(reason, 0) + 1
 
     def handshake_done(self, version: str, *, resumed: bool) -> None:
         self.handshakes[version] = self.handshakes.get(version, 0) + 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidecar.policy.identity_headers import CLAIMED_FAMILIES, CLAIMED_NAMES
 from sidecar.settings import UnderscoreHeaders
 from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
 from sidecar.wire.fields import Fields
@@ -38,24 +39,16 @@ _SET_BY_US: Final = frozenset(
     }
 )
 
-# Fields in which other proxies put what they have verified, or say what we say in other words. We verify nothing of the
-# kind yet, so nobody may claim it.
-_CLAIMS: Final = frozenset(
-    {
-        b"client-cert",
-        b"client-cert-chain",
-        b"forwarded",
-        b"front-end-https",
-        b"remote-user",
-        b"true-client-ip",
-        b"x-client-ip",
-        b"x-forwarded",
-        b"x-real-ip",
-    }
+# Fields in which other proxies put what they have verified, or say what we say in other words: nobody else may.
+_CLAIMS: Final = CLAIMED_NAMES | frozenset(
+    {b"forwarded", b"front-end-https", b"true-client-ip", b"x-client-ip", b"x-forwarded", b"x-real-ip"}
 )
 
 # The same for whole families, by how their names begin.
-_CLAIM_FAMILIES: Final = (b"ssl-client", b"x-amzn-mtls-", b"x-forwarded-", b"x-ssl-")
+_CLAIM_FAMILIES: Final = (*CLAIMED_FAMILIES, b"x-forwarded-")
+
+# One of these is in every name of a family.
+_IN_FAMILIES: Final = (b"x-forwarded-", b"ssl-", b"tls-", b"-cert", b"x-clientcert", b"x-remote-", b"-ws")
 
 _DROPPED_FROM_REQUESTS: Final = _HOP_BY_HOP | _SET_BY_US | _CLAIMS
 
@@ -169,9 +162,12 @@ def _is_suspect(names: bytes) -> bool:
 
     A quick look, on the path of every request: it may be wrong in this direction only.
     """
-    return bool(
-        names.translate(None, _USUAL_AND_BLANK) or b"x-forwarded-" in names or b"ssl-" in names or b"-mtls-" in names
-    )
+    if names.translate(None, _USUAL_AND_BLANK):
+        return True
+    for part in _IN_FAMILIES:  # noqa: SIM110 - a generator costs more (bench row `requests-varied`)
+        if part in names:
+            return True
+    return False
 
 
 def _unwanted(head: RequestHead, underscores: UnderscoreHeaders) -> set[bytes]:

@@ -12,16 +12,19 @@ from typing import Final, Protocol
 from twisted.python import failure
 
 from sidecar.errors import RequestError
-from sidecar.policy.authz import Refusal
+from sidecar.policy.authz import Admission, Decision, Refusal
+from sidecar.policy.conditions import Request
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline
 from sidecar.proxy.exchange import Exchange, request_prefix
 from sidecar.proxy.service import Service
 from sidecar.proxy.splice import Splice
 from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.settings import Switch
 from sidecar.tls.session import TlsSession
 from sidecar.wire.events import RequestEvent, RequestHead
 from sidecar.wire.http1 import ServerCodec, State
+from sidecar.wire.target import normalise, readings
 
 LINGER_SECONDS: Final = 2.0
 """How long a client that is still sending may take to read our last answer."""
@@ -56,12 +59,14 @@ class DownstreamConnection:
         service: What all connections share.
         session: What the handshake agreed on.
         peer: Where the client is.
-        forwarding: The forwarding fields that all its requests get.
+        forwarding: The fields that all its requests get: who sent them and how they came.
+        principal: Who the client is, for the log; "" if nobody in particular.
         is_closing: Whether the current response is to be the last one.
         wait: Sets the connection's one deadline, so many seconds from now; 0 means never.
     """
 
     __slots__ = (
+        "_admission",
         "_codec",
         "_exchange",
         "_is_half_closed",
@@ -76,6 +81,7 @@ class DownstreamConnection:
         "forwarding",
         "is_closing",
         "peer",
+        "principal",
         "service",
         "session",
         "wait",
@@ -89,11 +95,11 @@ class DownstreamConnection:
         session: TlsSession,
         *,
         forwarding: bytes,
-        refusal: Refusal | None,
+        admission: Admission | Decision,
     ) -> None:
         """
         Args:
-            refusal: Why none of its requests is to be forwarded, if so.
+            admission: What is decided about all its requests, or who decides about each.
         """
         self._tls = tls
         self.peer = peer
@@ -102,7 +108,13 @@ class DownstreamConnection:
         self.session = session
         self.forwarding = forwarding
         self.is_closing = service.is_draining
-        self._refusal = refusal
+        self._admission: Admission | None = None
+        self._refusal: Refusal | None = None
+        self.principal = ""
+        if isinstance(admission, Decision):
+            self._refusal, self.principal = admission.refusal, admission.principal
+        else:
+            self._admission = admission
         limits = service.limits
         self._codec = ServerCodec(limits.header_bytes, limits.headers, limits.body_bytes)
         self._requests_left = limits.requests_per_connection  # never reaches 0 where that is off
@@ -273,16 +285,18 @@ class DownstreamConnection:
         service = self.service
         exchange = Exchange(self, head)
         service.metrics.requests += 1
-        refusal = self._refusal
-        if refusal is not None:
-            self._reply(refusal.status, refusal.reason, refusal.message, exchange)
-            service.record(exchange, refusal.reason, refusal.detail, status=refusal.status)
+        if self._refusal is not None:
+            self._refuse(exchange, self._refusal)
             return
         self._requests_left -= 1
         if not self._requests_left:
             self.is_closing = True
         if self._prefix_of is not head:
             try:
+                refusal = self._judge(head)
+                if refusal is not None:
+                    self._refuse(exchange, refusal)
+                    return
                 self._prefix = request_prefix(head, self.forwarding, service.http)
             except RequestError as error:
                 self._reply(error.status, error.reason, _sentence(str(error)), exchange)
@@ -291,6 +305,29 @@ class DownstreamConnection:
             self._prefix_of = head
         self._exchange = exchange
         exchange.begin(self._prefix, events)
+
+    def _judge(self, head: RequestHead) -> Refusal | None:
+        """
+        Say why a request is not to be forwarded, if the rules look at requests.
+
+        Raises:
+            RequestError: Its path can be read in different ways, and a rule would have to match it.
+        """
+        admission = self._admission
+        if admission is None:
+            return None
+        is_rewritten = self.service.http.normalize_path is Switch.ON
+        for path in (normalise(head.target),) if is_rewritten else readings(head.target):
+            decision = admission.decide(Request(head.method, head.host, path))
+            self.principal = decision.principal
+            if not decision.is_allowed:
+                return decision.refusal
+        return None
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        self._reply(refusal.status, refusal.reason, refusal.message, exchange)
+        self.service.record(exchange, refusal.reason, refusal.detail, status=refusal.status)
+        self.service.rejecter.request_refused(self.peer.host, self.session, refusal)
 
     def _next(self) -> None:
         """Go on with the next request: what of it has arrived already, or wait for its first byte."""

@@ -20,17 +20,19 @@ from twisted.python import failure
 from zope.interface import implementer
 
 from sidecar.errors import ListenError
-from sidecar.policy.authz import authorize
+from sidecar.policy.access import Access
+from sidecar.policy.authz import NO_CERTIFICATE, Presented
+from sidecar.policy.identity_headers import TlsFacts, identity_lines
 from sidecar.policy.rewrite import forwarding_fields
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline, Deadlines
 from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
-from sidecar.settings import ClientCertMode, HostPort
+from sidecar.settings import HostPort, IdentityDialect
 from sidecar.tls.fastpath import records_for
 from sidecar.tls.server import Application, TlsServer
-from sidecar.tls.session import read_session
+from sidecar.tls.session import TlsSession, read_session, verified_chain
 
 BACKLOG: Final = 4096
 """Connections that wait for us in the kernel, which lowers it to net.core.somaxconn."""
@@ -48,6 +50,9 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 _NOTHING_TO_ACCEPT: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 _HTTP_METHODS: Final = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI ")
+
+_WITH_CHAIN: Final = frozenset({IdentityDialect.XFCC, IdentityDialect.CLIENT_CERT})
+"""Dialects that show the CAs of a client too."""
 
 _log = Logger()
 
@@ -131,6 +136,7 @@ class Listener:
 
     Attributes:
         context: What new connections shake hands with; replaced as a whole when key material changes.
+        access: Who may use it; replaced together with the context.
         address: Where it listens.
     """
 
@@ -140,17 +146,17 @@ class Listener:
         context: SSL.Context,
         service: Service,
         deadlines: Deadlines,
-        client_cert: ClientCertMode,
+        access: Access,
         reactor: Any,
     ) -> None:
         self.context = context
+        self.access = access
         host, port = sock.getsockname()[:2]
         self.address = HostPort(host, port)
         self._socket = sock
         self._service = service
         self._metrics = service.metrics
         self._deadlines = deadlines
-        self._client_cert = client_cert
         self._reactor = reactor
         self._peers: dict[TlsServer, Peer] = {}
         self._is_accepting = False
@@ -272,36 +278,43 @@ class Listener:
     def established(self, tls: TlsServer, connection: SSL.Connection) -> Application:
         session = read_session(connection)
         self._metrics.handshake_done(session.version, resumed=session.resumed)
-        verification = session.verification
-        refusal = authorize(
-            self._client_cert,
-            has_certificate=verification.certificate is not None,
-            flaw=verification.reason.sentence if verification.reason is not None else None,
+        verification, access, peer = session.verification, self.access, self._peers[tls]
+        presented = NO_CERTIFICATE
+        if verification.certificate is not None or verification.reason is not None:
+            flaw = verification.reason.sentence if verification.reason is not None else None
+            presented = Presented(verification.identity, flaw)
+        forwarding = forwarding_fields(peer.host, self.address.port)
+        if access.dialects:
+            forwarding += self._identity_fields(connection, session, presented)
+        admission = access.admit(presented)
+        return DownstreamConnection(tls, peer, self._service, session, forwarding=forwarding, admission=admission)
+
+    def _identity_fields(self, connection: SSL.Connection, session: TlsSession, presented: Presented) -> bytes:
+        """Return the fields that tell the app who the client is."""
+        dialects = self.access.dialects
+        facts = TlsFacts(
+            version=session.version,
+            cipher=session.cipher,
+            group=session.group,
+            server_name=session.server_name,
+            resumed=session.resumed,
         )
-        peer = self._peers[tls]
-        return DownstreamConnection(
-            tls,
-            peer,
-            self._service,
-            session,
-            forwarding=forwarding_fields(peer.host, self.address.port),
-            refusal=refusal,
+        wants_chain = not dialects.isdisjoint(_WITH_CHAIN) and presented.verified is not None
+        lines = identity_lines(
+            dialects,
+            presented,
+            facts,
+            certificate=session.verification.der,
+            chain=verified_chain(connection) if wants_chain else (),
         )
+        for what in lines.left_out:
+            self._note(what, "an app is not told all of a client: {what}", what=what)
+        return lines.section
 
     def handshake_failed(self, tls: TlsServer, reason: str, message: str) -> None:
-        self._metrics.handshake_failed(reason)
         peer = self._peers[tls]
         peer.deadline.set(1.0)  # for the alert to be read
-        # Load balancers and scanners connect and leave all day long.
-        if reason != "closed_by_peer":
-            self._note(
-                reason,
-                "handshake with {client} failed: {reason} ({message}); the like is logged at most every {pause:g} s",
-                client=peer.host,
-                reason=reason,
-                message=message,
-                pause=WARNING_PAUSE_SECONDS,
-            )
+        self._service.rejecter.handshake_failed(peer.host, tls, reason, message)
 
     def plaintext_reply(self, data: bytes) -> bytes:
         if not data.startswith(_HTTP_METHODS):

@@ -11,6 +11,7 @@ from sidecar.errors import RequestError
 from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.pool import Pool
+from sidecar.proxy.rejecting import Rejecter
 from sidecar.settings import HttpSettings, Limits, Timeouts
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Service:
     http: HttpSettings
     pool: Pool
     metrics: Metrics
+    rejecter: Rejecter
     access_log: AccessLog | None
     now: Callable[[], float]
     is_draining: bool = False

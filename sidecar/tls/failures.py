@@ -18,6 +18,8 @@ _REASONS: Final = {
     "version too low": "unsupported_version",
     "wrong version number": "unsupported_version",
     "no application protocol": "no_shared_alpn",
+    "peer did not return a certificate": "client_certificate_missing",
+    "certificate verify failed": "client_certificate_invalid",
     "http request": "plain_http",
     "https proxy request": "plain_http",
     "ssl/tls alert unknown ca": "client_rejects_our_ca",

@@ -22,6 +22,7 @@ from OpenSSL import SSL
 from twisted.python import failure
 
 from sidecar.errors import TlsError
+from sidecar.tls.hello import MAX_HELLO_BYTES
 from sidecar.tls.records import Records
 
 _CLIENT_HELLO: Final = 0x16
@@ -125,7 +126,7 @@ class TlsServer:
         self._records = records
         self._acceptor = acceptor
         self._state = _State.NEW
-        self._early = b""  # what came before it was clear whether it is TLS
+        self._early = b""  # what came until it was clear whether it is TLS, and then of the handshake
         self.application: Application | None = None
         self.transport: ByteTransport = _NO_TRANSPORT
 
@@ -174,6 +175,15 @@ class TlsServer:
             self.application.deadline_passed()
         else:
             self.transport.abortConnection()
+
+    @property
+    def connection(self) -> SSL.Connection:
+        return self._records.connection
+
+    @property
+    def early_bytes(self) -> bytes:
+        """What the client has sent in a handshake that failed: at most `MAX_HELLO_BYTES`, for `tls.hello`."""
+        return self._early
 
     @property
     def is_silent(self) -> bool:
@@ -245,10 +255,13 @@ class TlsServer:
                 self._fail("plain_http", "the client speaks plain HTTP on the TLS port")
                 return
         self._state = _State.HANDSHAKE
+        self._early = b""
         self._shake_hands(data)
 
     def _shake_hands(self, data: bytes) -> None:
         records = self._records
+        if len(self._early) < MAX_HELLO_BYTES:
+            self._early += data
         try:
             done = records.handshake(data)
         except TlsError as error:
@@ -258,6 +271,7 @@ class TlsServer:
         self.transport.write(records.take())
         if done and self._state is _State.HANDSHAKE:
             self._state = _OPEN
+            self._early = b""
             self.application = self._acceptor.established(self, records.connection)
             self._receive(b"")
 

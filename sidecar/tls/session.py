@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import attrs
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from sidecar.settings import ClientCertMode
@@ -18,6 +19,7 @@ class TlsSession:
     Attributes:
         version: ``TLSv1.2`` or ``TLSv1.3``.
         cipher: OpenSSL's name of the suite, e.g. ``TLS_AES_256_GCM_SHA384``.
+        group: Of the key exchange, e.g. ``X25519MLKEM768``; None if OpenSSL does not tell.
         alpn: The protocol agreed on; None if the client offered none.
         server_name: The name asked for, as the client sent it (any case; bytes outside ASCII escaped); None if
             it sent none. Chosen by the peer.
@@ -27,6 +29,7 @@ class TlsSession:
 
     version: str
     cipher: str
+    group: str | None
     alpn: str | None
     server_name: str | None
     resumed: bool
@@ -41,8 +44,19 @@ def read_session(connection: SSL.Connection) -> TlsSession:
     return TlsSession(
         version=connection.get_protocol_version_name(),
         cipher=connection.get_cipher_name() or "",
+        group=connection.get_group_name(),
         alpn=alpn.decode("ascii") if alpn else None,
         server_name=None if server_name is None else server_name.decode("ascii", "backslashreplace"),
         resumed=is_resumed(connection),
         verification=NO_CERTIFICATE if trust.mode is ClientCertMode.NONE else verification(connection, trust),
     )
+
+
+def verified_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
+    """
+    Return the CA certificates between the client's and its root, its issuer first, in DER.
+
+    Empty for a resumed session: OpenSSL keeps the client's own certificate alone.
+    """
+    chain = connection.get_verified_chain(as_cryptography=True) or []
+    return tuple(certificate.public_bytes(Encoding.DER) for certificate in chain[1:-1])

@@ -95,13 +95,24 @@ def ask_for_certificate(context: SSL.Context, trust: ClientTrust) -> None:
     flags = SSL.VERIFY_PEER
     if trust.refusal is ClientRefusal.HANDSHAKE and trust.mode is ClientCertMode.REQUIRED:
         flags |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-    _lib.SSL_CTX_set_verify(context._context, flags, _VERIFY_CALLBACK)
+    callback = _ERROR_CALLBACK if trust.admits is None else _VERIFY_CALLBACK
+    _lib.SSL_CTX_set_verify(context._context, flags, callback)
     _trusts[context] = trust
 
 
 def trust_of(connection: SSL.Connection) -> ClientTrust:
     """Return the trust under which *connection* was made; one that asks for nothing where none was given."""
     return _trusts.get(connection.get_context(), _ASKS_NOTHING)
+
+
+def refused_certificate(connection: SSL.Connection) -> tuple[int, X509] | None:
+    """
+    Return why the handshake of *connection* was ended, as an X509_V_ERR number, and the certificate of the client.
+
+    OpenSSL itself forgets the certificate. None: not for its sake.
+    """
+    shown = _refused.get(connection)
+    return None if shown is None else (_first_errors[connection], shown)
 
 
 _ASKS_NOTHING: Final = ClientTrust()
@@ -113,6 +124,7 @@ _ASKS_NOTHING: Final = ClientTrust()
 
 _trusts: WeakKeyDictionary[SSL.Context, ClientTrust] = WeakKeyDictionary()
 _first_errors: WeakKeyDictionary[SSL.Connection, int] = WeakKeyDictionary()
+_refused: WeakKeyDictionary[SSL.Connection, X509] = WeakKeyDictionary()
 
 
 def _judge(ok: int, store_context: Any) -> int:  # Any: a cffi pointer
@@ -145,7 +157,10 @@ def _judgement(ok: int, store_context: Any) -> int:
             _lib.X509_STORE_CTX_set_error(store_context, _first_errors.get(connection, _Codes.OK))
             return 1
     _lib.X509_STORE_CTX_set_error(store_context, _first_errors.setdefault(connection, error))
-    return 0 if trust.refusal is ClientRefusal.HANDSHAKE else 1
+    if trust.refusal is ClientRefusal.HTTP:
+        return 1
+    _refused[connection] = _owned(_lib.X509_STORE_CTX_get0_cert(store_context))
+    return 0
 
 
 def _is_tolerated(trust: ClientTrust, store_context: Any) -> bool:
@@ -158,10 +173,19 @@ def _is_tolerated(trust: ClientTrust, store_context: Any) -> bool:
 
 
 def _current(store_context: Any) -> x509.Certificate:
-    pointer = _lib.X509_STORE_CTX_get_current_cert(store_context)
+    return _owned(_lib.X509_STORE_CTX_get_current_cert(store_context)).to_cryptography()
+
+
+def _owned(pointer: Any) -> X509:
     _lib.X509_up_ref(pointer)
-    return X509._from_raw_x509_ptr(pointer).to_cryptography()
+    return X509._from_raw_x509_ptr(pointer)
 
 
-# It lives as long as the module, as OpenSSL keeps its address.
+def _judge_error(ok: int, store_context: Any) -> int:
+    """The same where only errors matter: a good chain costs next to nothing (bench row `connections-mtls`)."""
+    return 1 if ok else _judge(ok, store_context)
+
+
+# They live as long as the module, as OpenSSL keeps their address.
 _VERIFY_CALLBACK = _ffi.callback("int (*)(int, X509_STORE_CTX *)", _judge, error=0)
+_ERROR_CALLBACK = _ffi.callback("int (*)(int, X509_STORE_CTX *)", _judge_error, error=0)

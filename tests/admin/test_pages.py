@@ -21,7 +21,7 @@ ISSUED = authority().issue("localhost", "127.0.0.1")
 def snapshot() -> Snapshot:
     figures = Figures(
         metrics=Metrics(),
-        certificate=describe(ISSUED.certificate),
+        certificates=(describe(ISSUED.certificate),),
         upstream_connections=0,
         upstream_idle=0,
         upstream_connects=0,
@@ -32,8 +32,9 @@ def snapshot() -> Snapshot:
     return Snapshot(
         now=NOW,
         figures=figures,
-        certificate_source="/etc/tls/tls.crt",
+        certificate_sources=("/etc/tls/tls.crt",),
         certificate_pem=ISSUED.cert_pem,
+        rejections=[],
         not_ready=(),
     )
 
@@ -54,6 +55,21 @@ class TestRespond:
         reasons = ("draining", "the certificate has expired")
         page = respond("GET", "/ready", attrs.evolve(snapshot, not_ready=reasons))
         assert (page.status, json.loads(page.body)) == (503, {"ready": False, "reasons": list(reasons)})
+
+    def test_metrics_that_cannot_be_made_are_503(self, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Out of descriptors, the library behind the page cannot be loaded; it is tried again at the next scrape."""
+
+        def fail(figures: Figures) -> None:
+            raise OSError(24, "Too many open files")
+
+        monkeypatch.setattr("sidecar.admin.prometheus.exposition", fail)
+        page = respond("GET", "/stats/prometheus", snapshot)
+        assert (page.status, page.body) == (503, b"The metrics cannot be made now: Too many open files.\n")
+
+    def test_handshakes_shows_who_was_turned_away(self, snapshot: Snapshot) -> None:
+        """The page is what the listener remembers."""
+        page = respond("GET", "/handshakes", attrs.evolve(snapshot, rejections=[{"reason": "expired"}]))
+        assert json.loads(page.body) == {"rejections": [{"reason": "expired"}]}
 
     def test_certs_names_source_and_end(self, snapshot: Snapshot) -> None:
         """The page says what is served, from where and until when, and never a key."""

@@ -19,7 +19,7 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def make_figures(metrics: Metrics) -> Figures:
     return Figures(
         metrics=metrics,
-        certificate=describe(authority().issue("localhost", not_after=NOW + timedelta(days=5)).certificate),
+        certificates=(describe(authority().issue("localhost", not_after=NOW + timedelta(days=5)).certificate),),
         upstream_connections=7,
         upstream_idle=3,
         upstream_connects=20,
@@ -82,7 +82,7 @@ class TestExposition:
     def test_certificates_end_is_a_moment(self, metrics: Metrics) -> None:
         """An alert can be built on it."""
         figures = make_figures(metrics)
-        labels = (("serial", figures.certificate.serial), ("subject", "CN=localhost"))
+        labels = (("serial", figures.certificates[0].serial), ("subject", "CN=localhost"))
         moment = (NOW + timedelta(days=5)).timestamp()
         assert read(figures)["sidecar_certificate_not_after_seconds", labels] == moment
 
@@ -90,7 +90,7 @@ class TestExposition:
         """A subject with quotes, backslashes and line ends survives the format."""
         figures = make_figures(metrics)
         odd = 'CN=a"b\\c\nd{}'
-        figures = attrs.evolve(figures, certificate=attrs.evolve(figures.certificate, subject=odd))
+        figures = attrs.evolve(figures, certificates=(attrs.evolve(figures.certificates[0], subject=odd),))
         subjects = [dict(labels).get("subject") for _, labels in read(figures)]
         assert odd in subjects
 

@@ -25,7 +25,7 @@ CERTIFICATE = describe(authority().issue("localhost").certificate)
 def take_snapshot() -> pages.Snapshot:
     figures = Figures(
         metrics=Metrics(),
-        certificate=CERTIFICATE,
+        certificates=(CERTIFICATE,),
         upstream_connections=0,
         upstream_idle=0,
         upstream_connects=0,
@@ -34,7 +34,12 @@ def take_snapshot() -> pages.Snapshot:
         is_ready=True,
     )
     return pages.Snapshot(
-        now=NOW, figures=figures, certificate_source="ephemeral", certificate_pem=b"PEM", not_ready=()
+        now=NOW,
+        figures=figures,
+        certificate_sources=("ephemeral",),
+        certificate_pem=b"PEM",
+        rejections=[],
+        not_ready=(),
     )
 
 

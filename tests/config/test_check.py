@@ -10,35 +10,40 @@ from typing import Any
 
 import pytest
 
-from sidecar.config.check import check, warnings
+from sidecar.config.check import check, material_warnings, warnings
 from sidecar.config.load import gather, load
+from sidecar.config.names import SETTINGS
 from sidecar.errors import MaterialError, Problem
+from sidecar.settings import ClientSettings, TlsSettings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class FakeBundle:
-    """Stands for `sidecar.certs.bundle`: records what it was asked for, and refuses what it was told to."""
+class FakeMaterial:
+    """Stands for `sidecar.certs.material`: records what it was asked for, and refuses what it was told to."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.refuse: dict[str, MaterialError] = {}
 
-    def find_problems(self, cert: Path, key: Path | None, now: datetime) -> list[MaterialError]:
-        self.calls.append((cert, key, now))
-        return [self.refuse[role] for role in ("cert", "key") if role in self.refuse]
+    def server(self, tls: TlsSettings, now: datetime) -> tuple[object, list[Any]]:
+        self.calls.append((tls.cert, tls.key, now))
+        return self._troubles("tls_cert", "tls_key", "tls_key_password")
 
-    def load_anchors(self, path: Path, now: datetime) -> None:
-        self.calls.append((path, now))
-        if "ca" in self.refuse:
-            raise self.refuse["ca"]
+    def client(self, client: ClientSettings, now: datetime) -> tuple[object, list[Any]]:
+        self.calls.append((client.ca, client.crl, now))
+        return self._troubles("client_ca", "client_crl")
+
+    def _troubles(self, *names: str) -> tuple[object, list[Any]]:
+        found = [SimpleNamespace(setting=name, error=self.refuse[name]) for name in names if name in self.refuse]
+        return SimpleNamespace(warnings=(("tls_cert", "it is old"),)), found
 
 
 @pytest.fixture(autouse=True)
-def bundle(monkeypatch: pytest.MonkeyPatch) -> FakeBundle:
-    fake = FakeBundle()
-    module = SimpleNamespace(find_problems=fake.find_problems, load_anchors=fake.load_anchors)
-    monkeypatch.setitem(sys.modules, "sidecar.certs.bundle", module)  # type: ignore[arg-type]
+def material(monkeypatch: pytest.MonkeyPatch) -> FakeMaterial:
+    fake = FakeMaterial()
+    module = SimpleNamespace(load_server_material=fake.server, load_client_material=fake.client)
+    monkeypatch.setitem(sys.modules, "sidecar.certs.material", module)  # type: ignore[arg-type]
     return fake
 
 
@@ -51,9 +56,9 @@ class TestCheck:
         """The defaults work together."""
         assert check_flags() == []
 
-    def test_all_rules_report_in_one_round(self, bundle: FakeBundle) -> None:
+    def test_all_rules_report_in_one_round(self, material: FakeMaterial) -> None:
         """One broken rule does not hide another."""
-        bundle.refuse["cert"] = MaterialError("cert", "it has expired", "renew it")
+        material.refuse["tls_cert"] = MaterialError("cert", "it has expired", "renew it")
 
         problems = check_flags(tls_cert="/c", tls_names="a.example", client_cert="required", admin=":443")
 
@@ -68,35 +73,34 @@ class TestCheck:
 
 
 class TestServerCertificate:
-    def test_files_are_loaded_for_the_given_moment(self, bundle: FakeBundle) -> None:
+    def test_files_are_loaded_for_the_given_moment(self, material: FakeMaterial) -> None:
         """Certificate, key and moment reach the loader."""
         assert check_flags(tls_cert="/c", tls_key="/k") == []
-        assert bundle.calls == [(Path("/c"), Path("/k"), NOW)]
+        assert material.calls == [((Path("/c"),), (Path("/k"),), NOW)]
 
-    @pytest.mark.parametrize(
-        ("role", "flags", "setting"),
-        [
-            ("cert", {"tls_cert": "/c", "tls_key": "/k"}, "--tls-cert"),
-            ("key", {"tls_cert": "/c", "tls_key": "/k"}, "--tls-key"),
-            ("key", {"tls_cert": "/c"}, "--tls-cert"),
-        ],
-    )
-    def test_unusable_file_names_the_setting_that_names_it(
-        self, bundle: FakeBundle, role: str, flags: dict[str, str], setting: str
-    ) -> None:
-        """A bad key is a problem of the key setting if there is one, else of the certificate setting."""
-        bundle.refuse[role] = MaterialError(role, "it is broken", "replace it")
+    @pytest.mark.parametrize("name", ["tls_cert", "tls_key", "tls_key_password"])
+    def test_unusable_material_names_its_setting(self, material: FakeMaterial, name: str) -> None:
+        """What is wrong is said of the setting that is to be mended."""
+        material.refuse[name] = MaterialError("cert", "it is broken", "replace it")
+        flags = {"tls_cert": "/c", "tls_key": "/k", "tls_key_password": "/p"}
 
-        assert check_flags(**flags) == [Problem(setting, "flag", "it is broken", "replace it")]
+        problem = Problem(SETTINGS[name].flag, "flag", "it is broken", "replace it")
+        assert check_flags(**flags) == [problem]
 
-    def test_key_without_certificate_is_a_problem(self, bundle: FakeBundle) -> None:
+    def test_password_that_is_missing_is_named_as_the_certificate_was(self, material: FakeMaterial) -> None:
+        """A setting that was not given is named in the style of the one beside it."""
+        material.refuse["tls_key_password"] = MaterialError("passphrase", "it is encrypted", "give its password")
+
+        assert [problem.setting for problem in check_flags(tls_cert="/c")] == ["--tls-key-password"]
+
+    def test_key_without_certificate_is_a_problem(self, material: FakeMaterial) -> None:
         """A key alone would be silently ignored."""
         problems = check(load({}, {"SIDECAR_TLS_KEY": "/k"}), NOW)
 
         assert [str(problem) for problem in problems] == [
             "SIDECAR_TLS_KEY (environment): there is a key but no certificate; set SIDECAR_TLS_CERT too, or remove this"
         ]
-        assert bundle.calls == []
+        assert material.calls == []
 
     def test_names_beside_a_certificate_are_a_problem(self) -> None:
         """Names are for the certificate made at start and would be silently ignored beside another."""
@@ -122,21 +126,68 @@ class TestClientCertificates:
 
         assert [problem.setting for problem in problems] == [setting]
 
-    def test_ca_without_mode_is_a_problem(self) -> None:
-        """A CA that no client certificate is checked with would be silently ignored."""
-        problems = check_flags(client_ca="/ca")
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("client_ca", "/ca"),
+            ("client_crl", "/crl"),
+            ("client_cert_exempt", "/healthz"),
+            ("client_allow", "cn=a"),
+            ("client_deny", "cn=b"),
+        ],
+    )
+    def test_setting_without_mode_is_a_problem(self, name: str, value: str) -> None:
+        """What no client certificate is checked with would be silently ignored."""
+        problems = check_flags(**{name: value})
 
-        assert [problem.setting for problem in problems] == ["--client-ca"]
+        assert [problem.setting for problem in problems] == [SETTINGS[name].flag]
         assert "would be ignored: --client-cert is none" in problems[0].fact
 
-    def test_unusable_ca_names_its_setting(self, bundle: FakeBundle) -> None:
+    def test_unusable_ca_names_its_setting(self, material: FakeMaterial) -> None:
         """What is wrong with the CA bundle is a problem of client_ca."""
-        bundle.refuse["ca"] = MaterialError("ca", "it is empty", "fill it")
+        material.refuse["client_ca"] = MaterialError("ca", "it is empty", "fill it")
 
         assert check_flags(client_ca="/ca", client_cert="optional") == [
             Problem("--client-ca", "flag", "it is empty", "fill it")
         ]
-        assert bundle.calls == [(Path("/ca"), NOW)]
+        assert material.calls == [(Path("/ca"), None, NOW)]
+
+    def test_rules_alone_need_a_ca(self) -> None:
+        """A rule may ask for certificates where nothing else does."""
+        rules = '[{"path": "/admin/*", "client_cert": "required"}]'
+        problems = check_flags(client_rules=rules)
+
+        assert [problem.setting for problem in problems] == ["--client-ca"]
+        assert "--client-rules asks for client certificates" in problems[0].fact
+        assert check_flags(client_rules=rules, client_ca="/ca") == []
+
+    def test_every_broken_rule_is_reported(self) -> None:
+        """All at once, each with its place."""
+        rules = '[{"path": "admin"}, {"allow": "cn="}, {"host": "a.example", "colour": "red"}]'
+        problems = check_flags(client_rules=rules, client_ca="/ca", client_cert="required")
+
+        assert [problem.setting for problem in problems] == [
+            "client_rules[0].path",
+            "client_rules[1].allow",
+            "client_rules[2]",
+        ]
+
+    @pytest.mark.parametrize(
+        "flags", [{"client_cert_exempt": "/healthz"}, {"client_rules": '[{"path": "/a", "client_cert": "none"}]'}]
+    )
+    def test_refusal_in_the_handshake_cannot_look_at_paths(self, flags: dict[str, str]) -> None:
+        """Nobody should believe in an exemption that cannot be."""
+        problems = check_flags(client_cert="required", client_ca="/ca", client_refusal="handshake", **flags)
+
+        assert [problem.setting for problem in problems] == ["--client-refusal"]
+        assert check_flags(client_cert="required", client_ca="/ca", client_refusal="handshake") == []
+
+
+class TestMaterialWarnings:
+    def test_warning_names_setting_and_source(self) -> None:
+        """What works but will not for long is said of its setting."""
+        loaded = load({"tls_cert": "/c"}, {})
+        assert material_warnings(loaded, NOW) == ["--tls-cert (flag): it is old"] * 2
 
 
 class TestListeners:

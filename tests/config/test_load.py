@@ -55,7 +55,7 @@ class TestPrecedence:
         """`none` on the command line undoes a variable."""
         loaded = load({"tls_cert": "none"}, {"SIDECAR_TLS_CERT": "/tls"})
 
-        assert loaded.settings.tls.cert is None
+        assert loaded.settings.tls.cert == ()
 
     def test_values_reach_their_nested_places(self) -> None:
         """Settings of nested classes are set beside each other."""
@@ -63,7 +63,7 @@ class TestPrecedence:
 
         settings = load({}, environ).settings
 
-        assert settings.tls.cert == Path("/tls")
+        assert settings.tls.cert == (Path("/tls"),)
         assert settings.tls.policy is TlsPolicy.MODERN
         assert settings.client.cert is ClientCertMode.OPTIONAL
 

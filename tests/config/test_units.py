@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sidecar.config import units
 from sidecar.config.units import UnitError
-from sidecar.settings import AccessLogFormat, HostPort, LogLevel, UnixPath
+from sidecar.settings import AccessLogFormat, HostPort, IdentityDialect, Inline, LogLevel, Password, TlsPolicy, UnixPath
 
 PARSERS: list[Callable[[str], Any]] = [
     units.parse_duration,
@@ -214,7 +214,8 @@ class TestPath:
     def test_none_is_no_path(self) -> None:
         """`none`, as the documentation writes the default, is no path."""
         assert units.parse_path("none") is None
-        assert units.path_text(None) == "none"
+        assert units.source_text(units.parse_source("none")) == "none"
+        assert units.sources_text(units.parse_sources("none")) == "none"
 
     @pytest.mark.parametrize("text", ["a\nb", "a\0b", "\x1b[2J", "a\x7f", "\ud800"])
     def test_text_that_breaks_messages_or_calls_is_refused(self, text: str) -> None:
@@ -225,7 +226,125 @@ class TestPath:
     @pytest.mark.parametrize("text", ["/etc/tls", "none.pem", "./none", "a b", "ü", "\udcff"])
     def test_canonical_text_reads_back(self, text: str) -> None:
         """The canonical text of a path parses to that path, also of a file named none."""
-        assert units.parse_path(units.path_text(Path(text))) == Path(text)
+        assert units.parse_source(units.source_text(Path(text))) == Path(text)
+
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
+BASE64 = "MIIB" + "a" * 80
+
+
+class TestSource:
+    @pytest.mark.parametrize(
+        "text",
+        [PEM, PEM.replace("\n", "\\n"), BASE64, "LS0tLS1CRUdJTi" + "a" * 80, '{"key": "x"}', '[{"key": "x"}]'],
+        ids=["PEM", "escaped PEM", "base64 of DER", "base64 of PEM", "JSON", "JSON list"],
+    )
+    def test_material_itself_is_no_path(self, text: str) -> None:
+        """What secret managers put into a variable is taken as it is, and never shown."""
+        assert units.parse_source(text) == Inline(text)
+        assert units.parse_sources(text) == (Inline(text),)
+        assert "MII" not in repr(units.parse_source(text))
+        assert units.source_text(Inline(text)) == "***"
+
+    @pytest.mark.parametrize("text", ["/certs", "certs/tls.crt", "MIIB", "./MII" + "a" * 99, "LS0t", "a b.pem"])
+    def test_anything_else_is_a_path(self, text: str) -> None:
+        """Short and odd names are files."""
+        assert units.parse_source(text) == Path(text)
+
+    def test_several_paths_are_separated_by_commas(self) -> None:
+        """Several certificates are several paths."""
+        assert units.parse_sources("/a, /b,,c") == (Path("/a"), Path("/b"), Path("c"))
+
+
+class TestPassword:
+    @pytest.mark.parametrize("text", ["/run/secrets/p", "./p", "../p"])
+    def test_path_is_a_file(self, text: str) -> None:
+        """A path is told by how it begins."""
+        assert units.parse_password(text) == Password(Path(text))
+
+    @pytest.mark.parametrize("text", ["changeit", "a/b", ".hidden", "~/x", "-----BEGIN"])
+    def test_anything_else_is_the_password(self, text: str) -> None:
+        """Passwords have no form; they are never shown."""
+        password = units.parse_password(text)
+        assert password == Password(Inline(text))
+        assert text not in repr(password)
+        assert units.password_text(password) == "***"
+
+
+class TestTlsPolicy:
+    @pytest.mark.parametrize(
+        ("text", "policy"),
+        [
+            ("modern", TlsPolicy.MODERN),
+            ("Mozilla-Intermediate", TlsPolicy.INTERMEDIATE),
+            ("ELBSecurityPolicy-TLS13-1-3-2021-06", TlsPolicy.MODERN),
+            ("elbsecuritypolicy-tls13-1-2-res-2021-06", TlsPolicy.INTERMEDIATE),
+            ("ELBSecurityPolicy-TLS13-1-2-2021-06", TlsPolicy.INTERMEDIATE),
+        ],
+    )
+    def test_names_that_people_know_are_read(self, text: str, policy: TlsPolicy) -> None:
+        """The names of others stand for what ours mean."""
+        assert units.parse_tls_policy(text) is policy
+
+    @pytest.mark.parametrize("text", ["old", "ELBSecurityPolicy-2016-08", "ELBSecurityPolicy-TLS13-1-3-FIPS-2023-04"])
+    def test_weaker_policy_is_refused_in_words(self, text: str) -> None:
+        """Who asks for what is not served is told so, rather than given something else."""
+        with pytest.raises(UnitError, match="not served here"):
+            units.parse_tls_policy(text)
+
+    def test_slip_is_guessed(self) -> None:
+        """As for every other word."""
+        with pytest.raises(UnitError, match="did you mean intermediate"):
+            units.parse_tls_policy("intermidiate")
+
+
+class TestWords:
+    def test_several_words_are_read_once_each(self) -> None:
+        """A list of known words; `none` is none of them."""
+        dialects = units.parse_words(IdentityDialect, "xfcc, x-ssl,,XFCC")
+        assert dialects == (IdentityDialect.XFCC, IdentityDialect.X_SSL)
+        assert units.words_text(dialects) == "xfcc,x-ssl"
+        assert units.parse_words(IdentityDialect, "none") == ()
+        with pytest.raises(UnitError, match="did you mean xfcc"):
+            units.parse_words(IdentityDialect, "xfc")
+
+
+class TestPaths:
+    def test_patterns_are_read_in_order_once(self) -> None:
+        """What may be exempt."""
+        assert units.parse_paths("/service, /static/*,/service") == ("/service", "/static/*")
+
+    @pytest.mark.parametrize("text", ["service", "/a?b", "/*", "/a/../b"])
+    def test_what_is_no_path_or_everything_is_refused(self, text: str) -> None:
+        """A slip must not exempt nothing, or all."""
+        with pytest.raises(UnitError):
+            units.parse_paths(text)
+
+
+class TestMatcher:
+    def test_text_is_brought_into_its_canonical_form(self) -> None:
+        """What is shown is what is in force."""
+        assert units.parse_matcher("dns=a.example ,cn=x") == "dns=a.example, cn=x"
+        assert units.parse_matcher("none") == ""
+
+    def test_error_says_where(self) -> None:
+        """One line, with the place."""
+        with pytest.raises(UnitError, match="at character") as caught:
+            units.parse_matcher("dns=a.example, cm=x")
+        assert "\n" not in str(caught.value)
+
+
+class TestRules:
+    def test_list_is_kept_as_json(self) -> None:
+        """The file's list and a variable's JSON are the same text."""
+        assert units.parse_rules('[ {"path": "/a"} ]') == '[{"path":"/a"}]'
+        assert units.parse_rules("none") == ""
+
+    @pytest.mark.parametrize("text", ["{}", "/rules.json", "[", "[" * 100_000])
+    def test_anything_else_is_refused(self, text: str) -> None:
+        """Also what would exhaust the stack."""
+        with pytest.raises(UnitError):
+            units.parse_rules(text)
 
 
 class TestNames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -192,6 +193,19 @@ class TestFile:
         assert given_ == {}
         assert [(problem.setting, problem.source) for problem in problems] == [("--config", f"{file}:{line}")]
         assert str(problems[0]).isprintable()
+
+    def test_list_of_mappings_becomes_json(self, file: Path) -> None:
+        """Rules stand in the file as they are; values stay texts."""
+        content = "client:\n  rules:\n  - path: [/a, /b]\n    client_cert: none\n  - name: off\n    allow: []\n"
+        assert json.loads(texts(file, content)["client_rules"]) == [
+            {"path": ["/a", "/b"], "client_cert": "none"},
+            {"name": "off", "allow": []},
+        ]
+
+    def test_key_that_stands_twice_in_a_rule_is_a_problem(self, file: Path) -> None:
+        """The second would silently win."""
+        _, problems = read(file, "client_rules:\n- path: /a\n  path: /b\n")
+        assert [problem.source for problem in problems] == [f"{file}:3"]
 
     def test_control_character_is_a_problem(self, file: Path) -> None:
         """Bytes that YAML does not allow are reported on one line."""

@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from sidecar.observe.accesslog import MAX_VALUE_BYTES, AccessLog
+from sidecar.policy.identity import identity_of
 from sidecar.settings import AccessLogFormat
 from sidecar.tls.verify import Verification
 from tests.support.certs import CLIENT, authority
@@ -119,7 +120,9 @@ class TestJson:
         """Whoever shows a certificate is in the log by its subject, cut to size."""
         certificate = authority().issue("ci", purposes=CLIENT).certificate
         session = as_json.pump.downstream.session
-        as_json.pump.downstream.session = attrs.evolve(session, verification=Verification(certificate, None, "CN=ci"))
+        as_json.pump.downstream.session = attrs.evolve(
+            session, verification=Verification(certificate, None, identity_of(certificate))
+        )
         as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert as_json.record["client_subject"] == "CN=ci"
 

@@ -6,16 +6,44 @@ import json
 
 import pytest
 
-from sidecar.policy.authz import Refusal
+from sidecar.policy.access import access_of
+from sidecar.policy.authz import NO_CERTIFICATE, Decision, Presented, Refusal
+from sidecar.policy.identity import identity_of
 from sidecar.proxy.downstream import LINGER_SECONDS, DownstreamConnection
-from sidecar.settings import ByteCount, HttpSettings, Limits, Seconds, Switch, Timeouts, UnderscoreHeaders
-from tests.support.pump import FORWARDING, SESSION, Ended, Pump
+from sidecar.settings import (
+    ByteCount,
+    ClientCertMode,
+    ClientSettings,
+    HttpSettings,
+    Limits,
+    PathPatterns,
+    RulesText,
+    Seconds,
+    Switch,
+    Timeouts,
+    UnderscoreHeaders,
+)
+from tests.support.certs import CLIENT, authority
+from tests.support.pump import ADMITTED, FORWARDING, SESSION, Ended, Pump
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+REQUIRED = ClientCertMode.REQUIRED
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TIMEOUTS = Timeouts(
     header=Seconds(1.0), idle=Seconds(2.0), body=Seconds(3.0), upstream=Seconds(40.0), stream=Seconds(50.0)
 )
+
+
+def refused(refusal: Refusal) -> Decision:
+    """The decision that leads to *refusal*."""
+    return Decision(
+        is_allowed=False,
+        status=refusal.status,
+        reason=refusal.reason,
+        message=refusal.message,
+        reasons=(),
+        rule="default",
+    )
 
 
 class TestPipelining:
@@ -213,7 +241,7 @@ class TestRefusals:
     )
     def test_refused_client_gets_a_readable_answer(self, refusal: Refusal) -> None:
         """A client without a good certificate is told in HTTP, and nothing reaches the app."""
-        pump = Pump(refusal=refusal)
+        pump = Pump(admission=refused(refusal))
         pump.client_sends(GET)
         data = pump.received()
         assert data.startswith(b"HTTP/1.1 %d " % refusal.status)
@@ -225,7 +253,7 @@ class TestRefusals:
 
     def test_refused_client_that_is_still_sending_can_read_why(self) -> None:
         """The connection lingers while a body is under way."""
-        pump = Pump(refusal=Refusal(403, "client_certificate_invalid", "Refused."))
+        pump = Pump(admission=refused(Refusal(403, "client_certificate_invalid", "Refused.")))
         pump.client_sends(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc")
         assert pump.tls.ending == "linger"
 
@@ -398,7 +426,7 @@ class TestDrain:
         pump = Pump()
         pump.service.is_draining = True
         pump.downstream = DownstreamConnection(
-            pump.tls, pump.peer, pump.service, SESSION, forwarding=FORWARDING, refusal=None
+            pump.tls, pump.peer, pump.service, SESSION, forwarding=FORWARDING, admission=ADMITTED
         )
         pump.tls.owner = pump.downstream
         pump.pass_time(LINGER_SECONDS - 0.1)
@@ -460,6 +488,100 @@ class TestForwarding:
         pump.app_sends(OK)
         assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
         assert pump.tls.ending == "close"
+
+
+class TestRules:
+    """Requests that rules look at."""
+
+    def pump(self, client: ClientSettings, presented: Presented = NO_CERTIFICATE, **settings: Switch) -> Pump:
+        return Pump(admission=access_of(client, "test").admit(presented), http=HttpSettings(**settings))
+
+    def ask(self, pump: Pump, target: bytes, method: bytes = b"GET") -> int:
+        """The status of the answer; 200 if the app was asked."""
+        pump.client_sends(b"%b %b HTTP/1.1\r\nHost: a\r\n\r\n" % (method, target))
+        if pump.pool.waiting:
+            return 200
+        return int(pump.received().split()[1])
+
+    @pytest.mark.parametrize(
+        ("target", "status"),
+        [
+            (b"/healthz", 200),
+            (b"/healthz?probe=1", 200),
+            (b"http://a/healthz", 200),
+            (b"/static/a/b", 200),
+            (b"/", 400),
+            (b"/healthz/", 400),
+            (b"/healthz/x", 400),
+            (b"/HEALTHZ", 400),
+            (b"//healthz", 400),
+            (b"/x/../healthz", 400),
+            (b"/%68ealthz", 200),
+            (b"/healthz;x", 400),
+            (b"/healthz%2f..%2fadmin", 400),
+            (b"/static/../admin", 400),
+            (b"/static/%2e%2e/admin", 400),
+            (b"/static/..;/admin", 400),
+            (b"/static/..%5cadmin", 400),
+            (b"/static/%252e%252e/admin", 400),
+            (b"/static%00/../admin", 400),
+            (b"/static//../../admin", 400),
+            (b"/admin?/healthz", 400),
+            (b"http://a/static/../admin", 400),
+        ],
+    )
+    @pytest.mark.parametrize("normalize", Switch)
+    def test_exemption_cannot_be_stretched(self, target: bytes, status: int, normalize: Switch) -> None:
+        """Only what means an exempt path to every app is let in without a certificate."""
+        client = ClientSettings(cert=REQUIRED, exempt=PathPatterns(("/healthz", "/static/*")))
+        pump = self.pump(client, normalize_path=normalize)
+        if normalize is Switch.ON and target in (b"//healthz", b"/x/../healthz"):
+            status = 200  # the app gets it as /healthz
+        assert self.ask(pump, target) == status
+
+    @pytest.mark.parametrize(
+        "target",
+        [b"/admin", b"/ADMIN", b"//admin", b"/admin/", b"/x/../admin", b"/admin;x", b"/%61dmin", b"http://a/admin"],
+        ids=bytes.decode,
+    )
+    def test_restriction_cannot_be_slipped_past(self, target: bytes) -> None:
+        """What means a restricted path to any app needs what the rule asks for."""
+        client = ClientSettings(
+            cert=ClientCertMode.NONE, rules=RulesText('[{"path": "/admin", "client_cert": "required"}]')
+        )
+        assert self.ask(self.pump(client), target) == 400
+        assert self.ask(self.pump(client), b"/open") == 200
+
+    def test_each_request_is_judged(self) -> None:
+        """One connection may ask for both; a refusal ends it, and operators see why."""
+        pump = self.pump(ClientSettings(cert=REQUIRED, exempt=PathPatterns(("/healthz",))))
+        pump.start_exchange(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        assert self.ask(pump, b"/secret") == 400
+        assert [ended.status for ended in pump.log.ended] == [200, 400]
+
+    def test_refusal_is_remembered_for_operators(self) -> None:
+        """With the rule that refused."""
+        pump = self.pump(ClientSettings(cert=REQUIRED, exempt=PathPatterns(("/healthz",))))
+        assert self.ask(pump, b"/secret") == 400
+        assert pump.last == Ended(400, "client_certificate_missing", "rule default: the client showed no certificate")
+        (event,) = pump.service.rejecter.rejections.as_json()
+        assert (event["reason"], event["answer"]) == ("client_certificate_missing", "400")
+
+    def test_ambiguous_path_is_refused_before_it_is_matched(self) -> None:
+        """It is nobody's certificate that is missing."""
+        pump = self.pump(ClientSettings(cert=REQUIRED, exempt=PathPatterns(("/healthz",))))
+        assert self.ask(pump, b"/healthz%2f") == 400
+        assert pump.last.reason == "ambiguous_path"
+
+    def test_client_that_every_rule_lets_in_may_send_such_a_path(self) -> None:
+        """Nothing is decided by it, so nothing is refused."""
+        client = ClientSettings(cert=REQUIRED, exempt=PathPatterns(("/healthz",)))
+        good = Presented(identity_of(authority().issue("ci", purposes=CLIENT).certificate))
+        pump = self.pump(client, good)
+        assert self.ask(pump, b"/a%2fb/../..") == 200
+        assert pump.downstream.principal == "ci"
 
 
 class TestMaxBody:

@@ -14,19 +14,29 @@ from typing import Any, cast
 import pytest
 from OpenSSL import SSL
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from sidecar.errors import ListenError
+from sidecar.policy.access import access_of
 from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.listener import Listener, Peer, listen
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
-from sidecar.settings import ClientCertMode, HostPort, Limits, Seconds, Timeouts, TlsPolicy
+from sidecar.settings import (
+    ClientCertMode,
+    ClientSettings,
+    HostPort,
+    IdentityDialect,
+    Limits,
+    Seconds,
+    Timeouts,
+    TlsPolicy,
+)
 from sidecar.tls.context import build_context
 from sidecar.tls.server import TlsServer
 from sidecar.tls.trust import ClientTrust
-from tests.support.certs import CLIENT, Issued, authority, other_authority
+from tests.support.certs import CLIENT, Issued, authority, intermediate, other_authority
 from tests.support.handshake import client_context, outgoing
 from tests.support.ports import FakePool, FakeReactor, RecordingTransport
 from tests.support.pump import RecordedLog, make_service
@@ -37,7 +47,7 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 class Door:
     """A listener, and clients that come to it."""
 
-    def __init__(self, limit: int, mode: ClientCertMode) -> None:
+    def __init__(self, limit: int, mode: ClientCertMode, dialects: tuple[IdentityDialect, ...] = ()) -> None:
         self.reactor = FakeReactor()
         self.log = RecordedLog()
         self.pool = FakePool(self.reactor)
@@ -50,9 +60,10 @@ class Door:
         )
         self.deadlines = Deadlines(self.reactor)
         trust = ClientTrust(mode, (authority().certificate,))
+        access = access_of(ClientSettings(cert=mode, identity_headers=dialects), "test")
         context = build_context([authority().issue("localhost").bundle], trust, TlsPolicy.INTERMEDIATE)
         sock = listen(HostPort("127.0.0.1", 0))
-        self.listener = Listener(sock, context, self.service, self.deadlines, mode, self.reactor)
+        self.listener = Listener(sock, context, self.service, self.deadlines, access, self.reactor)
         self.listener.start()
         self.clients: list[socket.socket] = []
 
@@ -91,8 +102,7 @@ class Door:
 
 @pytest.fixture
 def door(request: pytest.FixtureRequest) -> Iterator[Door]:
-    limit, mode = getattr(request, "param", (10, ClientCertMode.NONE))
-    door = Door(limit, mode)
+    door = Door(*getattr(request, "param", (10, ClientCertMode.NONE)))
     yield door
     door.close()
 
@@ -313,16 +323,14 @@ class TestAccept:
         door.reactor.turn()
         assert door.listener.open_connections == 0
 
-    def test_failed_handshakes_are_logged_once_in_a_while(self, door: Door, log: list[LogEvent]) -> None:
-        """The log says who failed and why, but a flood of the same must not fill it."""
-        for _ in range(20):
-            client = door.client_comes()
-            door.turn()
-            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            door.turn()
-        failures = [event for event in log if "handshake with" in event["log_format"]]
-        assert [event["reason"] for event in failures] == ["plain_http"]
-        assert failures[0]["client"] == "127.0.0.1"
+    def test_failed_handshake_is_remembered(self, door: Door) -> None:
+        """Operators see who failed and why."""
+        client = door.client_comes()
+        door.turn()
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        door.turn()
+        (event,) = door.service.rejecter.rejections.as_json()
+        assert (event["client"], event["reason"], event["answer"]) == ("127.0.0.1", "plain_http", "alert")
 
     def test_connections_that_just_leave_are_not_logged(self, door: Door, log: list[LogEvent]) -> None:
         """Load balancers connect and leave all day long."""
@@ -331,7 +339,8 @@ class TestAccept:
         client.close()
         door.turn()
         assert door.service.metrics.handshake_failures == {"closed_by_peer": 1}
-        assert not [event for event in log if "handshake with" in event["log_format"]]
+        assert not [event for event in log if event["log_level"] is LogLevel.warn]
+        assert door.service.rejecter.rejections.as_json() == []
 
     def test_plain_http_gets_a_readable_answer(self, door: Door) -> None:
         """The answer names the mistake, and is counted."""
@@ -609,6 +618,31 @@ class TestEstablished:
             assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
             # The operator is told as much as the client.
             assert ("trusted here" in door.log.ended[-1].detail) == (who == "stranger")
+
+    @pytest.mark.parametrize(
+        "door", [(10, ClientCertMode.OPTIONAL, tuple(IdentityDialect))], indirect=True, ids=["all dialects"]
+    )
+    @pytest.mark.parametrize("who", ["nobody", "friend", "friend of a friend"])
+    def test_app_is_told_who_the_client_is(self, door: Door, who: str) -> None:
+        """The fields of every dialect, whatever the client claims itself."""
+        issuer = {"friend": authority(), "friend of a friend": intermediate()}.get(who)
+        identity = issuer.issue("ci.example", purposes=CLIENT) if issuer is not None else None
+        sock, client = shake_hands(door, identity)
+        client.sendall(GET.replace(b"\r\n\r\n", b"\r\nX-SSL-Client-S-DN: CN=evil\r\nX-SSL-Protocol: none\r\n\r\n"))
+        sock.sendall(outgoing(client))
+        door.turn()
+        sent = door.pool.accept().sent
+        assert b"evil" not in sent
+        assert b"\r\nX-SSL-Protocol: TLSv1.3\r\n" in sent
+        if identity is None:
+            assert b"\r\nX-SSL-Client-Verify: NONE\r\n" in sent
+            assert b"Client-Cert:" not in sent
+        else:
+            assert b"\r\nX-SSL-Client-Verify: SUCCESS\r\nX-SSL-Client-S-DN: CN=ci.example\r\n" in sent
+            assert b"\r\nX-Forwarded-Client-Cert: Hash=" in sent
+            assert b"\r\nX-Amzn-Mtls-Clientcert-Subject: CN=ci.example\r\n" in sent
+            assert b"\r\nClient-Cert: :" in sent
+            assert (b"\r\nClient-Cert-Chain: :" in sent) is (who == "friend of a friend")
 
     def test_new_context_is_for_newcomers(self, door: Door) -> None:
         """A swap changes who comes, not who is there."""

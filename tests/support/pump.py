@@ -15,28 +15,33 @@ from twisted.internet import error, task
 from sidecar.errors import RequestError
 from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.policy.authz import Refusal
+from sidecar.policy.authz import NO_CERTIFICATE, Admission, Decision, Rule, judge
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.pool import Pool
+from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.service import Service
-from sidecar.settings import HttpSettings, Limits, Timeouts
+from sidecar.settings import ClientCertMode, HttpSettings, Limits, Timeouts
 from sidecar.tls.session import TlsSession
-from sidecar.tls.verify import NO_CERTIFICATE
+from sidecar.tls.verify import NO_CERTIFICATE as NONE_SHOWN
 
 from .ports import FakePeer, FakePool, RecordingSecureTransport, RecordingTransport, make_failure, transport_of
 
 SESSION = TlsSession(
     version="TLSv1.3",
     cipher="TLS_AES_256_GCM_SHA384",
+    group="X25519",
     alpn="http/1.1",
     server_name="localhost",
     resumed=False,
-    verification=NO_CERTIFICATE,
+    verification=NONE_SHOWN,
 )
 
 FORWARDING = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n"
+
+
+ADMITTED = judge(Rule(name="default", mode=ClientCertMode.NONE), NO_CERTIFICATE)
 
 
 @attrs.frozen
@@ -75,12 +80,14 @@ def make_service(
     access_log: Any = None,  # Any: an AccessLog, or a fake of one
 ) -> Service:
     """Make what connections share; every part that is not given is a fake."""
+    metrics = Metrics()
     return Service(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
         http=http or HttpSettings(),
         pool=cast(Pool, pool if pool is not None else FakePool(clock)),
-        metrics=Metrics(),
+        metrics=metrics,
+        rejecter=Rejecter(metrics, clock.seconds),
         access_log=cast(AccessLog, access_log if access_log is not None else RecordedLog()),
         now=clock.seconds,
     )
@@ -103,7 +110,7 @@ class Pump:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         http: HttpSettings | None = None,
-        refusal: Refusal | None = None,
+        admission: Admission | Decision = ADMITTED,
     ) -> None:
         self.clock = task.Clock()
         self.deadlines = Deadlines(self.clock)
@@ -115,7 +122,7 @@ class Pump:
         )
         self.peer = FakePeer(self, self.deadlines)
         self.downstream = DownstreamConnection(
-            self.tls, self.peer, self.service, SESSION, forwarding=FORWARDING, refusal=refusal
+            self.tls, self.peer, self.service, SESSION, forwarding=FORWARDING, admission=admission
         )
         self.tls.owner = self.downstream
         self._is_lost = False

@@ -34,6 +34,7 @@ class TestReadSession:
         assert session == TlsSession(
             version="TLSv1.3",
             cipher="TLS_AES_256_GCM_SHA384",
+            group=session.group,
             alpn="http/1.1",
             server_name="localhost",
             resumed=False,

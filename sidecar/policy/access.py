@@ -1,0 +1,74 @@
+"""What the settings of a listener say about its clients: the rules, and what they ask of the handshake."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+
+from sidecar.policy import matchers
+from sidecar.policy.authz import Admission, Decision, Presented, Rule, Rules, decides_per_connection, exempt
+from sidecar.policy.authz import handshake_mode as mode_of
+from sidecar.policy.rules import read_rules
+from sidecar.settings import ClientCertMode, ClientSettings, IdentityDialect
+
+DEFAULT_RULE = "default"
+"""Name of the rule that SIDECAR_CLIENT_CERT, SIDECAR_CLIENT_ALLOW and SIDECAR_CLIENT_DENY make."""
+
+
+@attrs.frozen
+class Access:
+    """
+    Who may use a listener.
+
+    Attributes:
+        rules: Every one of them.
+        dialects: In which the app is told who the client is.
+    """
+
+    rules: Rules
+    dialects: frozenset[IdentityDialect] = frozenset()
+
+    @property
+    def handshake_mode(self) -> ClientCertMode:
+        """Whether the handshake asks for a certificate."""
+        return mode_of(self.rules)
+
+    @property
+    def decides_per_connection(self) -> bool:
+        """Whether no rule looks at the request."""
+        return decides_per_connection(self.rules)
+
+    def admit(self, presented: Presented) -> Admission | Decision:
+        """
+        Decide about a client: at once if every rule says the same of it, else request by request.
+
+        A client that every rule lets in, as most do with their certificates, costs its requests nothing.
+        """
+        admission = Admission(self.rules, presented)
+        decisions = admission.decide_each()
+        if self.decides_per_connection or all(decision.is_allowed for decision in decisions):
+            return next((decision for decision in decisions if decision.principal), decisions[0])
+        return admission
+
+
+def access_of(client: ClientSettings, source: str) -> Access:
+    """
+    Put the rules together: exempt paths first, then the listed rules, then what holds for everything else.
+
+    Args:
+        client: Its texts compile, as `config.units` sees to, except for the rules.
+        source: Where the rules stand, for problems.
+
+    Raises:
+        ConfigError: With everything that is wrong with the rules.
+    """
+    default = Rule(
+        name=DEFAULT_RULE,
+        mode=client.cert,
+        allow=matchers.compile(client.allow) if client.allow else None,
+        deny=matchers.compile(client.deny) if client.deny else None,
+    )
+    exempted = exempt(client.exempt, default).rules
+    listed = read_rules(json.loads(client.rules), default, source, "client_rules").rules if client.rules else ()
+    return Access(Rules((*exempted, *listed), default), frozenset(client.identity_headers))
