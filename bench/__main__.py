@@ -18,8 +18,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import attrs
+
 from bench.app import find_executable, running_app
-from bench.certificate import write_certificate
+from bench.certificate import write_certificates
 from bench.errors import BenchError, CannotRunError
 from bench.lab import Cores, Effort, Lab, clean_environment
 from bench.machine import machine_facts, pick_cores, raise_open_files_limit
@@ -28,7 +30,7 @@ from bench.report import Report
 from bench.rows import ROWS
 from bench.turns import Plan, Run
 
-QUICK_EFFORT = Effort(wrk_seconds=1, connections=400, transfers=1, idle_connections=300, starts=1)
+QUICK_EFFORT = Effort(wrk_seconds=1, connections=400, requests=6_000, transfers=1, idle_connections=300, starts=1)
 DEFAULT_TURNS = 3
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 MEMORY_FOLDER = Path("/dev/shm")
@@ -114,7 +116,7 @@ def _lab(options: argparse.Namespace, wrk_program: str, cores: Cores) -> Iterato
                 folder=folder,
                 cores=cores,
                 app_port=app.port,
-                certificate=write_certificate(folder),
+                certificate=write_certificates(folder),
                 effort=_effort(options),
                 wrk_program=wrk_program,
                 environment=environment,
@@ -131,14 +133,7 @@ def _plan(options: argparse.Namespace, peers: Sequence[InstalledPeer]) -> Plan:
 def _effort(options: argparse.Namespace) -> Effort:
     """Return how much work to do per measurement."""
     effort = QUICK_EFFORT if options.quick else Effort()
-    return Effort(
-        wrk_seconds=options.seconds or effort.wrk_seconds,
-        warm_up_seconds=effort.warm_up_seconds,
-        connections=effort.connections,
-        transfers=effort.transfers,
-        idle_connections=effort.idle_connections,
-        starts=effort.starts,
-    )
+    return attrs.evolve(effort, wrk_seconds=options.seconds or effort.wrk_seconds)
 
 
 def _wrk_version(wrk_program: str) -> str:

@@ -1,8 +1,9 @@
 """
 The app behind every proxy: a plain nginx that answers from memory, on the load generator's core.
 
-Three resources: `/` answers 19 bytes, `/download` sends a file that lives in memory, `/upload`
-reads a whole request body and answers with the number of bytes it read.
+Four resources: `/` answers 19 bytes, `/download` sends a file that lives in memory, `/upload`
+reads a whole request body and answers with the number of bytes it read, `/client` answers with
+what the proxy says of its client's certificate.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ http {{
     listen {LOOPBACK}:{port} backlog=4096;
     location = / {{ return 200 "hello from the app\\n"; }}
     location = /download {{ alias {folder}/download; }}
+    location = /client {{ return 200 "$http_x_forwarded_client_cert$http_x_ssl_client_s_dn\\n"; }}
     location = /upload {{
       proxy_pass http://sink;
       proxy_http_version 1.1;

@@ -31,7 +31,7 @@ class HttpsClient:
 
     def work(self) -> WorkDone:
         """
-        Let it work; return what it achieved.
+        Let it do its units of work, once more if it did before; return what it achieved.
 
         Raises:
             MeasurementError: It failed at any unit of work, or did not end in time.
@@ -78,6 +78,7 @@ def https_client(
     options = {
         "--port": str(target.port),
         "--certificate": target.certificate_path,
+        "--client": target.client_path,
         "--greeting": target.greeting.decode(),
         "--transfer-bytes": str(target.transfer_bytes),
         "--count": str(count),

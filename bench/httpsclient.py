@@ -2,8 +2,8 @@
 A load client that knows which of its handshakes were full and which resumed.
 
 Started by `bench.load` as `python -m bench.httpsclient` on the load generator's core. It talks
-over its standard streams: prints `ready` when prepared, waits for a line, does its work, prints
-one JSON object (`WorkDone`), and keeps its connections until its standard input is closed.
+over its standard streams: prints `ready` when prepared, does its work for each line it gets,
+prints one JSON object (`WorkDone`), and keeps its connections until its standard input is closed.
 Its own CPU time is no figure of the benchmark; that of the proxy is.
 """
 
@@ -26,6 +26,8 @@ TIMEOUT_SECONDS = 20.0
 CHUNK_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FAILURES_PER_WORKER = 5
+ROUND_CONNECTIONS = 32
+"""Connections that `requests` asks on at once; as many as wrk has."""
 
 
 class BadAnswerError(Exception):
@@ -34,12 +36,17 @@ class BadAnswerError(Exception):
 
 @attrs.frozen(kw_only=True)
 class Target:
-    """Where to connect, what certificate to expect, and what the app answers there."""
+    """
+    Where to connect, what certificate to expect and to show, and what the app answers there.
+
+    *client_path* is a PEM file with certificate and key; empty: no certificate is shown.
+    """
 
     port: int
     certificate_path: str
     greeting: bytes
     transfer_bytes: int
+    client_path: str = ""
 
 
 @attrs.define(kw_only=True)
@@ -62,11 +69,13 @@ class WorkDone:
         self.first_error = self.first_error or other.first_error
 
 
-def client_context(certificate_path: str) -> ssl.SSLContext:
+def client_context(target: Target) -> ssl.SSLContext:
     """Return a TLS 1.3 context that trusts only the run's certificate and offers X25519."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(certificate_path)
+    context.load_verify_locations(target.certificate_path)
+    if target.client_path:
+        context.load_cert_chain(target.client_path)
     # Newer OpenSSLs also offer a post-quantum group, which only some of the peers know: those
     # that do would then do more work than the others. Where this call knows only older curves (OpenSSL 3.0 with
     # Python 3.11), X25519 is what OpenSSL offers first by itself.
@@ -128,6 +137,12 @@ class HttpsConnection:
             received += count
         return received, bytes(kept)
 
+    def receive_greeting(self, target: Target) -> None:
+        """Receive one response and check that it is what the app answers for `/`."""
+        _, body = self.receive()
+        if body != target.greeting:
+            raise BadAnswerError(f"body is {body[:80]!r} instead of {target.greeting!r}")
+
     def wait_for_close(self) -> None:
         """Wait until the proxy closes, as a client does that asked for it."""
         while self.socket.recv(CHUNK_BYTES):
@@ -162,17 +177,23 @@ def content_length(head: bytes) -> int:
 def get_greeting(connection: HttpsConnection, target: Target, *fields: str) -> None:
     """Ask for `/` once and check the answer."""
     connection.send_head("GET", "/", *fields)
-    _, body = connection.receive()
-    if body != target.greeting:
-        raise BadAnswerError(f"body is {body[:80]!r} instead of {target.greeting!r}")
+    connection.receive_greeting(target)
 
 
 def negotiated_cipher(target: Target) -> str:
     """Make one checked request over a new connection; return the cipher suite it used."""
-    with HttpsConnection(target, client_context(target.certificate_path)) as connection:
+    with HttpsConnection(target, client_context(target)) as connection:
         get_greeting(connection, target)
         cipher = connection.socket.cipher()
         return cipher[0] if cipher else "unknown"
+
+
+def told_client(target: Target) -> str:
+    """Return what the app is told of our client certificate; empty when it is told nothing."""
+    with HttpsConnection(target, client_context(target)) as connection:
+        connection.send_head("GET", "/client")
+        _, body = connection.receive()
+        return body.decode().strip()
 
 
 class Worker:
@@ -184,19 +205,22 @@ class Worker:
     """
 
     def __init__(self, target: Target, mode: str, count: int) -> None:
-        """Take a share of *count* units: connections, or transfers."""
+        """Take a share of *count* units: connections, transfers, or rounds of requests."""
         self.target = target
         self.mode = mode
         self.count = count
-        self.context = client_context(target.certificate_path)
+        self.context = client_context(target)
         self.session: ssl.SSLSession | None = None
         self.held: list[HttpsConnection] = []
 
     def prepare(self) -> None:
-        """Warm up: one full handshake (which yields a ticket), or one whole transfer."""
+        """Warm up: one full handshake (which yields a ticket), one whole transfer, or one round."""
         if self.mode in ("download", "upload"):
             self.held.append(HttpsConnection(self.target, self.context))
             self._transfer(WorkDone())
+        elif self.mode == "requests":
+            self.held.extend(HttpsConnection(self.target, self.context) for _ in range(ROUND_CONNECTIONS))
+            self._ask_on_all(WorkDone())
         elif self.mode != "hold":
             self._connect_once(WorkDone())
 
@@ -208,6 +232,7 @@ class Worker:
             "hold": self._connect_and_hold,
             "download": self._transfer,
             "upload": self._transfer,
+            "requests": self._ask_on_all,
         }
         done = WorkDone()
         for _ in range(self.count):
@@ -236,6 +261,17 @@ class Worker:
         connection = HttpsConnection(self.target, self.context)
         self.held.append(connection)
         get_greeting(connection, self.target)
+
+    def _ask_on_all(self, _done: WorkDone) -> None:
+        """
+        Make one request on each open connection: send all, then read and check all answers.
+
+        A proxy so meets as many at a time as under wrk, and what it meets does not hang on the pace of this program.
+        """
+        for connection in self.held:
+            connection.send_head("GET", "/")
+        for connection in self.held:
+            connection.receive_greeting(self.target)
 
     def _transfer(self, done: WorkDone) -> None:
         """Move one file over the connection that is open already."""
@@ -281,11 +317,12 @@ def shares(count: int, workers: int) -> list[int]:
 
 
 def main(arguments: list[str]) -> None:
-    """Prepare, wait for the word, work, report, hold on until told to go."""
+    """Prepare; work and report whenever told to; hold on until told to go."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=("full", "resumed", "hold", "download", "upload"))
+    parser.add_argument("mode", choices=("full", "resumed", "hold", "download", "upload", "requests"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--certificate", required=True)
+    parser.add_argument("--client", default="")
     parser.add_argument("--greeting", required=True)
     parser.add_argument("--transfer-bytes", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -296,14 +333,14 @@ def main(arguments: list[str]) -> None:
         certificate_path=options.certificate,
         greeting=options.greeting.encode(),
         transfer_bytes=options.transfer_bytes,
+        client_path=options.client,
     )
     workers = [Worker(target, options.mode, n) for n in shares(options.count, options.workers)]
     with ThreadPoolExecutor(len(workers)) as pool:
         list(pool.map(Worker.prepare, workers))
         print("ready", flush=True)
-        if sys.stdin.readline():
+        while sys.stdin.readline():
             print(json.dumps(attrs.asdict(run_workers(workers, pool))), flush=True)
-            sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from pathlib import Path
 import attrs
 
 from bench.app import GREETING, TRANSFER_BYTES
-from bench.certificate import CertificateFiles
+from bench.certificate import CLIENT_NAME, CertificateFiles
 from bench.clients import REPOSITORY, HttpsClient, https_client
 from bench.errors import StartError
-from bench.httpsclient import BadAnswerError, Target, negotiated_cipher
+from bench.httpsclient import BadAnswerError, Target, negotiated_cipher, told_client
 from bench.launch import (
     START_TIMEOUT_SECONDS,
     free_port,
@@ -30,7 +30,7 @@ from bench.launch import (
     logged_process,
     wait_until_listening,
 )
-from bench.peers import InstalledPeer, Placement, StartLine
+from bench.peers import ClientCertificates, InstalledPeer, Placement, StartLine
 from bench.procfs import CpuTime, read_alone_bytes, read_cpu_time, read_pss_bytes
 from bench.wrk import WrkReport, run_wrk
 
@@ -38,6 +38,7 @@ from bench.wrk import WrkReport, run_wrk
 SETTLE_SECONDS = 0.1
 RETRY_SECONDS = 0.002
 CLIENT_WORKERS = 16
+CLIENT_ERRORS = (OSError, ssl.SSLError, BadAnswerError, ValueError)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +48,7 @@ class Effort:
     wrk_seconds: int = 4
     warm_up_seconds: int = 1
     connections: int = 2000
+    requests: int = 60_000
     transfers: int = 4
     idle_connections: int = 1000
     starts: int = 3
@@ -67,10 +69,14 @@ class Cores:
 
 @attrs.frozen(kw_only=True)
 class RunningProxy:
-    """A proxy that listens and has answered one checked request."""
+    """
+    A proxy that listens and has answered one checked request.
+
+    One that wants client certificates has also been seen to refuse clients, see `Lab.running`.
+    """
 
     installed: InstalledPeer
-    port: int
+    target: Target
     process: subprocess.Popen[bytes]
     log_path: Path
     listening_seconds: float
@@ -115,28 +121,34 @@ class Lab:
     _numbers: Iterator[int] = attrs.field(factory=itertools.count, init=False)
 
     @contextlib.contextmanager
-    def running(self, installed: InstalledPeer) -> Iterator[RunningProxy]:
+    def running(
+        self, installed: InstalledPeer, clients: ClientCertificates = ClientCertificates.NONE
+    ) -> Iterator[RunningProxy]:
         """
         Keep a fresh instance of a proxy for the length of the block.
 
         Raises:
-            StartError: It did not start, or does not forward to the app correctly.
+            StartError: It did not start, does not forward to the app correctly, or does less about
+                client certificates than *clients* says.
         """
-        place = self._place(installed.name)
+        place = self._place(installed.name, clients)
+        target = self._target(place)
         start = installed.peer.prepare(place)
         log_path = place.folder / "log"
         started_at = time.monotonic()
         with self._process(installed, start, log_path) as process:
             wait_until_listening(process, name=installed.name, port=place.port, log_path=log_path)
             listening_seconds = time.monotonic() - started_at
-            cipher = self._first_answer(installed.name, place.port, log_path)
+            cipher = self._first_answer(installed.name, target, log_path)
+            answering_seconds = time.monotonic() - started_at
+            check_clients(installed.name, place, target)
             yield RunningProxy(
                 installed=installed,
-                port=place.port,
+                target=target,
                 process=process,
                 log_path=log_path,
                 listening_seconds=listening_seconds,
-                answering_seconds=time.monotonic() - started_at,
+                answering_seconds=answering_seconds,
                 cipher=cipher,
             )
 
@@ -144,7 +156,7 @@ class Lab:
         """Load a proxy with keep-alive requests; raises MeasurementError on any error."""
         return run_wrk(
             self.wrk_program,
-            port=proxy.port,
+            port=proxy.target.port,
             seconds=seconds,
             core=self.cores.load,
             folder=self.folder,
@@ -156,16 +168,16 @@ class Lab:
     ) -> AbstractContextManager[HttpsClient]:
         """Prepare a client (see `bench.httpsclient`) that will do *count* units of work."""
         return https_client(
-            self._target(proxy.port),
+            proxy.target,
             mode=mode,
             count=count,
             workers=workers,
             core=self.cores.load,
-            log_path=self.folder / "client.log",
+            log_path=self.folder / f"client-{next(self._numbers)}.log",
             environment=self.environment,
         )
 
-    def _place(self, name: str) -> Placement:
+    def _place(self, name: str, clients: ClientCertificates) -> Placement:
         """Make room for one more instance of a proxy."""
         folder = self.folder / f"{name}-{next(self._numbers)}"
         folder.mkdir()
@@ -175,6 +187,7 @@ class Lab:
             admin_port=free_port(),
             app_port=self.app_port,
             certificate=self.certificate,
+            clients=clients,
         )
 
     def _process(
@@ -189,27 +202,54 @@ class Lab:
             folder=REPOSITORY,
         )
 
-    def _first_answer(self, name: str, port: int, log_path: Path) -> str:
+    def _first_answer(self, name: str, target: Target, log_path: Path) -> str:
         """Wait for a correct answer through the proxy; return the cipher suite in use."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while True:
             try:
-                return negotiated_cipher(self._target(port))
-            except (OSError, ssl.SSLError, BadAnswerError, ValueError) as error:
+                return negotiated_cipher(target)
+            except CLIENT_ERRORS as error:
                 if time.monotonic() > deadline:
                     raise StartError(
                         f"{name} listens but does not answer correctly: {error}\n{log_tail(log_path)}"
                     ) from error
             time.sleep(RETRY_SECONDS)
 
-    def _target(self, port: int) -> Target:
-        """Return what a client needs to know of a proxy on *port*."""
+    def _target(self, place: Placement) -> Target:
+        """Return what a client needs to know of a proxy."""
         return Target(
-            port=port,
+            port=place.port,
             certificate_path=str(self.certificate.certificate_path),
             greeting=GREETING.encode(),
             transfer_bytes=TRANSFER_BYTES,
+            client_path=str(self.certificate.client_path) if place.are_clients_verified else "",
         )
+
+
+def check_clients(name: str, place: Placement, target: Target) -> None:
+    """
+    Check that a proxy refuses the clients it is to refuse, and tells the app whom it is to tell it of.
+
+    Args:
+        name: The proxy's, for the message.
+        place: What it does about client certificates; nothing is checked if that is nothing.
+        target: The proxy, for a client that it accepts.
+
+    Raises:
+        StartError: It does less than that, so its figures would be those of less work.
+    """
+    if place.are_clients_verified:
+        for whose, path in (("no certificate", ""), ("a stranger's certificate", str(place.certificate.stranger_path))):
+            with contextlib.suppress(*CLIENT_ERRORS):
+                negotiated_cipher(attrs.evolve(target, client_path=path))
+                raise StartError(f"{name} is to verify client certificates, but serves a client with {whose}.")
+    if place.are_clients_told:
+        try:
+            told = told_client(target)
+        except CLIENT_ERRORS as error:
+            raise StartError(f"{name} does not answer what the app is told of its client: {error}") from error
+        if CLIENT_NAME not in told:
+            raise StartError(f"{name} is to tell the app of {CLIENT_NAME}, but told it {told!r}.")
 
 
 def clean_environment() -> dict[str, str]:

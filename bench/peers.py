@@ -3,11 +3,13 @@ The proxies that are compared: how each is found, configured and started.
 
 All get the same work: terminate TLS 1.3 with the run's certificate, one worker, no access log,
 forward to the app. Those that speak HTTP add `X-Forwarded-For` and `X-Forwarded-Proto` and keep
-their connections to the app alive. Whatever is not named here is left at the peer's default.
+their connections to the app alive. For some rows they also require client certificates, and tell
+the app whose they are. Whatever is not named here is left at the peer's default.
 """
 
 from __future__ import annotations
 
+import enum
 import importlib
 import importlib.util
 import json
@@ -29,15 +31,34 @@ VERSION_PATTERN = re.compile(r"(?<![\w.-])\d+\.\d+[\w.+-]*")
 QUERY_TIMEOUT_SECONDS = 20.0
 
 
+class ClientCertificates(enum.Enum):
+    """What a proxy does about client certificates: each includes what the one before it does."""
+
+    NONE = "none"
+    REQUIRED = "required"
+    TOLD = "told to the app"
+
+
 @attrs.frozen(kw_only=True)
 class Placement:
-    """Where one instance of a proxy lives: its folder, ports, certificate, and the app's port."""
+    """Where one instance of a proxy lives (folder, ports, certificates, the app's port), and what it does there."""
 
     folder: Path
     port: int
     admin_port: int
     app_port: int
     certificate: CertificateFiles
+    clients: ClientCertificates
+
+    @property
+    def are_clients_verified(self) -> bool:
+        """Whether clients must show a certificate of the run's client CA."""
+        return self.clients is not ClientCertificates.NONE
+
+    @property
+    def are_clients_told(self) -> bool:
+        """Whether the app is to hear of the certificate."""
+        return self.clients is ClientCertificates.TOLD
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +113,11 @@ def prepare_sidecar(place: Placement) -> StartLine:
         "SIDECAR_ADMIN": f"{LOOPBACK}:{place.admin_port}",
         "SIDECAR_ACCESS_LOG": "off",
     }
+    if place.are_clients_verified:
+        environment["SIDECAR_CLIENT_CERT"] = "required"
+        environment["SIDECAR_CLIENT_CA"] = str(place.certificate.client_ca_path)
+    if place.are_clients_told:
+        environment["SIDECAR_IDENTITY_HEADERS"] = "xfcc"
     return StartLine(arguments=["run"], environment=environment)
 
 
@@ -110,8 +136,8 @@ def envoy_bootstrap(place: Placement) -> dict[str, Any]:
         "address": _envoy_address(place.port),
         "filter_chains": [
             {
-                "transport_socket": _envoy_tls(place.certificate),
-                "filters": [_envoy_http_filter()],
+                "transport_socket": _envoy_tls(place),
+                "filters": [_envoy_http_filter(place)],
             }
         ],
     }
@@ -133,8 +159,14 @@ def _envoy_address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": LOOPBACK, "port_value": port}}
 
 
-def _envoy_tls(certificate: CertificateFiles) -> dict[str, Any]:
-    """Return Envoy's downstream TLS settings: TLS 1.3, our certificate."""
+def _envoy_tls(place: Placement) -> dict[str, Any]:
+    """Return Envoy's downstream TLS settings: TLS 1.3, our certificate, and whether clients need one."""
+    certificate = place.certificate
+    anchors: dict[str, Any] = {}
+    requirement: dict[str, Any] = {}
+    if place.are_clients_verified:
+        anchors = {"validation_context": {"trusted_ca": {"filename": str(certificate.client_ca_path)}}}
+        requirement = {"require_client_certificate": True}
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
@@ -151,13 +183,21 @@ def _envoy_tls(certificate: CertificateFiles) -> dict[str, Any]:
                         "private_key": {"filename": str(certificate.key_path)},
                     }
                 ],
+                **anchors,
             },
+            **requirement,
         },
     }
 
 
-def _envoy_http_filter() -> dict[str, Any]:
+def _envoy_http_filter(place: Placement) -> dict[str, Any]:
     """Return Envoy's HTTP connection manager: everything goes to the app, without a deadline."""
+    identity_fields: dict[str, Any] = {}
+    if place.are_clients_told:
+        identity_fields = {
+            "forward_client_cert_details": "SANITIZE_SET",
+            "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},  # Hash is always there
+        }
     route = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}
     router = {
         "name": "envoy.filters.http.router",
@@ -172,6 +212,7 @@ def _envoy_http_filter() -> dict[str, Any]:
             "use_remote_address": True,
             "route_config": {"virtual_hosts": [{"name": "app", "domains": ["*"], "routes": [route]}]},
             "http_filters": [router],
+            **identity_fields,
         },
     }
 
@@ -185,6 +226,17 @@ def prepare_nginx(place: Placement) -> StartLine:
 
 def nginx_config(place: Placement) -> str:
     """Return nginx's configuration as a TLS reverse proxy."""
+    verification = identity_fields = ""
+    if place.are_clients_verified:
+        verification = f"""
+    ssl_client_certificate {place.certificate.client_ca_path};
+    ssl_verify_client on;"""
+    if place.are_clients_told:
+        identity_fields = """
+      proxy_set_header X-SSL-Client-Verify $ssl_client_verify;
+      proxy_set_header X-SSL-Client-S-DN $ssl_client_s_dn;
+      proxy_set_header X-SSL-Client-I-DN $ssl_client_i_dn;
+      proxy_set_header X-SSL-Client-Fingerprint $ssl_client_fingerprint;"""
     return f"""{nginx_preamble(connections=4096)}
 http {{
 {nginx_storage(place.folder)}
@@ -201,7 +253,7 @@ http {{
     listen {LOOPBACK}:{place.port} ssl http2;
     ssl_certificate {place.certificate.certificate_path};
     ssl_certificate_key {place.certificate.key_path};
-    ssl_protocols TLSv1.3;
+    ssl_protocols TLSv1.3;{verification}
     location / {{
       proxy_pass http://app;
       proxy_http_version 1.1;
@@ -210,7 +262,7 @@ http {{
       proxy_set_header Host $host;
       proxy_set_header Connection "";
       proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Proto $scheme;{identity_fields}
     }}
   }}
 }}
@@ -220,6 +272,15 @@ http {{
 def prepare_haproxy(place: Placement) -> StartLine:
     """Write haproxy's configuration for one thread, in the foreground."""
     config_path = place.folder / "haproxy.cfg"
+    verification = identity_fields = ""
+    if place.are_clients_verified:
+        verification = f" ca-file {place.certificate.client_ca_path} verify required"
+    if place.are_clients_told:
+        identity_fields = """
+  http-request set-header X-SSL-Client-Verify %[ssl_c_verify]
+  http-request set-header X-SSL-Client-S-DN %[ssl_c_s_dn]
+  http-request set-header X-SSL-Client-I-DN %[ssl_c_i_dn]
+  http-request set-header X-SSL-Client-Fingerprint %[ssl_c_sha1,hex]"""
     config_path.write_text(
         f"""global
   nbthread 1
@@ -232,9 +293,9 @@ defaults
   timeout server 600s
   http-reuse always
 frontend ingress
-  bind {LOOPBACK}:{place.port} ssl crt {place.certificate.both_path} alpn h2,http/1.1
+  bind {LOOPBACK}:{place.port} ssl crt {place.certificate.both_path} alpn h2,http/1.1{verification}
   option forwardfor
-  http-request set-header X-Forwarded-Proto https
+  http-request set-header X-Forwarded-Proto https{identity_fields}
   default_backend app
 backend app
   server app {LOOPBACK}:{place.app_port}
@@ -246,6 +307,9 @@ backend app
 def prepare_stunnel(place: Placement) -> StartLine:
     """Write stunnel's configuration: bytes in, bytes out, no HTTP."""
     config_path = place.folder / "stunnel.conf"
+    verification = ""
+    if place.are_clients_verified:
+        verification = f"CAfile = {place.certificate.client_ca_path}\nverifyChain = yes\n"
     config_path.write_text(
         f"""foreground = yes
 pid =
@@ -258,7 +322,7 @@ connect = {LOOPBACK}:{place.app_port}
 cert = {place.certificate.certificate_path}
 key = {place.certificate.key_path}
 sslVersionMin = TLSv1.3
-libwrap = no
+{verification}libwrap = no
 """
     )
     return StartLine(arguments=[str(config_path)])
@@ -269,13 +333,16 @@ def prepare_hitch(place: Placement) -> StartLine:
     config_path = place.folder / "hitch.conf"
     # Started by root, hitch insists on another user for its workers.
     user = 'user = "nobody"' if os.geteuid() == 0 else ""
+    verification = ""
+    if place.are_clients_verified:
+        verification = f'client-verify = required\nclient-verify-ca = "{place.certificate.client_ca_path}"\n'
     config_path.write_text(
         f"""frontend = "[{LOOPBACK}]:{place.port}"
 backend = "[{LOOPBACK}]:{place.app_port}"
 pem-file = "{place.certificate.both_path}"
 workers = 1
 tls-protos = TLSv1.3
-daemon = off
+{verification}daemon = off
 syslog = off
 {user}
 """

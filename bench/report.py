@@ -36,6 +36,7 @@ class Report:
             "\n".join(f"- {title}: {fact}" for title, fact in self._all_facts().items()),
             render_table(self.run.plan.rows, self._names(), record),
             HOW_TO_READ,
+            _listed("Left out, as they cannot do what is measured", self._left_out()),
             _listed("Warnings (values marked with `(!)`)", self._warnings()),
             _listed("Failed", record.failures),
         ]
@@ -69,6 +70,16 @@ class Report:
         )
         return [*self.run.record.warnings, disturbed]
 
+    def _left_out(self) -> list[str]:
+        """Return which rows were not measured on which proxies, and why."""
+        here = self._names()
+        return [
+            f"{row.name}: {name} {why}"
+            for row in self.run.plan.rows
+            for name, why in row.left_out.items()
+            if name in here
+        ]
+
     def _names(self) -> list[str]:
         """Return the proxies in the order of the table."""
         return [peer.name for peer in self.run.plan.peers]
@@ -88,7 +99,7 @@ class Report:
         effort = self.run.lab.effort
         megabytes = TRANSFER_BYTES // 1_000_000
         return (
-            f"{effort.wrk_seconds} s of wrk, {effort.connections:,} connections, "
+            f"{effort.wrk_seconds} s of wrk, {effort.connections:,} connections, {effort.requests:,} requests (mtls), "
             f"{effort.transfers} x {megabytes} MB each way; turns: {self.run.plan.turns}"
         )
 

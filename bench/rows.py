@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
+from bench.comparison import compare
+from bench.httpsclient import ROUND_CONNECTIONS
 from bench.lab import Lab, RunningProxy
+from bench.peers import ClientCertificates
 from bench.procfs import CpuTime
 from bench.wrk import VARIED_SCRIPT
 
@@ -21,17 +24,23 @@ BYTES_PER_MB = 1_000_000
 MIN_RESUMED_SHARE = 0.9
 MAX_RESUMED_SHARE_OF_FULL = 0.01
 MEMORY_SETTLE_SECONDS = 0.5
+NO_HTTP = "moves bytes and does not look at HTTP, so it cannot tell the app who the client is"
 
 
 @attrs.frozen
 class Figure:
-    """One number per proxy and turn: its key in the JSON, its title and unit in the table."""
+    """
+    One number per proxy and turn: its key in the JSON, its title and unit in the table.
+
+    One that already compares two numbers of a proxy is not set in proportion to other proxies.
+    """
 
     key: str
     title: str
     unit: str
     digits: int = 1
     is_more_better: bool = False
+    is_comparison: bool = False
 
 
 @attrs.frozen
@@ -48,7 +57,8 @@ class Row:
     A measurement and the figures it yields; *measure* raises MeasurementError.
 
     A solo row gets a fresh proxy that runs alone. A row that is not about time is not spoilt when
-    others use the cores meanwhile.
+    others use the cores meanwhile. *left_out* has the proxies that cannot do what is measured, by
+    name, and why; they have no lines in the table.
     """
 
     name: str
@@ -56,6 +66,7 @@ class Row:
     measure: Callable[[Lab, RunningProxy], Outcome]
     is_solo: bool = False
     is_about_time: bool = True
+    left_out: Mapping[str, str] = attrs.Factory(dict)
 
 
 def measure_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
@@ -84,13 +95,45 @@ def measure_varied_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
     return Outcome({"varied_request_cpu_us": microseconds_per(used, report.requests)})
 
 
+def measure_mutual_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure keep-alive requests of a verified client whose name goes to the app, beside the same without all that."""
+    rounds = lab.effort.requests // ROUND_CONNECTIONS
+    both = compare(lab, proxy, ClientCertificates.TOLD, mode="requests", count=rounds, workers=1)
+    mutual_us, plain_us = both.mutual.cpu_us / ROUND_CONNECTIONS, both.plain.cpu_us / ROUND_CONNECTIONS
+    return Outcome(
+        {
+            "request_mtls_cpu_us": mutual_us,
+            "request_plain_cpu_us": plain_us,
+            "request_mtls_extra_us": mutual_us - plain_us,
+        }
+    )
+
+
 def measure_full_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
     """Measure connections with a full handshake, each with one request."""
     cpu_us, resumed_share = _measure_connections(lab, proxy, "full")
-    outcome = Outcome({"full_connection_cpu_us": cpu_us})
-    if resumed_share > MAX_RESUMED_SHARE_OF_FULL:
-        outcome.warnings.append(f"{resumed_share:.0%} of the full handshakes were resumed")
-    return outcome
+    return Outcome({"full_connection_cpu_us": cpu_us}, _doubts_about_full(resumed_share))
+
+
+def measure_mutual_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the same with a client certificate that the proxy requires and verifies, beside the same without."""
+    both = compare(lab, proxy, ClientCertificates.REQUIRED, mode="full", count=lab.effort.connections)
+    resumed_share = (both.plain.resumed + both.mutual.resumed) / (both.plain.done + both.mutual.done)
+    return Outcome(
+        {
+            "mtls_connection_cpu_us": both.mutual.cpu_us,
+            "server_only_connection_cpu_us": both.plain.cpu_us,
+            "mtls_connection_ratio": both.mutual.cpu_us / both.plain.cpu_us,
+        },
+        _doubts_about_full(resumed_share),
+    )
+
+
+def _doubts_about_full(resumed_share: float) -> list[str]:
+    """Return a warning if too many handshakes that were to be full were resumed."""
+    if resumed_share <= MAX_RESUMED_SHARE_OF_FULL:
+        return []
+    return [f"{resumed_share:.0%} of the full handshakes were resumed"]
 
 
 def measure_resumed_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
@@ -199,9 +242,28 @@ ROWS = (
         figures=(Figure("varied_request_cpu_us", "CPU per request, no two alike", "us"),),
     ),
     Row(
+        name="requests-mtls",
+        measure=measure_mutual_requests,
+        figures=(
+            Figure("request_mtls_cpu_us", "CPU per request, client verified", "us"),
+            Figure("request_plain_cpu_us", "... the same load, not verified", "us"),
+            Figure("request_mtls_extra_us", "... difference", "us", is_comparison=True),
+        ),
+        left_out={"hitch": NO_HTTP, "stunnel": NO_HTTP},
+    ),
+    Row(
         name="connections-full",
         measure=measure_full_connections,
         figures=(Figure("full_connection_cpu_us", "CPU per new connection, full", "us", 0),),
+    ),
+    Row(
+        name="connections-mtls",
+        measure=measure_mutual_connections,
+        figures=(
+            Figure("mtls_connection_cpu_us", "CPU per new connection, mutual", "us", 0),
+            Figure("server_only_connection_cpu_us", "... the same load, server-only", "us", 0),
+            Figure("mtls_connection_ratio", "... x server-only", "ratio", 2, is_comparison=True),
+        ),
     ),
     Row(
         name="connections-resumed",

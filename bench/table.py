@@ -19,13 +19,15 @@ def render_table(rows: Sequence[Row], proxies: Sequence[str], record: Record) ->
 
     Returns:
         A Markdown table. A figure's title stands on its first line only; doubtful values are
-        marked, missing ones are a dash.
+        marked, missing ones are a dash. A proxy that a row leaves out has no lines there.
     """
     lines = [["figure", "proxy", "median", "min - max", *(f"x {name}" for name in REFERENCES)]]
-    for figure in (figure for row in rows for figure in row.figures):
-        for index, proxy in enumerate(proxies):
-            title = figure_title(figure) if index == 0 else ""
-            lines.append([title, *_figure_cells(figure, proxy, record)])
+    for row in rows:
+        measured = [proxy for proxy in proxies if proxy not in row.left_out]
+        for figure in row.figures:
+            for index, proxy in enumerate(measured):
+                title = figure_title(figure) if index == 0 else ""
+                lines.append([title, *_figure_cells(figure, proxy, record)])
     return align(lines)
 
 
@@ -56,13 +58,18 @@ def format_ratio(ratio: Spread | None) -> str:
 
 def _figure_cells(figure: Figure, proxy: str, record: Record) -> list[str]:
     """Return a line's cells after the title."""
-    ratios = [format_ratio(record.ratio(figure.key, proxy, name)) for name in REFERENCES]
+    ratios = [_ratio_cell(figure, proxy, name, record) for name in REFERENCES]
     values = record.summary(figure.key, proxy)
     if values is None:
         return [proxy, ABSENT, ABSENT, *ratios]
     median, low, high = (f"{value:,.{figure.digits}f}" for value in (values.median, values.low, values.high))
     mark = DOUBT_MARK if (figure.key, proxy) in record.doubted else ""
     return [proxy, median + mark, f"{low} - {high}", *ratios]
+
+
+def _ratio_cell(figure: Figure, proxy: str, reference: str, record: Record) -> str:
+    """Return a figure's proportion to that of *reference*; a dash where that says nothing."""
+    return ABSENT if figure.is_comparison else format_ratio(record.ratio(figure.key, proxy, reference))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -52,6 +52,8 @@ class Run:
         """Measure the rows that want a proxy fresh and alone: others would share its pages."""
         for row in self.plan.rows:
             for peer in self.plan.peers if row.is_solo else ():
+                if peer.name in row.left_out:
+                    continue
                 with ExitStack() as stack:
                     if proxy := self._start(peer, stack):
                         self._measure(turn, row, proxy)
@@ -64,7 +66,8 @@ class Run:
             proxies = [proxy for proxy in started if proxy and self._warm_up(proxy)]
             for row in rows:
                 for proxy in proxies:
-                    self._measure(turn, row, proxy)
+                    if proxy.name not in row.left_out:
+                        self._measure(turn, row, proxy)
 
     def _start(self, peer: InstalledPeer, stack: ExitStack) -> RunningProxy | None:
         """Start a proxy that runs until *stack* is closed; None when it cannot be used."""

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import cast
+
+import attrs
 import pytest
 
-from bench.httpsclient import BadAnswerError, WorkDone, content_length, shares
+from bench.certificate import write_certificates
+from bench.httpsclient import BadAnswerError, HttpsConnection, Target, WorkDone, Worker, content_length, shares
+
+
+@attrs.define
+class FakeConnection:
+    """An open connection that notes what is done on it, in the log of all."""
+
+    log: list[str]
+    greeting: bytes = b"hello"
+
+    def send_head(self, method: str, path: str) -> None:
+        """Note a request."""
+        self.log.append(f"{method} {path}")
+
+    def receive_greeting(self, target: Target) -> None:
+        """Note an answer, or fail as a wrong one does."""
+        self.log.append("answer")
+        if self.greeting != target.greeting:
+            raise BadAnswerError("body is wrong")
 
 
 class TestContentLength:
@@ -40,6 +63,30 @@ class TestShares:
     def test_all_units_are_shared_out(self, count: int, workers: int, expected: list[int]) -> None:
         """Shares differ by one at most, add up, and nobody gets nothing."""
         assert shares(count, workers) == expected
+
+
+class TestWorker:
+    """`Worker` does its units of work; of `requests`, a unit is one request on each connection."""
+
+    @pytest.fixture
+    def worker(self, tmp_path: Path) -> Worker:
+        """Make a worker that is to do two rounds."""
+        certificate_path = write_certificates(tmp_path).certificate_path
+        target = Target(port=1, certificate_path=str(certificate_path), greeting=b"hello", transfer_bytes=0)
+        return Worker(target, "requests", 2)
+
+    def test_round_sends_all_requests_before_it_reads_an_answer(self, worker: Worker) -> None:
+        """The proxy has as many requests at a time as there are connections."""
+        log: list[str] = []
+        worker.held = [cast(HttpsConnection, FakeConnection(log)) for _ in range(3)]
+        assert worker.work() == WorkDone(done=2)
+        assert log == (["GET /"] * 3 + ["answer"] * 3) * 2
+
+    def test_one_wrong_answer_fails_its_round(self, worker: Worker) -> None:
+        """Nobody wins by failing, not even on the last of many connections."""
+        log: list[str] = []
+        worker.held = [cast(HttpsConnection, FakeConnection(log, body)) for body in (b"hello", b"502")]
+        assert worker.work() == WorkDone(failed=2, first_error="BadAnswerError: body is wrong")
 
 
 class TestWorkDone:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from bench.lab import Lab, RunningProxy
+from bench.peers import PEERS
 from bench.ratios import Spread
 from bench.record import Record
 from bench.rows import ROWS, Figure, Outcome, Row
@@ -49,6 +51,18 @@ class TestRenderTable:
         """A proxy that could not be measured keeps its line."""
         lines = cells_of(render_table([ROW], ["hitch"], make_record()))
         assert lines[2] == ["CPU (us)", "hitch", "-", "-", "-", "-"]
+
+    def test_proxy_that_a_row_leaves_out_has_no_line(self) -> None:
+        """The title moves to the first proxy that was measured; other rows are not affected."""
+        row = attrs.evolve(ROW, left_out={"sidecar": "cannot"})
+        lines = cells_of(render_table([row, ROW], ["sidecar", "envoy"], make_record()))
+        assert [line[:2] for line in lines[2:]] == [["CPU (us)", "envoy"], ["CPU (us)", "sidecar"], ["", "envoy"]]
+
+    def test_comparison_has_no_ratios(self) -> None:
+        """A ratio of differences says nothing, least of all when one is negative."""
+        row = attrs.evolve(ROW, figures=(Figure("cpu", "difference", "us", is_comparison=True),))
+        lines = cells_of(render_table([row], ["sidecar", "envoy"], make_record()))
+        assert [line[-2:] for line in lines[2:]] == [["-", "-"], ["-", "-"]]
 
     def test_doubtful_value_is_marked(self) -> None:
         """A value with a warning cannot be read without seeing that."""
@@ -96,6 +110,12 @@ class TestFigures:
         names = [row.name for row in ROWS]
         assert len(set(keys)) == len(keys)
         assert len(set(names)) == len(names)
+
+    def test_proxies_left_out_are_known(self) -> None:
+        """A name that is no proxy's would leave nobody out."""
+        left_out = {name for row in ROWS for name in row.left_out}
+        assert left_out
+        assert left_out <= {peer.name for peer in PEERS}
 
     def test_title_says_when_more_is_better(self) -> None:
         """Less is better unless the title says otherwise."""

@@ -1,0 +1,81 @@
+"""Rules of `bench.lab`: what a proxy must show before it is measured with client certificates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import attrs
+import pytest
+
+from bench import lab
+from bench.certificate import CertificateFiles
+from bench.errors import StartError
+from bench.httpsclient import BadAnswerError, Target
+from bench.peers import ClientCertificates, Placement
+
+FILES = CertificateFiles(**{field.name: Path(field.name) for field in attrs.fields(CertificateFiles)})
+TARGET = Target(port=1, certificate_path="", greeting=b"", transfer_bytes=0, client_path="client_path")
+
+
+def check(clients: ClientCertificates) -> None:
+    """Check a proxy that is to do *clients*."""
+    place = Placement(folder=Path(), port=1, admin_port=2, app_port=3, certificate=FILES, clients=clients)
+    lab.check_clients("nginx", place, TARGET)
+
+
+def refuse(_target: Target) -> NoReturn:
+    """Answer as a proxy does to a client without a valid certificate."""
+    raise BadAnswerError("status line is b'HTTP/1.1 400 Bad Request'")
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, *served: str, told: str = "CN=loadclient") -> None:
+    """Pretend a proxy that serves only clients with *served* certificates, and tells the app *told*."""
+
+    def negotiate(target: Target) -> str:
+        return "TLS_AES_256_GCM_SHA384" if target.client_path in served else refuse(target)
+
+    monkeypatch.setattr(lab, "negotiated_cipher", negotiate)
+    monkeypatch.setattr(lab, "told_client", lambda _target: told)
+
+
+class TestCheckClients:
+    """`check_clients` lets nobody win by doing less."""
+
+    @pytest.mark.parametrize(
+        ("served", "whose"),
+        [("", "no certificate"), ("stranger_path", "a stranger's certificate")],
+        ids=["none", "stranger"],
+    )
+    def test_proxy_that_serves_who_is_to_be_refused_fails(
+        self, monkeypatch: pytest.MonkeyPatch, served: str, whose: str
+    ) -> None:
+        """To require a certificate is not to verify it, and the other way round."""
+        serve(monkeypatch, "client_path", served)
+        with pytest.raises(StartError, match=f"serves a client with {whose}"):
+            check(ClientCertificates.REQUIRED)
+
+    def test_proxy_that_does_not_tell_the_app_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A request without identity fields is cheaper than one with them."""
+        serve(monkeypatch, "client_path", told="")
+        check(ClientCertificates.REQUIRED)
+        with pytest.raises(StartError, match="told it ''"):
+            check(ClientCertificates.TOLD)
+
+    def test_proxy_that_fails_when_it_is_to_tell_the_app_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An error of the client is the proxy's failure, not the end of the run."""
+        serve(monkeypatch, "client_path")
+        monkeypatch.setattr(lab, "told_client", refuse)
+        with pytest.raises(StartError, match="400 Bad Request"):
+            check(ClientCertificates.TOLD)
+
+    def test_proxy_that_does_all_passes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The right client is served, all others are refused, and the app hears its name."""
+        serve(monkeypatch, "client_path")
+        check(ClientCertificates.TOLD)
+
+    def test_rows_without_client_certificates_make_no_connections(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A check would warm up a proxy whose start or memory is to be measured."""
+        monkeypatch.setattr(lab, "negotiated_cipher", pytest.fail)
+        monkeypatch.setattr(lab, "told_client", pytest.fail)
+        check(ClientCertificates.NONE)
