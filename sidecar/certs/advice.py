@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
@@ -11,14 +10,13 @@ from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from sidecar.certs.bundle import Bundle
-from sidecar.certs.certificates import called, date, extension, is_self_issued
+from sidecar.certs.certificates import called, date
+from sidecar.certs.traits import extension, is_issued_by, is_self_issued
 
 ExpiryLevel = Literal[30, 7, 1, 0]
 """Days left at most; 0: it has expired."""
 
 _LEVELS: tuple[Literal[1, 7, 30], ...] = (1, 7, 30)
-
-_ROOT = re.compile(r"\broot\b", re.IGNORECASE)
 
 
 def expiry_level(not_after: datetime, now: datetime) -> ExpiryLevel | None:
@@ -36,7 +34,7 @@ def warnings_of(bundle: Bundle, now: datetime, roots: Sequence[x509.Certificate]
     Args:
         bundle: From `load_bundles`.
         now: Aware; what days left are counted from.
-        roots: CAs that are known otherwise, such as those of clients: a chain may end below them.
+        roots: CAs that peers are known to have: a chain may end below them.
     """
     leaf = bundle.leaf
     found = []
@@ -64,26 +62,15 @@ def _is_probably_incomplete(bundle: Bundle, roots: Sequence[x509.Certificate]) -
     """
     Whether an intermediate CA seems to be missing.
 
-    The issuer of an intermediate is a root nearly always, so only a leaf without any issuer is suspected. Its issuer
-    may be a root as well: that is known if we have it, if the leaf names the issuer of its issuer (RFC 5280 section
-    4.2.1.1), or most likely if it is called so. An address to fetch the issuer from is given for intermediates.
+    Only of a leaf without any issuer that says where to fetch one: so do the leaves of public CAs, which come from
+    intermediates. A private CA is mostly one root, whose leaves need nothing with them.
     """
     leaf = bundle.leaf
-    if (
-        bundle.chain
-        or is_self_issued(leaf)
-        or any(root.subject == leaf.issuer and is_self_issued(root) for root in roots)
-    ):
+    if bundle.chain or is_self_issued(leaf) or not _has_issuer_address(leaf):
         return False
-    identifier = extension(leaf, x509.AuthorityKeyIdentifier)
-    named = identifier.authority_cert_issuer if identifier is not None else None
-    if named:
-        return x509.DirectoryName(leaf.issuer) not in named
-    return _has_issuer_address(leaf) or _ROOT.search(leaf.issuer.rfc4514_string()) is None
+    return not any(is_issued_by(leaf, root) for root in roots)
 
 
 def _has_issuer_address(leaf: x509.Certificate) -> bool:
-    access = extension(leaf, x509.AuthorityInformationAccess)
-    return access is not None and any(
-        description.access_method == AuthorityInformationAccessOID.CA_ISSUERS for description in access
-    )
+    access = extension(leaf, x509.AuthorityInformationAccess) or ()
+    return any(description.access_method == AuthorityInformationAccessOID.CA_ISSUERS for description in access)

@@ -7,27 +7,26 @@ program does not start.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TypeVar
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from sidecar.certs.certificates import called, certificates, date, extension, is_authority, is_self_issued
+from sidecar.certs.certificates import called, certificates, date
 from sidecar.certs.forms import parse
 from sidecar.certs.items import Contents, Item, Kind
-from sidecar.certs.keys import PARSE_ERRORS, open_keystores
+from sidecar.certs.keys import open_keystores
+from sidecar.certs.parsing import PARSE_ERRORS, load_crl
 from sidecar.certs.passwords import read_password
 from sidecar.certs.sources import read
+from sidecar.certs.traits import extension, is_authority, is_self_issued
 from sidecar.settings import Source
 
 _MAX_NAMED = 5
 """CAs in a message."""
 
 _Warn = Callable[[str], object]
-_CrlExtension = TypeVar("_CrlExtension", bound=x509.ExtensionType)
 
 
 def load_anchors(
@@ -93,8 +92,8 @@ def load_crls(
         raise contents.error(fact, "give what has a -----BEGIN X509 CRL----- block, as the CA publishes it")
     newest: dict[tuple[x509.Certificate, bytes], x509.CertificateRevocationList] = {}
     for number, item in enumerate(items, 1):
-        name = f"revocation list {number} in {contents.where(item)}"
-        crl = _revocation_list(item, name, contents)
+        name = _list_name(item, number, contents)
+        crl = revocation_list(item, number, contents)
         _check_scope(crl, name, contents)
         signer = _signer(crl, anchors, name, contents)
         if crl.last_update_utc > now:
@@ -104,6 +103,15 @@ def load_crls(
         if known is None or _is_newer(crl, known):
             newest[signer, _scope(crl)] = crl
     return tuple(newest.values())
+
+
+def revocation_list(item: Item, number: int, contents: Contents) -> x509.CertificateRevocationList:
+    """Parse *item*, which is list *number*, from 1, of *contents*; MaterialError with the role of those if damaged."""
+    try:
+        return load_crl(item.data)
+    except PARSE_ERRORS:
+        fact = f"{_list_name(item, number, contents)} is damaged or of an unknown kind"
+        raise contents.error(fact, "fetch it again from the CA") from None
 
 
 # -- CAs --------------------------------------------------------------------------------------------------------
@@ -136,23 +144,16 @@ _KNOWN_EXTENSIONS = {
 }
 
 
-def _revocation_list(item: Item, name: str, contents: Contents) -> x509.CertificateRevocationList:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            crl = x509.load_der_x509_crl(item.data)
-            _ = (crl.issuer, crl.extensions, crl.last_update_utc, crl.next_update_utc, crl.signature_algorithm_oid)
-    except PARSE_ERRORS:
-        raise contents.error(f"{name} is damaged or of an unknown kind", "fetch it again from the CA") from None
-    return crl
+def _list_name(item: Item, number: int, contents: Contents) -> str:
+    return f"revocation list {number} in {contents.where(item)}"
 
 
 def _check_scope(crl: x509.CertificateRevocationList, name: str, contents: Contents) -> None:
     """Refuse lists that would have to be put together with others, which OpenSSL does not do unless told."""
-    if _crl_extension(crl, x509.DeltaCRLIndicator) is not None:
+    if extension(crl, x509.DeltaCRLIndicator) is not None:
         fact = f"{name} is a delta: it says only what changed since another list"
         raise contents.error(fact, "give the complete list of this CA")
-    point = _crl_extension(crl, x509.IssuingDistributionPoint)
+    point = extension(crl, x509.IssuingDistributionPoint)
     if point is not None and point.indirect_crl:
         fact = f"{name} is indirect: it lists certificates of other CAs than the one that signed it"
         raise contents.error(fact, "give the list that the CA itself signs")
@@ -193,7 +194,7 @@ def _is_signed_by(crl: x509.CertificateRevocationList, anchor: x509.Certificate)
 
 
 def _is_newer(crl: x509.CertificateRevocationList, other: x509.CertificateRevocationList) -> bool:
-    mine, others = _crl_extension(crl, x509.CRLNumber), _crl_extension(other, x509.CRLNumber)
+    mine, others = extension(crl, x509.CRLNumber), extension(other, x509.CRLNumber)
     if mine is not None and others is not None and mine.crl_number != others.crl_number:
         return mine.crl_number > others.crl_number
     return crl.last_update_utc > other.last_update_utc
@@ -201,12 +202,5 @@ def _is_newer(crl: x509.CertificateRevocationList, other: x509.CertificateRevoca
 
 def _scope(crl: x509.CertificateRevocationList) -> bytes:
     """What tells apart the parts that a CA may divide its list into: where each is published, and for whom."""
-    point = _crl_extension(crl, x509.IssuingDistributionPoint)
+    point = extension(crl, x509.IssuingDistributionPoint)
     return b"" if point is None else point.public_bytes()
-
-
-def _crl_extension(crl: x509.CertificateRevocationList, kind: type[_CrlExtension]) -> _CrlExtension | None:
-    try:
-        return crl.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None

@@ -16,26 +16,14 @@ from typing import TypeVar
 import attrs
 from cryptography import x509
 
-from sidecar.certs.anchors import load_anchors
 from sidecar.certs.certificates import certificates, chain_of, check_dates, check_purpose, check_strength, leaf_for
 from sidecar.certs.forms import parse
 from sidecar.certs.items import Contents, Kind, Password, PrivateKey
 from sidecar.certs.keys import open_keystores, private_key
 from sidecar.certs.passwords import read_password
-from sidecar.certs.sources import LAYOUT, MAX_FILE_BYTES, read
+from sidecar.certs.sources import LAYOUT, read
 from sidecar.errors import MaterialError
 from sidecar.settings import Inline, Source
-
-__all__ = [
-    "Bundle",
-    "load_bundle",
-    "load_bundles",
-    "find_problems",
-    "find_all_problems",
-    "load_anchors",
-    "PrivateKey",
-    "MAX_FILE_BYTES",
-]
 
 _Result = TypeVar("_Result")
 
@@ -58,19 +46,9 @@ class Bundle:
     extras: tuple[x509.Certificate, ...] = ()
 
 
-def load_bundle(cert: Source, key: Source | None, now: datetime, passphrase: Source | None = None) -> Bundle:
-    """
-    Load one server certificate, its chain and its key; see `load_bundles`.
-
-    Raises:
-        MaterialError: With role ``cert``, ``key`` or ``passphrase``.
-    """
-    return load_bundles((cert,), () if key is None else (key,), passphrase, now)[0]
-
-
 def load_bundles(
     certs: Sequence[Source], keys: Sequence[Source], passphrase: Source | None, now: datetime
-) -> tuple[Bundle, ...]:
+) -> tuple[tuple[Bundle, ...], list[MaterialError]]:
     """
     Load server certificates, each with its chain and its key.
 
@@ -84,30 +62,27 @@ def load_bundles(
         passphrase: Opens all keys and keystores that are encrypted and did not come with a password in JSON.
         now: Aware; what validity is judged by.
 
-    Raises:
-        MaterialError: With role ``cert``, ``key`` or ``passphrase``: the first of `find_all_problems`.
+    Returns:
+        What can serve, in the order of *certs*; and everything that is wrong with the others, with role ``cert``,
+        ``key`` or ``passphrase``. If nothing is wrong there is a bundle for each of *certs*.
     """
+    if keys and len(keys) != len(certs):
+        fact = f"the numbers of keys, {len(keys)}, and of certificates, {len(certs)}, differ"
+        fix = "give one key for each certificate in the same order, or none if each stands beside or inside its own"
+        return (), [MaterialError("key", fact, fix)]
+    try:
+        passwords = () if passphrase is None else (read_password(passphrase),)
+    except MaterialError as error:  # all that it should open would be one more problem
+        return (), [error]
+    bundles: list[Bundle] = []
     found: list[MaterialError] = []
-    bundles = _assemble_all(certs, keys, passphrase, now, found)
-    if found:
-        raise found[0]
-    return bundles
-
-
-def find_problems(
-    cert: Source, key: Source | None, now: datetime, passphrase: Source | None = None
-) -> list[MaterialError]:
-    """Return everything that keeps `load_bundle` from succeeding with the same arguments; empty if nothing does."""
-    return find_all_problems((cert,), () if key is None else (key,), passphrase, now)
-
-
-def find_all_problems(
-    certs: Sequence[Source], keys: Sequence[Source], passphrase: Source | None, now: datetime
-) -> list[MaterialError]:
-    """Return everything that keeps `load_bundles` from succeeding with the same arguments; empty if nothing does."""
-    found: list[MaterialError] = []
-    _assemble_all(certs, keys, passphrase, now, found)
-    return found
+    for index, cert in enumerate(certs):
+        case = _Case(now, passwords)
+        bundle = _assemble(cert, keys[index] if keys else None, index + 1 if len(certs) > 1 else None, case)
+        if bundle is not None and not case.found:
+            bundles.append(bundle)
+        found += case.found
+    return tuple(bundles), found
 
 
 # -- assembling -------------------------------------------------------------------------------------------------
@@ -115,11 +90,11 @@ def find_all_problems(
 
 @attrs.frozen
 class _Case:
-    """What all steps know; a step that fails leaves its reason in `found`."""
+    """What all steps for one certificate know; a step that fails leaves its reason in `found`."""
 
     now: datetime
     passwords: tuple[Password, ...]
-    found: list[MaterialError]
+    found: list[MaterialError] = attrs.field(factory=list)
 
     def attempt(self, step: Callable[..., _Result], *args: object) -> _Result | None:
         try:
@@ -133,35 +108,8 @@ class _Case:
         return [*(each.password for each in contents if each.password is not None), *self.passwords]
 
 
-def _assemble_all(
-    certs: Sequence[Source],
-    keys: Sequence[Source],
-    passphrase: Source | None,
-    now: datetime,
-    found: list[MaterialError],
-) -> tuple[Bundle, ...]:
-    """Build what can be built; all reasons why something cannot are put into *found*."""
-    if keys and len(keys) != len(certs):
-        fact = f"the numbers of keys, {len(keys)}, and of certificates, {len(certs)}, differ"
-        fix = "give one key for each certificate in the same order, or none if each stands beside or inside its own"
-        found.append(MaterialError("key", fact, fix))
-        return ()
-    passwords: tuple[Password, ...] = ()
-    if passphrase is not None:
-        try:
-            passwords = (read_password(passphrase),)
-        except MaterialError as error:  # all that it should open would be one more problem
-            found.append(error)
-            return ()
-    case = _Case(now, passwords, found)
-    bundles = []
-    for index, cert in enumerate(certs):
-        position = index + 1 if len(certs) > 1 else None
-        bundles.append(_assemble(cert, keys[index] if keys else None, position, case))
-    return tuple(bundle for bundle in bundles if bundle is not None)
-
-
 def _assemble(cert: Source, key: Source | None, position: int | None, case: _Case) -> Bundle | None:
+    """Build one; it must not serve if something was found."""
     contents = case.attempt(_contents, cert, "cert", position, (), case)
     given = None if contents is None else case.attempt(certificates, contents)
     key_contents = None

@@ -6,32 +6,22 @@ Each check raises for what would fail every handshake anyway, so that it fails t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sidecar.certs.items import Contents, Item, Kind
-from sidecar.certs.keys import MIN_RSA_BITS, PARSE_ERRORS
+from sidecar.certs.keys import MIN_RSA_BITS
+from sidecar.certs.parsing import PARSE_ERRORS, load_certificate, whole
+from sidecar.certs.traits import extension, is_for_tls, is_issued_by, is_self_issued, weak_digest
 from sidecar.errors import MaterialError
 
-_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
-
 _SERVER_PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-
-_WEAK_SIGNATURES = {
-    SignatureAlgorithmOID.RSA_WITH_MD5: "MD5",
-    SignatureAlgorithmOID.RSA_WITH_SHA1: "SHA-1",
-    SignatureAlgorithmOID.ECDSA_WITH_SHA1: "SHA-1",
-    SignatureAlgorithmOID.DSA_WITH_SHA1: "SHA-1",
-}
 
 
 # -- parsing ----------------------------------------------------------------------------------------------------
@@ -51,18 +41,11 @@ def certificates(contents: Contents) -> tuple[x509.Certificate, ...]:
 
 
 def _certificate(item: Item, number: int, contents: Contents) -> x509.Certificate:
-    """Parse *item* wholly: `cryptography` parses late, and what is damaged must show here."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd but working encodings; OpenSSL has the last word
-            loaded = item.loaded
-            certificate = loaded if isinstance(loaded, x509.Certificate) else x509.load_der_x509_certificate(item.data)
-            _ = (certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key())
-            _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.signature_algorithm_oid)
+        return whole(item.loaded) if isinstance(item.loaded, x509.Certificate) else load_certificate(item.data)
     except PARSE_ERRORS:
         fact = f"certificate {number} in {contents.where(item)} is damaged or of an unknown kind"
         raise contents.error(fact, f"look at it with: openssl x509 -in {contents.file} -noout -text") from None
-    return certificate
 
 
 def _no_certificate(contents: Contents) -> MaterialError:
@@ -105,9 +88,9 @@ def check_purpose(leaf: x509.Certificate, name: str) -> None:
     if purposes is not None and _SERVER_PURPOSES.isdisjoint(purposes):
         fact = f"the certificate in {name} is not for servers: its extended key usage lacks serverAuth"
         raise MaterialError("cert", fact, "get one issued for server authentication")
-    usage = extension(leaf, x509.KeyUsage)
-    if usage is not None and not (usage.digital_signature or usage.key_encipherment or usage.key_agreement):
-        kind = "a CA's" if usage.key_cert_sign else "not a server's"
+    if not is_for_tls(leaf):
+        usage = extension(leaf, x509.KeyUsage)
+        kind = "a CA's" if usage is not None and usage.key_cert_sign else "not a server's"
         fact = f"the certificate in {name} is {kind}: its key usage does not allow TLS"
         raise MaterialError("cert", fact, "issue a server certificate, with key usage digitalSignature")
 
@@ -119,34 +102,10 @@ def check_strength(chain: Iterable[x509.Certificate], name: str) -> None:
         if isinstance(key, rsa.RSAPublicKey) and key.key_size < MIN_RSA_BITS:
             fact = f"{called(certificate)} in {name} has an RSA key of {key.key_size} bits, the least is {MIN_RSA_BITS}"
             raise MaterialError("cert", fact, "replace it")
-        digest = _WEAK_SIGNATURES.get(certificate.signature_algorithm_oid)
-        if digest is not None and certificate.issuer != certificate.subject:
+        digest = weak_digest(certificate)
+        if digest is not None:
             fact = f"{called(certificate)} in {name} is signed with {digest}, which clients refuse"
             raise MaterialError("cert", fact, "have it issued again with SHA-256")
-
-
-def is_authority(certificate: x509.Certificate) -> bool:
-    """Whether OpenSSL takes it as an issuer: CA:TRUE, or a root from before there were extensions (version 1)."""
-    usage = extension(certificate, x509.KeyUsage)
-    if usage is not None and not usage.key_cert_sign:
-        return False
-    constraints = extension(certificate, x509.BasicConstraints)
-    if constraints is not None:
-        return constraints.ca
-    return certificate.version is x509.Version.v1 and is_self_issued(certificate)
-
-
-def is_self_issued(certificate: x509.Certificate) -> bool:
-    """Whether it names itself as its issuer, as roots do."""
-    return certificate.issuer == certificate.subject
-
-
-def extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
-    """Return the extension of this kind, if there is one."""
-    try:
-        return certificate.extensions.get_extension_for_class(kind).value
-    except x509.ExtensionNotFound:
-        return None
 
 
 # -- order ------------------------------------------------------------------------------------------------------
@@ -173,21 +132,13 @@ def chain_of(leaf: x509.Certificate, given: Sequence[x509.Certificate]) -> tuple
     rest = [certificate for certificate in given if certificate != leaf]
     last = leaf
     while not is_self_issued(last):
-        issuer = next((candidate for candidate in rest if _is_issued_by(last, candidate)), None)
+        issuer = next((candidate for candidate in rest if is_issued_by(last, candidate)), None)
         if issuer is None:
             break
         rest.remove(issuer)
         chain.append(issuer)
         last = issuer
     return tuple(chain)
-
-
-def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (*PARSE_ERRORS, InvalidSignature):
-        return False
-    return True
 
 
 # -- words ------------------------------------------------------------------------------------------------------

@@ -7,14 +7,15 @@ Public facts only: nothing here ever sees a private key.
 from __future__ import annotations
 
 import math
-import warnings
 from datetime import UTC, datetime, timedelta
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from sidecar.certs.parsing import quiet
+from sidecar.certs.traits import alternative_names, is_self_signed
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
@@ -48,11 +49,11 @@ class CertSummary:
 
 
 def describe(cert: x509.Certificate) -> CertSummary:
-    """Summarise *cert*, which was loaded by `certs.bundle` or made by `certs.selfsigned`."""
+    """Summarise *cert*, which was parsed wholly or made here."""
     return CertSummary(
         subject=cert.subject.rfc4514_string(),
         issuer=cert.issuer.rfc4514_string(),
-        sans=_alternative_names(cert),
+        sans=tuple(_general_name(name) for name in alternative_names(cert)),
         serial=f"{_serial_number(cert):x}",
         not_before=cert.not_valid_before_utc,
         not_after=cert.not_valid_after_utc,
@@ -66,7 +67,7 @@ def as_json(summary: CertSummary, now: datetime) -> dict[str, object]:
     """
     Turn *summary* into what `json.dumps` takes: times as RFC 3339 in UTC, and ``days_left``.
 
-    ``days_left`` is the number of whole days until it expires, rounded down; negative once it has expired.
+    ``days_left`` is as the function of that name says.
     """
     fields: dict[str, object] = attrs.asdict(summary)
     return {
@@ -74,8 +75,13 @@ def as_json(summary: CertSummary, now: datetime) -> dict[str, object]:
         "sans": list(summary.sans),
         "not_before": rfc3339(summary.not_before),
         "not_after": rfc3339(summary.not_after),
-        "days_left": math.floor((summary.not_after - now) / timedelta(days=1)),
+        "days_left": days_left(summary.not_after, now),
     }
+
+
+def days_left(not_after: datetime, now: datetime) -> int:
+    """Count the whole days from *now* to *not_after*, rounded down; negative once that is over."""
+    return math.floor((not_after - now) / timedelta(days=1))
 
 
 def describe_key(key: object) -> str:
@@ -91,32 +97,14 @@ def describe_key(key: object) -> str:
             return type(key).__name__.removesuffix("PublicKey").removesuffix("PrivateKey")
 
 
-def is_self_signed(cert: x509.Certificate) -> bool:
-    """Whether *cert* names itself as its issuer and its own key verifies its signature."""
-    try:
-        cert.verify_directly_issued_by(cert)
-    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
-        return False
-    return True
-
-
 def rfc3339(moment: datetime) -> str:
     """Write an aware *moment* as ``2026-01-31T12:00:00Z``."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _serial_number(cert: x509.Certificate) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # RFC 5280 wants it positive; certificates with 0 are in honest use
+    with quiet():  # RFC 5280 wants it positive; certificates with 0 are in honest use
         return cert.serial_number
-
-
-def _alternative_names(cert: x509.Certificate) -> tuple[str, ...]:
-    try:
-        names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(_general_name(name) for name in names)
 
 
 def _general_name(name: x509.GeneralName) -> str:

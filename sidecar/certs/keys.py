@@ -6,18 +6,17 @@ A message says which password does not open what; neither is ever shown.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
-from cryptography import x509
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
 
 from sidecar.certs.describe import describe_key
 from sidecar.certs.items import Contents, Item, Kind, Password, PrivateKey, der_size
+from sidecar.certs.parsing import PARSE_ERRORS, quiet
 from sidecar.errors import MaterialError
 
 if TYPE_CHECKING:
@@ -27,20 +26,8 @@ if TYPE_CHECKING:
 MIN_RSA_BITS = 2048
 """NIST SP 800-57 part 1: 112 bits of security, the least that OpenSSL's default security level takes."""
 
-_SUPPORTED_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+SUPPORTED_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _SUPPORTED_KEYS = "RSA of 2048 bits or more, ECDSA P-256, P-384 or P-521, or Ed25519"
-
-PARSE_ERRORS = (
-    ValueError,
-    TypeError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    InternalError,  # of keys that OpenSSL refuses, such as those of the wrong length
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
-"""Everything that `cryptography` raises for bytes that are not what their label says."""
 
 
 def private_key(contents: Contents, passwords: Sequence[Password]) -> PrivateKey:
@@ -55,12 +42,21 @@ def private_key(contents: Contents, passwords: Sequence[Password]) -> PrivateKey
         raise _no_key(contents)
     if isinstance(item.loaded, PrivateKey):
         return item.loaded
+    return _supported(open_key(item, contents, passwords), contents.where(item), contents)
+
+
+def open_key(item: Item, contents: Contents, passwords: Sequence[Password]) -> PrivateKeyTypes:
+    """
+    Parse *item*, a private key of *contents* that is not from a keystore, whatever its kind and size.
+
+    Raises:
+        MaterialError: As for `private_key`.
+    """
     if item.label == "OPENSSH PRIVATE KEY":
         fix = f"convert it: ssh-keygen -p -m PEM -f {contents.file}"
         raise contents.error(f"the private key in {contents.where(item)} is in OpenSSH's form", fix)
     is_locked = item.is_encrypted and _is_whole(item.data)
-    key = _unlocked(item, contents, passwords) if is_locked else _plain(item, contents)
-    return _supported(key, contents.where(item), contents)
+    return _unlocked(item, contents, passwords) if is_locked else _plain(item, contents)
 
 
 def open_keystores(contents: Contents, passwords: Sequence[Password]) -> Contents:
@@ -85,8 +81,7 @@ def open_keystores(contents: Contents, passwords: Sequence[Password]) -> Content
 
 def _plain(item: Item, contents: Contents) -> PrivateKeyTypes:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             return load_der_private_key(item.data, password=None)
     except PARSE_ERRORS:
         fact = f"the private key in {contents.where(item)} is damaged or of an unknown kind"
@@ -105,8 +100,7 @@ def _unlocked(item: Item, contents: Contents, passwords: Sequence[Password]) -> 
         raise contents.error(f"{what} is encrypted, and no password is given", "give its password as the passphrase")
     for password in passwords:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 return load(item.data, password=password.secret)
         except PARSE_ERRORS:
             continue
@@ -120,7 +114,7 @@ def _supported(key: PrivateKeyTypes, where: str, contents: Contents) -> PrivateK
     match key:
         case rsa.RSAPrivateKey() if key.key_size >= MIN_RSA_BITS:
             return key
-        case ec.EllipticCurvePrivateKey() if isinstance(key.curve, _SUPPORTED_CURVES):
+        case ec.EllipticCurvePrivateKey() if isinstance(key.curve, SUPPORTED_CURVES):
             return key
         case ed25519.Ed25519PrivateKey():
             return key
@@ -148,8 +142,7 @@ def _opened(item: Item, contents: Contents, passwords: Sequence[Password]) -> It
     is_refused = False
     for secret in (*(password.secret for password in passwords), None, b""):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with quiet():
                 store = pkcs12.load_pkcs12(item.data, secret)
         except UnsupportedAlgorithm:
             is_refused = True

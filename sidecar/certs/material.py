@@ -6,16 +6,22 @@ What a listener proves itself with, and what it verifies clients with: settings 
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
 import attrs
 from cryptography import x509
 
 from sidecar.certs.advice import warnings_of
 from sidecar.certs.anchors import load_anchors, load_crls
-from sidecar.certs.bundle import Bundle, find_all_problems, load_bundles
+from sidecar.certs.bundle import Bundle, load_bundles
+from sidecar.certs.certificates import called, certificates
+from sidecar.certs.forms import parse
+from sidecar.certs.sources import LAYOUT, read
 from sidecar.errors import MaterialError
-from sidecar.settings import ClientSettings, TlsSettings
+from sidecar.settings import ClientSettings, Password, Source, TlsSettings
 
 
 @attrs.frozen
@@ -58,69 +64,95 @@ class ClientMaterial:
     warnings: tuple[tuple[str, str], ...] = ()
 
 
-def load_server_material(tls: TlsSettings, now: datetime) -> tuple[ServerMaterial, list[Trouble]]:
+def load_server_material(
+    tls: TlsSettings, now: datetime, anchors: Sequence[x509.Certificate] = ()
+) -> tuple[ServerMaterial, list[Trouble]]:
     """
     Read the certificates and keys that *tls* names.
 
     Args:
+        tls: The settings.
         now: Aware; what validity is judged by.
+        anchors: CAs of clients, if there are any: a chain that ends below one of them is no cause for a warning.
 
     Returns:
-        What could be read, and everything that could not.
+        What was read, or nothing if there is any trouble; and all troubles.
     """
     if not tls.cert:
         return ServerMaterial(), []
-    password = tls.key_password.source if tls.key_password is not None else None
-    problems = find_all_problems(tls.cert, tls.key, password, now)
+    bundles, problems = load_bundles(tls.cert, tls.key, _source(tls.key_password), now)
     if problems:
         return ServerMaterial(), [Trouble(_setting_of(error.role, tls), error) for error in problems]
-    bundles = load_bundles(tls.cert, tls.key, password, now)
-    notes = [("tls_cert", text) for bundle in bundles for text in warnings_of(bundle, now)]
+    roots = [*anchors, *(root for cert in tls.cert for root in _roots_beside(cert))]
+    notes = [("tls_cert", text) for bundle in bundles for text in warnings_of(bundle, now, roots)]
     return ServerMaterial(bundles, tuple(notes)), []
 
 
-def load_client_material(client: ClientSettings, now: datetime) -> tuple[ClientMaterial, list[Trouble]]:
-    """As `load_server_material`, for the CAs and revocation lists that *client* names."""
+def load_client_material(
+    client: ClientSettings, now: datetime, key_password: Password | None = None
+) -> tuple[ClientMaterial, list[Trouble]]:
+    """
+    Read the CAs and revocation lists that *client* names.
+
+    Args:
+        client: The settings.
+        now: Aware; what validity is judged by.
+        key_password: That of the server's keys; opens an encrypted PKCS#12 truststore as well.
+
+    Returns:
+        As for `load_server_material`.
+    """
     if client.ca is None:
         return ClientMaterial(), []
     notes: list[tuple[str, str]] = []
     crls: tuple[x509.CertificateRevocationList, ...] = ()
     setting = "client_ca"
     try:
-        anchors = load_anchors(client.ca, now, warn=lambda text: notes.append(("client_ca", text)))
+        anchors = load_anchors(
+            client.ca, now, passphrase=_source(key_password), warn=lambda text: notes.append(("client_ca", text))
+        )
         setting = "client_crl"
         if client.crl is not None:
             crls = load_crls(client.crl, anchors, now)
     except MaterialError as error:
-        return ClientMaterial(), [Trouble(setting, error)]
+        return ClientMaterial(), [Trouble(_PASSWORD if error.role == "passphrase" else setting, error)]
     notes += [("client_crl", text) for text in _crl_warnings(anchors, crls, now)]
     return ClientMaterial(anchors, crls, tuple(notes)), []
+
+
+_PASSWORD = "tls_key_password"  # noqa: S105 - the name of a setting
+
+
+def _source(password: Password | None) -> Source | None:
+    return None if password is None else password.source
+
+
+def _roots_beside(cert: Source) -> Sequence[x509.Certificate]:
+    """The CAs in a certificate's directory; none if their file is damaged: it is not what was asked for."""
+    if not isinstance(cert, Path) or not os.path.isfile(cert / LAYOUT["ca"][0]):
+        return ()
+    try:
+        return certificates(parse(read(cert / LAYOUT["ca"][0], "ca")))
+    except MaterialError:
+        return ()
 
 
 def _setting_of(role: str, tls: TlsSettings) -> str:
     """The setting that an operator has to look at."""
     if role == "passphrase":
-        return "tls_key_password"
+        return _PASSWORD
     # A key that stands beside or inside the certificate file is a matter of the setting that names that file.
     return "tls_key" if role == "key" and tls.key else "tls_cert"
 
 
 def _crl_warnings(
-    anchors: tuple[x509.Certificate, ...], crls: tuple[x509.CertificateRevocationList, ...], now: datetime
-) -> list[str]:
-    found = []
+    anchors: Sequence[x509.Certificate], crls: Sequence[x509.CertificateRevocationList], now: datetime
+) -> Iterator[str]:
     for crl in crls:
         end = crl.next_update_utc
         if end is not None and end < now:
-            found.append(
-                f"the revocation list of {crl.issuer.rfc4514_string()!r} was due for renewal on {end:%Y-%m-%d}"
-            )
-    if crls:
-        issuers = {crl.issuer for crl in crls}
-        for anchor in anchors:
-            if anchor.subject not in issuers:
-                subject = anchor.subject.rfc4514_string()
-                found.append(
-                    f"there is no revocation list of {subject!r}: clients with certificates from it are refused"
-                )
-    return found
+            yield f"the revocation list of {crl.issuer.rfc4514_string()!r} was due for renewal on {end:%Y-%m-%d}"
+    issuers = {crl.issuer for crl in crls}
+    for anchor in anchors if crls else ():
+        if anchor.subject not in issuers:
+            yield f"there is no revocation list of {called(anchor)}: clients with certificates from it are refused"

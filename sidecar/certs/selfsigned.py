@@ -7,8 +7,6 @@ verify it, and nobody can issue anything with it. `app` makes it at start and ag
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
@@ -17,20 +15,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from sidecar.certs.altnames import ip_address, is_host_name
+from sidecar.certs.builders import CLOCK_SKEW, MAX_COMMON_NAME, certificate_builder, key_usage
 from sidecar.certs.bundle import Bundle
 
 LIFETIME = timedelta(days=30)
 """Long enough that nobody re-imports it weekly, short enough that nobody builds on it."""
-
-CLOCK_SKEW = timedelta(hours=1)
-"""How far the certificate is backdated, for clients whose clock is behind ours."""
-
-MAX_COMMON_NAME = 64
-"""ub-common-name of RFC 5280 appendix A.1, in characters."""
-
-# RFC 1123 section 2.1 labels. `_` is not in it, but container names have it and TLS clients match it.
-_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
-_DNS_NAME = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}", re.ASCII)
 
 
 def make(names: Sequence[str], now: datetime, lifetime: timedelta = LIFETIME) -> Bundle:
@@ -55,16 +45,7 @@ def make(names: Sequence[str], now: datetime, lifetime: timedelta = LIFETIME) ->
     # A name over the limit is in the alternative names, which is where clients look.
     common_name = canonical[0] if len(canonical[0]) <= MAX_COMMON_NAME else "sidecar"
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-    start = now.replace(microsecond=0)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start - CLOCK_SKEW)
-        .not_valid_after(start + lifetime)
-    )
+    builder = certificate_builder(subject, subject, key.public_key(), now - CLOCK_SKEW, now + lifetime)
     for extension, critical in _extensions(canonical, key.public_key()):
         builder = builder.add_extension(extension, critical)
     return Bundle(leaf=builder.sign(key, hashes.SHA256()), chain=(), private_key=key)
@@ -95,51 +76,31 @@ def renew_at(bundle: Bundle) -> datetime:
 
 def _extensions(names: Sequence[str], key: ec.EllipticCurvePublicKey) -> list[tuple[x509.ExtensionType, bool]]:
     """
-    List extensions with their criticality.
+    List extensions with their criticality, beside that with the identifier of the key.
 
-    Python 3.13 verifies with X509_V_FLAG_X509_STRICT, which wants the key identifiers of RFC 5280 sections 4.2.1.1
-    and 4.2.1.2.
+    Python 3.13 verifies with X509_V_FLAG_X509_STRICT, which wants the identifiers of RFC 5280 sections 4.2.1.1 and
+    4.2.1.2, here of the same key.
     """
-    own_id = x509.SubjectKeyIdentifier.from_public_key(key)
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
     return [
         (x509.SubjectAlternativeName([_general_name(name) for name in names]), False),
         (x509.BasicConstraints(ca=False, path_length=None), True),
-        (usage, True),
+        (key_usage(digital_signature=True), True),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
-        (own_id, False),
-        (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own_id), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(key), False),
     ]
 
 
 def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+    address = ip_address(name)
+    return x509.DNSName(name) if address is None else x509.IPAddress(address)
 
 
 def _canonical(name: str) -> str:
     """Bring *name* to the one spelling that duplicates are found by; ValueError if it is not a name."""
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    else:
-        if isinstance(address, ipaddress.IPv6Address) and address.scope_id is not None:
-            raise ValueError(f"{name!r} has a zone, which a certificate cannot carry")
+    address = ip_address(name)
+    if address is not None:
         return str(address)
-    if len(name) > 253 or not _DNS_NAME.fullmatch(name):
+    if len(name) > 253 or not is_host_name(name.removeprefix("*.")):
         raise ValueError(f"{name!r} is neither a DNS name (xn-- form for other scripts) nor an IP address")
     return name.lower()
 

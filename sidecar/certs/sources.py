@@ -45,7 +45,7 @@ class Given:
         role: ``cert``, ``key``, ``ca``, ``crl`` or ``passphrase``.
         name: How messages call it: its path, or e.g. ``the value given as key``.
         file: The file that was read; None for the value of a setting.
-        data: At most `MAX_FILE_BYTES`, and not only blanks.
+        data: Within the limit, and not only blanks.
     """
 
     role: str
@@ -54,7 +54,7 @@ class Given:
     data: bytes = attrs.field(repr=False)
 
 
-def read(source: Source, role: str, position: int | None = None) -> Given:
+def read(source: Source, role: str, position: int | None = None, *, limit: int = MAX_FILE_BYTES) -> Given:
     """
     Read what *source* stands for.
 
@@ -62,6 +62,7 @@ def read(source: Source, role: str, position: int | None = None) -> Given:
         source: A file, a directory that holds one of the names in `LAYOUT`, or a value.
         role: What it is given as.
         position: Which of several values for this role it is, from 1.
+        limit: In bytes.
 
     Raises:
         MaterialError: With *role*: it cannot be read, is empty, or is over the limit.
@@ -71,13 +72,18 @@ def read(source: Source, role: str, position: int | None = None) -> Given:
         given = Given(role, name, None, _encoded(source.text, role, name))
     else:
         file = _file(source, role)
-        given = Given(role, str(file), file, _bytes_of(file, source, role))
+        given = Given(role, str(file), file, _bytes_of(file, source, role, limit))
     if not given.data.strip():
         raise MaterialError(role, f"{given.name} is empty", "fill it in, or remove the setting if it is not needed")
-    if len(given.data) > MAX_FILE_BYTES:
-        fact = f"{given.name} is over the limit of {MAX_FILE_BYTES:,} bytes"
+    if len(given.data) > limit:
+        fact = f"{given.name} is over the limit of {limit:,} bytes"
         raise MaterialError(role, fact, "name the right file, or leave out what is not needed")
     return given
+
+
+def is_exposed(file: Path) -> bool:
+    """Whether others than the owner may read *file*, a key."""
+    return bool(os.stat(file).st_mode & 0o077)
 
 
 def may_be_secret(text: str) -> bool:
@@ -115,10 +121,10 @@ def _file(path: Path, role: str) -> Path:
     return path / next((name for name in names if os.path.lexists(path / name)), names[0])
 
 
-def _bytes_of(file: Path, path: Path, role: str) -> bytes:
+def _bytes_of(file: Path, path: Path, role: str, limit: int) -> bytes:
     try:
         with file.open("rb") as stream:
-            return stream.read(MAX_FILE_BYTES + 1)
+            return stream.read(limit + 1)
     except FileNotFoundError:
         raise _not_found(file, path, role) from None
     except PermissionError:

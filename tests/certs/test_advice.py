@@ -11,8 +11,9 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from sidecar.certs.advice import expiry_level, warnings_of
 from sidecar.certs.bundle import Bundle
+from sidecar.certs.items import PrivateKey
 from sidecar.certs.selfsigned import make
-from tests.support.certs import DAY, NOW, authority, ecdsa_key, intermediate, other_authority, self_signed
+from tests.support.certs import DAY, NOW, authority, ecdsa_key, intermediate, make_root, other_authority, self_signed
 
 SECOND = timedelta(seconds=1)
 _AT = x509.UniformResourceIdentifier("http://ca.example/ca.crt")
@@ -27,18 +28,14 @@ def name_of(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def issuer_of_issuer(name: str) -> x509.AuthorityKeyIdentifier:
-    """What openssl's ``authorityKeyIdentifier=keyid,issuer:always`` writes."""
-    return x509.AuthorityKeyIdentifier(b"1", [x509.DirectoryName(name_of(name))], 1)
-
-
-def alone(issuer: str, *extensions: x509.ExtensionType) -> Bundle:
-    """A leaf without a chain."""
+def alone(issuer: str, *extensions: x509.ExtensionType, key: PrivateKey | None = None) -> Bundle:
+    """A leaf without a chain, signed with *key*."""
+    signing_key = key or ecdsa_key()
     key = ecdsa_key()
     builder = x509.CertificateBuilder(name_of(issuer), name_of("app"), key.public_key(), 1, NOW - DAY, NOW + 90 * DAY)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    return Bundle(builder.sign(ecdsa_key(), hashes.SHA256()), (), key)
+    return Bundle(builder.sign(signing_key, hashes.SHA256()), (), key)
 
 
 class TestExpiryLevel:
@@ -91,30 +88,30 @@ class TestWarningsOf:
     @pytest.mark.parametrize(
         ("bundle", "is_suspected"),
         [
-            pytest.param(alone("My CA", NAMES), True, id="issuer of unknown rank"),
-            pytest.param(alone("My Issuing CA", NAMES, ISSUER_ADDRESS), True, id="issuer to fetch"),
-            pytest.param(alone("Root of Roots", NAMES, ISSUER_ADDRESS), True, id="root to fetch"),
-            pytest.param(alone("My CA", NAMES, issuer_of_issuer("Top")), True, id="issuer has an issuer"),
-            pytest.param(alone("My Root", NAMES, issuer_of_issuer("Top")), True, id="so has this one"),
-            pytest.param(alone("My CA", NAMES, issuer_of_issuer("My CA")), False, id="issuer is its own issuer"),
-            pytest.param(alone("My Root CA", NAMES), False, id="called root"),
-            pytest.param(alone("my root", NAMES, RESPONDER), False, id="called root, with a responder"),
-            pytest.param(alone("Grootbank CA", NAMES), True, id="not called root"),
+            pytest.param(alone("Public CA", NAMES, ISSUER_ADDRESS), True, id="issuer to fetch"),
+            pytest.param(alone("Public CA", NAMES, RESPONDER), False, id="responder only"),
+            pytest.param(alone("My CA", NAMES), False, id="one private root"),
+            pytest.param(alone("app", NAMES, ISSUER_ADDRESS), False, id="its own issuer"),
         ],
     )
-    def test_chain_without_issuer_is_suspected(self, bundle: Bundle, is_suspected: bool) -> None:
-        """A leaf alone is suspected unless its issuer seems to be a root."""
+    def test_leaf_with_an_issuer_to_fetch_is_suspected(self, bundle: Bundle, is_suspected: bool) -> None:
+        """Public CAs say where their intermediates are; a private CA is mostly one root, and says nothing."""
         warnings = warnings_of(bundle, NOW)
         assert len(warnings) == is_suspected
         assert all("'CN=app' may be incomplete" in warning for warning in warnings)
 
-    def test_known_root_ends_the_suspicion(self) -> None:
-        """A CA that clients come from as well is known to be a root; an intermediate is not."""
-        leaf = intermediate().issue("app")
-        bundle = Bundle(leaf.certificate, (), leaf.key)
-        assert len(warnings_of(bundle, NOW, [authority().certificate, intermediate().certificate])) == 1
-        root = self_signed("My CA", ca=True).certificate
-        assert warnings_of(alone("My CA", NAMES), NOW, [root]) == ()
+    def test_issuer_with_it_ends_the_suspicion(self) -> None:
+        """What lies above, peers have."""
+        bundle = alone("Public CA", NAMES, ISSUER_ADDRESS)
+        bundle = Bundle(bundle.leaf, (intermediate().certificate,), bundle.private_key)
+        assert warnings_of(bundle, NOW) == ()
+
+    def test_known_issuer_ends_the_suspicion(self) -> None:
+        """A CA that peers have may sign leaves directly; one that only has its name did not sign this one."""
+        root, namesake = make_root("Test CA"), make_root("Test CA")
+        bundle = alone("Test CA", NAMES, ISSUER_ADDRESS, key=root.key)
+        assert warnings_of(bundle, NOW, [authority().certificate, root.certificate]) == ()
+        assert len(warnings_of(bundle, NOW, [namesake.certificate])) == 1
 
     def test_extras_are_told(self) -> None:
         """What is not sent is said, in bounded length."""
@@ -128,6 +125,6 @@ class TestWarningsOf:
 
     def test_all_are_told_at_once(self) -> None:
         """One look is enough."""
-        bundle = alone("My CA")
+        bundle = alone("My CA", ISSUER_ADDRESS)
         bundle = Bundle(bundle.leaf, (), bundle.private_key, (other_authority().certificate,))
         assert len(warnings_of(bundle, NOW + 89 * DAY)) == 4

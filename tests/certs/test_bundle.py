@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sidecar.certs.bundle import MAX_FILE_BYTES, find_all_problems, find_problems, load_bundle, load_bundles
+from sidecar.certs.bundle import Bundle, load_bundles
+from sidecar.certs.sources import MAX_FILE_BYTES
 from sidecar.errors import MaterialError
 from sidecar.settings import Inline, Source
 from tests.support.certs import (
@@ -46,10 +47,24 @@ def server() -> Issued:
     return intermediate().issue("app.example")
 
 
+def load_bundle(cert: Source, key: Source | None, now: datetime, passphrase: Source | None = None) -> Bundle:
+    """Load one that nothing is wrong with."""
+    (bundle,), found = load_bundles((cert,), () if key is None else (key,), passphrase, now)
+    assert found == []
+    return bundle
+
+
+def problems_of(cert: Source, key: Source | None = None, passphrase: Source | None = None) -> list[MaterialError]:
+    """All that is wrong with one that cannot serve."""
+    bundles, found = load_bundles((cert,), () if key is None else (key,), passphrase, NOW)
+    assert bundles == ()
+    assert found
+    return found
+
+
 def refusal_of(cert: Source, key: Source | None = None) -> MaterialError:
-    with pytest.raises(MaterialError) as caught:
-        load_bundle(cert, key, NOW)
-    return caught.value
+    """The first thing that is wrong."""
+    return problems_of(cert, key)[0]
 
 
 class TestLoadBundle:
@@ -292,8 +307,7 @@ class TestUnfitCertificate:
         if fits:
             load_bundle(tmp_path, None, NOW + DAY + offset)
         else:
-            with pytest.raises(MaterialError):
-                load_bundle(tmp_path, None, NOW + DAY + offset)
+            assert load_bundles((tmp_path,), (), None, NOW + DAY + offset)[0] == ()
 
     def test_client_certificate_is_refused(self, tmp_path: Path) -> None:
         """Extended key usages without serverAuth mean that clients would refuse it."""
@@ -412,7 +426,7 @@ class TestForms:
     def test_swapped_values_are_told_apart(self) -> None:
         """Certificate and key are named by what they were given as."""
         issued = server()
-        found = find_problems(Inline(issued.key_pem.decode()), Inline(issued.cert_pem.decode()), NOW)
+        found = problems_of(Inline(issued.key_pem.decode()), Inline(issued.cert_pem.decode()))
         assert [error.role for error in found] == ["cert", "key"]
         assert all("swapped" in error.fix for error in found)
 
@@ -421,14 +435,14 @@ class TestForms:
         issued = server()
         issued.write(tmp_path)
         (tmp_path / "tls.key").write_bytes(issued.encrypted_key_pem())
-        (error,) = find_problems(tmp_path, None, NOW, Inline("wrong"))
+        (error,) = problems_of(tmp_path, None, Inline("wrong"))
         assert error.role == "passphrase"
         assert error.fact == f"the password given does not open the private key in {tmp_path}/tls.key"
 
     def test_missing_passphrase_hides_what_follows_from_it(self, tmp_path: Path) -> None:
         """Without it, every encrypted key would be one more problem."""
         (tmp_path / "a.p12").write_bytes(keystore(server()))
-        (error,) = find_problems(tmp_path / "a.p12", None, NOW, tmp_path / "missing")
+        (error,) = problems_of(tmp_path / "a.p12", None, tmp_path / "missing")
         assert error.role == "passphrase"
 
 
@@ -439,63 +453,52 @@ class TestLoadBundles:
         one.write(tmp_path, "1.crt", "1.pem")
         certs = [tmp_path / "1.crt", Inline(other.cert_pem.decode())]
         keys = [tmp_path / "1.pem", Inline(other.key_pem.decode())]
-        assert load_bundles(certs, keys, None, NOW) == (one.bundle, other.bundle)
+        assert load_bundles(certs, keys, None, NOW) == ((one.bundle, other.bundle), [])
 
     def test_keys_beside_and_inside_are_found(self, tmp_path: Path) -> None:
         """Without keys, each certificate is looked at by itself."""
         one, other = server(), server()
         one.write(tmp_path, "1.crt", "1.key")
         certs = [tmp_path / "1.crt", Inline((other.cert_pem + other.key_pem).decode())]
-        assert load_bundles(certs, [], None, NOW) == (one.bundle, other.bundle)
+        assert load_bundles(certs, [], None, NOW) == ((one.bundle, other.bundle), [])
 
     def test_none_is_none(self) -> None:
         """Nothing given is nothing loaded."""
-        assert load_bundles([], [], None, NOW) == ()
+        assert load_bundles([], [], None, NOW) == ((), [])
 
     @pytest.mark.parametrize(("certs", "keys"), [(2, 1), (1, 2), (0, 1)])
     def test_numbers_must_agree(self, certs: int, keys: int) -> None:
         """A key more or less leaves open which is whose."""
-        with pytest.raises(MaterialError) as caught:
-            load_bundles([Inline("x")] * certs, [Inline("y")] * keys, None, NOW)
-        assert caught.value.role == "key"
-        assert caught.value.fact == f"the numbers of keys, {keys}, and of certificates, {certs}, differ"
+        bundles, (error,) = load_bundles([Inline("x")] * certs, [Inline("y")] * keys, None, NOW)
+        assert (bundles, error.role) == ((), "key")
+        assert error.fact == f"the numbers of keys, {keys}, and of certificates, {certs}, differ"
 
     def test_all_problems_name_their_certificate(self, tmp_path: Path) -> None:
-        """A bad one names which; the good one between them is not mentioned."""
+        """A bad one names which; the good one between them is not mentioned, and can serve."""
         good = server()
         certs = [tmp_path / "missing.crt", Inline((good.cert_pem + good.key_pem).decode()), Inline("hello there")]
-        found = find_all_problems(certs, [], None, NOW)
+        bundles, found = load_bundles(certs, [], None, NOW)
+        assert bundles == (good.bundle,)
         assert [error.fact.partition(" is ")[0].partition(" does ")[0] for error in found] == [
             f"{tmp_path}/missing.crt",
             "the value given as certificate 3",
         ]
 
 
-class TestFindProblems:
-    def test_good_pair_has_none(self, tmp_path: Path) -> None:
-        """Nothing is found where `load_bundle` succeeds."""
-        assert find_problems(authority().issue("app").write(tmp_path), None, NOW) == []
-
+class TestProblems:
     def test_missing_certificate_does_not_hide_a_missing_key(self, tmp_path: Path) -> None:
         """Both files are looked at, whatever is wrong with the first."""
-        found = find_problems(tmp_path / "a.crt", tmp_path / "a.key", NOW)
+        found = problems_of(tmp_path / "a.crt", tmp_path / "a.key")
         assert [error.role for error in found] == ["cert", "key"]
 
     def test_missing_certificate_without_a_key_is_one_problem(self, tmp_path: Path) -> None:
         """Where no key was named, none is missed."""
-        assert [error.role for error in find_problems(tmp_path / "a.crt", None, NOW)] == ["cert"]
+        assert [error.role for error in problems_of(tmp_path / "a.crt")] == ["cert"]
 
     def test_wrong_key_does_not_hide_expiry(self, tmp_path: Path) -> None:
         """A certificate is judged for itself, too."""
         directory = authority().issue("app", not_before=NOW - 9 * DAY, not_after=NOW - DAY).write(tmp_path)
         (directory / "tls.key").write_bytes(authority().issue("app").key_pem)
-        found = find_problems(directory, None, NOW)
+        found = problems_of(directory)
         assert [error.role for error in found] == ["key", "cert"]
         assert "expired" in found[1].fact
-
-    def test_first_problem_is_the_one_that_loading_raises(self, tmp_path: Path) -> None:
-        """Both agree about what is wrong."""
-        directory = authority().issue("app", purposes=CLIENT).write(tmp_path)
-        with pytest.raises(MaterialError) as raised:
-            load_bundle(directory, None, NOW)
-        assert [str(error) for error in find_problems(directory, None, NOW)] == [str(raised.value)]

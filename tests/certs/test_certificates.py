@@ -17,7 +17,6 @@ from sidecar.certs.certificates import (
     check_purpose,
     check_strength,
     date,
-    is_authority,
     leaf_for,
 )
 from sidecar.certs.items import Contents, Item, Kind
@@ -187,57 +186,6 @@ class TestCheckStrength:
         weak = authority().issue("Weak CA", key=rsa_key(1024)).certificate
         with pytest.raises(MaterialError, match="'CN=Weak CA' in X has an RSA key of 1024 bits, the least is 2048"):
             check_strength([LEAF, weak], "X")
-
-
-class TestIsAuthority:
-    @pytest.mark.parametrize(
-        ("certificate", "expected"),
-        [
-            pytest.param(ROOT, True, id="root"),
-            pytest.param(ISSUER, True, id="intermediate"),
-            pytest.param(self_signed("a", ca=True).certificate, True, id="CA:TRUE without key usage"),
-            pytest.param(self_signed("a").certificate, False, id="self-signed"),
-            pytest.param(LEAF, False, id="leaf"),
-        ],
-    )
-    def test_only_those_that_may_issue_are(self, certificate: x509.Certificate, expected: bool) -> None:
-        """As OpenSSL decides it."""
-        assert is_authority(certificate) is expected
-
-    def test_usage_counts_as_well(self) -> None:
-        """CA:TRUE with a key usage that does not allow to sign certificates is no issuer."""
-        key = ecdsa_key()
-        builder = x509.CertificateBuilder(ROOT.subject, ROOT.subject, key.public_key(), 1, NOW, NOW + DAY)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        builder = builder.add_extension(key_usage("crl_sign"), critical=True)
-        assert not is_authority(builder.sign(key, hashes.SHA256()))
-
-    def test_first_version_counts_if_it_is_a_root(self) -> None:
-        """Before there were extensions, a root was one because it was trusted; nothing else could be one."""
-        assert is_authority(_of_version_1(_plain(ROOT.subject, ROOT.subject)))
-        assert not is_authority(_of_version_1(_plain(ROOT.subject, LEAF.subject)))
-        assert not is_authority(_plain(ROOT.subject, ROOT.subject))
-
-
-def _plain(issuer: x509.Name, subject: x509.Name) -> x509.Certificate:
-    """A certificate of version 3 without extensions."""
-    builder = x509.CertificateBuilder(issuer, subject, ecdsa_key().public_key(), 1, NOW, NOW + DAY)
-    return builder.sign(ecdsa_key(), hashes.SHA256())
-
-
-def _of_version_1(certificate: x509.Certificate) -> x509.Certificate:
-    """Take the version field out by hand, as `cryptography` writes version 3 only."""
-    version = bytes.fromhex("a003020102")
-    signed = certificate.tbs_certificate_bytes
-    rest = der(certificate).partition(signed)[2]
-    content = signed.partition(version)[2]
-    return x509.load_der_x509_certificate(_sequence(_sequence(content) + rest))
-
-
-def _sequence(content: bytes) -> bytes:
-    assert 128 <= len(content) < 65_536
-    size = b"\x81" + bytes([len(content)]) if len(content) < 256 else b"\x82" + len(content).to_bytes(2, "big")
-    return b"\x30" + size + content
 
 
 class TestLeafFor:

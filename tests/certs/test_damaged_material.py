@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.certs.anchors import load_anchors, load_crls
-from sidecar.certs.bundle import Bundle, find_problems, load_bundle
+from sidecar.certs.bundle import load_bundles
 from sidecar.errors import MaterialError
 from sidecar.settings import Inline, Source
 from tests.support.certs import (
@@ -123,12 +123,16 @@ def attempt(step: Callable[[], object], data: bytes) -> object:
 def try_all(source: Source, data: bytes) -> None:
     """Use *source* for everything that it could be given as."""
     passphrase = Inline(PASSPHRASE)
-    bundle = attempt(lambda: load_bundle(source, None, NOW, passphrase), data)
-    assert bundle is None or isinstance(bundle, Bundle)
-    assert (bundle is None) == bool(find_problems(source, None, NOW, passphrase))
-    for error in find_problems(Inline(_CERT.decode()), source, NOW):
-        check_message(error, data)
-    attempt(lambda: load_bundle(Inline(_CERT.decode()), Inline(_LOCKED.decode()), NOW, source), data)
+    own = Inline(_CERT.decode())
+    for certs, keys, password in (
+        ((source,), (), passphrase),
+        ((own,), (source,), None),
+        ((own,), (Inline(_LOCKED.decode()),), source),
+    ):
+        bundles, found = load_bundles(certs, keys, password, NOW)
+        assert (len(bundles) == 1) == (not found)
+        for error in found:
+            check_message(error, data)
     attempt(lambda: load_anchors(source, NOW, passphrase=passphrase), data)
     attempt(lambda: load_crls(source, [ROOT, intermediate().certificate], NOW), data)
 

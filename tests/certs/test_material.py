@@ -5,13 +5,26 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from sidecar.certs.material import load_client_material, load_server_material
 from sidecar.settings import ClientSettings, Inline, Password, TlsSettings
-from tests.support.certs import DAY, NOW, Authority, authority, intermediate, other_authority, pem
+from tests.support.certs import (
+    DAY,
+    NOW,
+    Authority,
+    Issued,
+    authority,
+    ecdsa_key,
+    intermediate,
+    other_authority,
+    pem,
+    truststore,
+)
 
 
 def crl(issuer: Authority, next_update: datetime = NOW + DAY) -> bytes:
@@ -61,6 +74,58 @@ class TestServer:
         assert [name for name, _ in material.warnings] == ["tls_cert"]
         assert "expires in 5 days" in material.warnings[0][1]
 
+    def test_password_without_a_key_is_no_matter(self) -> None:
+        """Nothing is read where no certificate is named."""
+        tls = TlsSettings(key=(Inline("x"),), key_password=Password(Inline("secret")))
+        material, troubles = load_server_material(tls, NOW)
+        assert (material.bundles, troubles) == ((), [])
+
+    def test_one_bad_certificate_is_enough(self, tmp_path: Path) -> None:
+        """What is served is all that is named, or nothing."""
+        good = authority().issue("a.example").write(tmp_path)
+        material, troubles = load_server_material(TlsSettings(cert=(good, Inline("x"))), NOW)
+        assert (material.bundles, len(troubles)) == ((), 1)
+
+
+class TestRoots:
+    """A leaf alone whose issuer can be fetched is suspected, unless its issuer is known."""
+
+    @pytest.fixture
+    def tls(self, tmp_path: Path) -> TlsSettings:
+        """The settings of such a leaf, in a directory."""
+        key = ecdsa_key()
+        where = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, x509.DNSName("ca.example"))
+        issuer = intermediate()
+        builder = x509.CertificateBuilder(
+            issuer.certificate.subject, x509.Name([]), key.public_key(), 1, NOW - DAY, NOW + 90 * DAY
+        )
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("a.example")]), critical=True)
+        builder = builder.add_extension(x509.AuthorityInformationAccess([where]), critical=False)
+        Issued(builder.sign(issuer.key, hashes.SHA256()), key).write(tmp_path)  # type: ignore[arg-type]
+        return TlsSettings(cert=(tmp_path,))
+
+    def test_unknown_issuer_is_a_warning(self, tls: TlsSettings) -> None:
+        """As after copying only the first certificate of what a public CA sent."""
+        material, _ = load_server_material(tls, NOW)
+        assert ["may be incomplete" in text for _, text in material.warnings] == [True]
+
+    def test_authority_of_clients_is_known(self, tls: TlsSettings) -> None:
+        """It is the same private CA for both sides."""
+        material, _ = load_server_material(tls, NOW, [intermediate().certificate])
+        assert material.warnings == ()
+
+    def test_authority_beside_the_certificate_is_known(self, tls: TlsSettings, tmp_path: Path) -> None:
+        """cert-manager writes it there."""
+        (tmp_path / "ca.crt").write_bytes(pem(intermediate().certificate))
+        assert load_server_material(tls, NOW)[0].warnings == ()
+
+    @pytest.mark.parametrize("content", [b"", b"junk", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"])
+    def test_damaged_authority_beside_it_is_no_trouble(self, tls: TlsSettings, tmp_path: Path, content: bytes) -> None:
+        """It is not what was asked for."""
+        (tmp_path / "ca.crt").write_bytes(content)
+        material, troubles = load_server_material(tls, NOW)
+        assert (len(material.bundles), len(material.warnings), troubles) == (1, 1, [])
+
 
 class TestClients:
     CA = Inline(pem(authority().certificate, intermediate().certificate).decode())
@@ -79,6 +144,20 @@ class TestClients:
         leaf = Inline(authority().issue("a.example").cert_pem.decode())
         _, troubles = load_client_material(ClientSettings(ca=leaf, crl=lists), NOW)
         assert [trouble.setting for trouble in troubles] == ["client_ca"]
+
+    def test_key_password_opens_the_truststore(self, tmp_path: Path) -> None:
+        """A wrong one is a trouble of its own setting, a missing one of that which needs it."""
+        (tmp_path / "truststore.p12").write_bytes(truststore(authority().certificate))
+        client = ClientSettings(ca=tmp_path)
+        material, troubles = load_client_material(client, NOW, Password(Inline("secret")))
+        assert (material.anchors, troubles) == ((authority().certificate,), [])
+        for password, setting in ((Password(Inline("wrong")), "tls_key_password"), (None, "client_ca")):
+            _, troubles = load_client_material(client, NOW, password)
+            assert [trouble.setting for trouble in troubles] == [setting]
+
+    def test_password_that_nothing_needs_is_not_read(self, tmp_path: Path) -> None:
+        """PEM has none: what is wrong with it is a matter of the keys."""
+        assert load_client_material(ClientSettings(ca=self.CA), NOW, Password(tmp_path / "missing"))[1] == []
 
     def test_late_and_missing_lists_are_warnings(self) -> None:
         """They decide about clients without being an error."""

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreFlags
 
-from sidecar.certs.bundle import Bundle, load_bundle
+from sidecar.certs.bundle import Bundle, load_bundles
 from sidecar.certs.describe import describe
 from sidecar.certs.selfsigned import default_names, make, renew_at
 from tests.support.certs import NOW, pem
@@ -96,7 +96,8 @@ class TestMake:
     def test_it_passes_our_own_checks(self, tmp_path: Path) -> None:
         """What we make, we would load."""
         bundle = make(["localhost"], NOW)
-        assert load_bundle(*write(bundle, tmp_path), NOW) == bundle
+        cert, key = write(bundle, tmp_path)
+        assert load_bundles([cert], [key], None, NOW) == ((bundle,), [])
 
 
 class TestTrust:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.certs.sources import LAYOUT, MAX_FILE_BYTES, may_be_secret, read
+from sidecar.certs.sources import LAYOUT, MAX_FILE_BYTES, is_exposed, may_be_secret, read
 from sidecar.errors import MaterialError
 from sidecar.settings import Inline, Source
 from tests.support.certs import authority, ed25519_key, reveals
@@ -182,3 +182,12 @@ class TestMayBeSecret:
     def test_what_no_path_looks_like_may_not(self, text: str) -> None:
         """Long texts, dashes, line breaks, braces and base64 are no paths."""
         assert may_be_secret(text)
+
+
+class TestIsExposed:
+    @pytest.mark.parametrize(("mode", "expected"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+    def test_others_make_it_so(self, tmp_path: Path, mode: int, expected: bool) -> None:
+        """Group or world, reading is enough."""
+        (tmp_path / "k").touch()
+        (tmp_path / "k").chmod(mode)
+        assert is_exposed(tmp_path / "k") is expected

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from sidecar import cli_certs
+from sidecar.pki import probe
 from tests.scenarios.clients import curl, openssl
 from tests.scenarios.conftest import Launch
 from tests.support.apps import App
@@ -103,9 +104,8 @@ class TestSidecar:
         """The start of the proxy does not pay for what it does not use."""
         lines = "import json, sys, sidecar.cli, sidecar.worker, sidecar.app; print(json.dumps(list(sys.modules)))"
         done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, check=True, timeout=60)
-        assert not {"sidecar.cli_certs", "sidecar.certs.authority", "sidecar.certs.examine"} & set(
-            json.loads(done.stdout)
-        )
+        unused = {"sidecar.cli_certs", "sidecar.pki", "sidecar.certs.authority", "sidecar.certs.examine"}
+        assert unused.isdisjoint(json.loads(done.stdout))
 
 
 class TestOpenssl:
@@ -334,7 +334,7 @@ class TestShowServer:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A server that accepts and says nothing is given up on."""
-        monkeypatch.setattr(cli_certs, "CONNECT_SECONDS", 0.3)
+        monkeypatch.setattr(probe, "CONNECT_SECONDS", 0.3)
         begin = time.monotonic()
         with listener() as address:
             assert cli_certs.main(["show", address]) == 78
@@ -345,7 +345,7 @@ class TestShowServer:
         self, program: Program, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is read of a handshake is bounded."""
-        monkeypatch.setattr(cli_certs, "MAX_HANDSHAKE_BYTES", 100)
+        monkeypatch.setattr(probe, "MAX_HANDSHAKE_BYTES", 100)
         assert cli_certs.main(["show", f"127.0.0.1:{program.port}"]) == 78
         assert "sent over 100 bytes and the TLS handshake is not done" in capsys.readouterr().err
 

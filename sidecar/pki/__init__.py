@@ -1,0 +1,1 @@
+"""What the commands of ``sidecar certs`` do. A running proxy never needs it."""

@@ -1,0 +1,112 @@
+"""`certs.files`: what settings name, and whether it has changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.certs.files import fingerprint, missing, named, watched
+from sidecar.settings import ClientSettings, Inline, Password, Settings, TlsSettings
+
+
+def settings(
+    *cert: Path | Inline, key: Path | None = None, password: Path | None = None, ca: Path | None = None
+) -> Settings:
+    return Settings(
+        tls=TlsSettings(
+            cert=cert,
+            key=() if key is None else (key,),
+            key_password=None if password is None else Password(password),
+        ),
+        client=ClientSettings(ca=ca),
+    )
+
+
+class TestNamed:
+    def test_every_file_is_named_once(self) -> None:
+        """Certificates, keys, the password and CAs; values are no files."""
+        found = named(settings(Path("/c"), key=Path("/k"), password=Path("/p"), ca=Path("/c")))
+        assert found == (Path("/c"), Path("/k"), Path("/p"))
+        assert named(settings(Inline("-----BEGIN"))) == ()
+
+    def test_keys_beside_certificates_are_watched(self) -> None:
+        """A key that is looked for counts too, unless another one is given."""
+        assert watched(settings(Path("/a/c.pem"))) == (Path("/a/c.pem"), Path("/a/c.key"))
+        assert watched(settings(Path("/a/c.pem"), key=Path("/k"))) == (Path("/a/c.pem"), Path("/k"))
+
+
+class TestMissing:
+    def test_what_is_not_there_is_missing(self, tmp_path: Path) -> None:
+        """Files, directories, and directories that are not filled yet."""
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "x").touch()
+        found = missing(settings(tmp_path / "none", tmp_path / "empty", tmp_path / "full", tmp_path / "full" / "x"))
+        assert found == (tmp_path / "none", tmp_path / "empty")
+
+
+def in_place(directory: Path, content: str) -> None:
+    (directory / "tls.crt").write_text(content)
+
+
+def by_rename(directory: Path, content: str) -> None:
+    (directory / "new").write_text(content)
+    (directory / "new").rename(directory / "tls.crt")
+
+
+def by_link(directory: Path, content: str) -> None:
+    """As Kubernetes does it: the files are links through ``..data``, which is swapped."""
+    version = directory / f"..{content}"
+    shutil.rmtree(version, ignore_errors=True)
+    version.mkdir()
+    (version / "tls.crt").write_text(content)
+    os.symlink(version.name, directory / "..tmp")
+    os.rename(directory / "..tmp", directory / "..data")
+    if not (directory / "tls.crt").is_symlink():
+        (directory / "tls.crt").unlink(missing_ok=True)
+        os.symlink("..data/tls.crt", directory / "tls.crt")
+
+
+class TestFingerprint:
+    @pytest.mark.parametrize("name", ["", "tls.crt"], ids=["directory", "file"])
+    @pytest.mark.parametrize("write", [in_place, by_rename, by_link])
+    def test_content_counts(self, tmp_path: Path, write: Callable[[Path, str], None], name: str) -> None:
+        """Whatever the way in which it is replaced, also if size and times stay the same."""
+        write(tmp_path, "one")
+        seen = fingerprint((tmp_path / name,))
+        assert fingerprint((tmp_path / name,)) == seen
+        times = os.stat(tmp_path / "tls.crt")
+        write(tmp_path, "two")
+        os.utime(tmp_path / "tls.crt", ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert fingerprint((tmp_path / name,)) != seen
+        write(tmp_path, "one")
+        assert fingerprint((tmp_path / name,)) == seen
+
+    def test_coming_and_going_counts(self, tmp_path: Path) -> None:
+        """A file that is not there is another state than an empty one."""
+        file = tmp_path / "f"
+        states = {fingerprint((file,))}
+        file.touch()
+        states.add(fingerprint((file,)))
+        file.unlink()
+        file.mkdir()
+        states.add(fingerprint((file,)))
+        assert len(states) == 3
+
+    def test_files_cannot_be_mistaken_for_each_other(self, tmp_path: Path) -> None:
+        """The same contents in other files are something else."""
+        for name, content in (("a", "1"), ("b", "2")):
+            (tmp_path / name).write_text(content)
+        seen = fingerprint((tmp_path,))
+        (tmp_path / "a").write_text("2")
+        (tmp_path / "b").write_text("1")
+        assert fingerprint((tmp_path,)) != seen
+
+    @pytest.mark.parametrize("path", ["/dev/null/x", "/", "a\0b"])
+    def test_odd_paths_raise_nothing(self, path: str) -> None:
+        """What cannot be read is a state like any other."""
+        assert fingerprint((Path(path),)) == fingerprint((Path(path),))
