@@ -1,50 +1,59 @@
 """
-The composition root: settings to listeners, pool and admin; start, renew, drain.
+The composition root: settings to listeners, pool and admin; start, reload, drain.
 
 Everything that another module needs is handed to it here; nothing below looks for it.
 """
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from OpenSSL import SSL
 from twisted.logger import Logger
 
 from sidecar.admin.pages import Snapshot
 from sidecar.admin.prometheus import Figures
 from sidecar.admin.server import AdminConnection, AdminListener
 from sidecar.certs import selfsigned
+from sidecar.certs.advice import expiry_level
 from sidecar.certs.bundle import Bundle
 from sidecar.certs.describe import describe
-from sidecar.certs.material import ClientMaterial, load_client_material, load_server_material
+from sidecar.certs.files import fingerprint, watched
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
-from sidecar.errors import ConfigError, ListenError, MaterialError, Problem
+from sidecar.credentials import Credentials, load_credentials
+from sidecar.errors import ConfigError, ListenError, Problem
+from sidecar.observe import logs
 from sidecar.observe.accesslog import AccessLog
+from sidecar.observe.logformat import compile_format
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.writer import LineWriter
-from sidecar.policy.access import Access, access_of
-from sidecar.policy.authz import Decision, Presented
-from sidecar.policy.identity import identity_of
+from sidecar.policy.rewrite import is_ours
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.listener import Listener, listen
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
-from sidecar.settings import AccessLogFormat, ClientCertMode, ClientRefusal, HostPort
-from sidecar.tls.sni import build_contexts
-from sidecar.tls.trust import ClientTrust
+from sidecar.reloading import Reloader
+from sidecar.settings import AccessLogFormat, HostPort, Switch
+from sidecar.watching import Watcher
 
 STDOUT: Final = 1
 DRAIN_LOOK_SECONDS: Final = 0.05
 """How often a drain looks whether the last connection has gone."""
+
+DRAIN_IN_CONTAINERS_SECONDS: Final = 5.0
+"""Lame-duck time where a balancer probably sends us requests."""
+
+RECHECK_SECONDS: Final = 10.0
+"""How often clients of open connections are looked at whose certificates may have run out."""
+
+EXPIRY_CHECK_SECONDS: Final = 60.0
 
 _T = TypeVar("_T")
 
@@ -54,28 +63,38 @@ _log = Logger()
 class App:
     """One serving process."""
 
-    def __init__(self, loaded: Loaded, reactor: Any, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        reactor: Any,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        reread: Callable[[], Loaded] | None = None,
+    ) -> None:
         """
         Args:
             loaded: Settings that passed `config.check`.
             reactor: IReactorFDSet, IReactorTime, IReactorThreads.
             now: The calendar, for certificates.
+            reread: Reads the settings anew, checked, for a reload; raises ConfigError. None: they never change.
         """
         self._loaded = loaded
         self._settings = loaded.settings
         self._reactor = reactor
         self._now = now
+        self._reread = reread or (lambda: loaded)
         self._deadlines = Deadlines(reactor)
         self._metrics = Metrics()
         self._writer: LineWriter | None = None
         self._admin: AdminListener | None = None
+        self._watcher: Watcher | None = None
+        self._reloader: Reloader
         self._draining = False
         self._finished = False
         self._stopped: Callable[[int], None] = lambda cut: None
-        self._renewal: Any = None
-        self._bundles: tuple[Bundle, ...]
-        self._clients = ClientMaterial()
-        self._access: Access
+        self._calls: dict[str, Any] = {}  # what is to come, by what it is about
+        self._told_of_expiry: dict[str, int] = {}
+        self._ephemeral: Bundle | None = None
+        self._credentials: Credentials
         self._service: Service
         self._pool: Pool
         self._listener: Listener
@@ -89,17 +108,19 @@ class App:
         """
         settings = self._settings
         problems: list[Problem] = []
-        context = self._collect(problems, self._load)
+        paths = watched(settings)
+        seen = fingerprint(paths)
+        credentials = self._collect(problems, lambda: self._load(self._loaded))
         downstream_socket = self._collect(problems, lambda: self._listen("listen", settings.listen))
         admin = settings.admin
         admin_socket = None if admin is None else self._collect(problems, lambda: self._listen("admin", admin))
-        if problems or context is None or downstream_socket is None:
+        if problems or credentials is None or downstream_socket is None:
             for sock in (downstream_socket, admin_socket):
                 if sock is not None:
                     sock.close()
-            if self._renewal is not None:
-                self._renewal.cancel()
+            self._cancel("renewal")
             raise ConfigError(problems)
+        self._credentials = credentials
         self._pool = Pool(settings.upstream, settings.timeouts.connect, settings.limits, self._reactor)
         self._service = Service(
             timeouts=settings.timeouts,
@@ -112,21 +133,41 @@ class App:
             now=self._reactor.seconds,
         )
         self._listener = Listener(
-            downstream_socket, context, self._service, self._deadlines, self._access, self._reactor
+            downstream_socket,
+            credentials.context,
+            self._service,
+            self._deadlines,
+            credentials.access,
+            credentials.trust,
+            self._reactor,
         )
         self._listener.start()
-        if not settings.tls.cert:
-            self._tell_of_ephemeral()
+        self._tell_of(credentials)
         if admin_socket is not None:
             self._admin = AdminListener(admin_socket, self.snapshot, self._transport, self._reactor)
             self._admin.start()
+        self._reloader = Reloader(
+            self._loaded,
+            reread=self._reread,
+            load=self._load,
+            apply=self._apply,
+            clock=lambda: self._now().timestamp(),
+            reactor=self._reactor,
+        )
+        self._watch(seen)
+        self._call_later("recheck", RECHECK_SECONDS, self._recheck)
+        self._check_expiry()
         _log.info(
             "serving https on {listen}, forwarding to {upstream}; client certificates: {mode}; admin: {admin}",
             listen=self._listener.address,
             upstream=settings.upstream,
-            mode=settings.client.cert.value + ("" if self._access.decides_per_connection else ", and by rules"),
+            mode=settings.client.cert.value + ("" if credentials.access.decides_per_connection else ", and by rules"),
             admin=settings.admin or "off",
         )
+
+    def reload(self) -> tuple[str, ...]:
+        """Read settings and files anew; return what is wrong, empty if all is in force now."""
+        return self._reloader.reload()
 
     def drain(self, stopped: Callable[[int], None]) -> None:
         """
@@ -136,18 +177,34 @@ class App:
         """
         self._draining = True
         self._stopped = stopped
+        timeout = self._settings.timeouts.drain
+        until = self._reactor.seconds() + timeout
+        wait = min(self._lame_duck_seconds(), timeout)
+        if wait:
+            _log.info("not ready any more; still serving for {wait:g} s, so that balancers can take notice", wait=wait)
+            self._call_later("lame duck", wait, self._stop_accepting, until)
+        else:
+            self._stop_accepting(until)
+
+    def _stop_accepting(self, until: float) -> None:
         self._service.is_draining = True
         self._listener.stop()
-        timeout = self._settings.timeouts.drain
         _log.info(
             "draining for at most {timeout:g} s; open connections: {count}",
             count=self._listener.open_connections,
-            timeout=timeout,
+            timeout=until - self._reactor.seconds(),
         )
-        self._look_drained(self._reactor.seconds() + timeout)
+        self._look_drained(until)
+
+    def _lame_duck_seconds(self) -> float:
+        given = self._settings.life.lame_duck
+        if given is not None:
+            return given
+        return DRAIN_IN_CONTAINERS_SECONDS if is_in_container(os.environ, os.path.exists) else 0.0
 
     def force(self) -> None:
         """Cut what a drain still waits for."""
+        self._listener.stop()
         self._finish(self._listener.end_all())
 
     def snapshot(self) -> Snapshot:
@@ -156,7 +213,7 @@ class App:
             now=self._now(),
             figures=Figures(
                 metrics=self._metrics,
-                certificates=tuple(describe(bundle.leaf) for bundle in self._bundles),
+                certificates=tuple(describe(bundle.leaf) for bundle in self._credentials.bundles),
                 upstream_connections=self._pool.open_count,
                 upstream_idle=self._pool.idle_count,
                 upstream_connects=self._pool.statistics.connects,
@@ -167,7 +224,7 @@ class App:
             certificate_sources=tuple(map(str, self._settings.tls.cert)) or ("ephemeral",),
             certificate_pem=b"".join(
                 certificate.public_bytes(Encoding.PEM)
-                for certificate in (self._bundles[0].leaf, *self._bundles[0].chain)
+                for certificate in (self._credentials.bundles[0].leaf, *self._credentials.bundles[0].chain)
             ),
             rejections=self._service.rejecter.rejections.as_json(),
             not_ready=self._not_ready(),
@@ -189,51 +246,99 @@ class App:
         except ListenError as error:
             raise ConfigError([self._problem(name, error.fact, error.fix)]) from None
 
-    def _load(self) -> SSL.Context:
-        """Read rules and key material, and build what connections shake hands with."""
-        settings, now = self._settings, self._now()
-        self._access = access_of(settings.client, self._loaded.sources["client_rules"])
-        server, troubles = load_server_material(settings.tls, now)
-        if self._access.handshake_mode is not ClientCertMode.NONE:
-            self._clients, more = load_client_material(settings.client, now)
-            troubles += more
-        if troubles:
-            raise ConfigError([self._problem(each.setting, each.error.fact, each.error.fix) for each in troubles])
-        for name, text in (*server.warnings, *self._clients.warnings):
+    def _load(self, loaded: Loaded) -> Credentials:
+        return load_credentials(loaded, self._make_ephemeral, self._now)
+
+    def _apply(self, loaded: Loaded, credentials: Credentials) -> None:
+        """Put new settings and key material in force; open connections go on."""
+        changed = credentials.trust.digest() != self._credentials.trust.digest()
+        changed = changed or credentials.access.rules != self._credentials.access.rules
+        settings = loaded.settings
+        if watched(settings) != watched(self._settings) or settings.life != self._settings.life:
+            self._loaded, self._settings = loaded, settings
+            self._watch(fingerprint(watched(settings)))
+        self._loaded, self._settings, self._credentials = loaded, settings, credentials
+        service = self._service
+        service.timeouts, service.limits, service.http = settings.timeouts, settings.limits, settings.http
+        listener = self._listener
+        listener.context, listener.access, listener.trust = credentials.context, credentials.access, credentials.trust
+        logs.set_level(settings.log.level)
+        if changed and settings.life.recheck is Switch.ON:
+            listener.judge_all_again()
+        self._tell_of(credentials)
+        self._check_expiry()
+
+    def _watch(self, seen: bytes) -> None:
+        if self._watcher is not None:
+            self._watcher.stop()
+            self._watcher = None
+        paths, interval = watched(self._settings), self._settings.life.reload_interval
+        if paths and interval:
+            changed = self._files_changed
+            self._watcher = Watcher(lambda: fingerprint(paths), seen, changed, interval, self._reactor)
+            self._watcher.start()
+
+    def _files_changed(self) -> None:
+        if not self._finished:
+            self._reloader.files_changed()
+
+    def _recheck(self) -> None:
+        self._call_later("recheck", RECHECK_SECONDS, self._recheck)
+        if self._settings.life.recheck is Switch.ON:
+            self._listener.judge_expired_again()
+
+    def _call_later(self, about: str, seconds: float, call: Callable[..., None], *arguments: object) -> None:
+        self._cancel(about)
+        self._calls[about] = self._reactor.callLater(seconds, call, *arguments)
+
+    def _cancel(self, about: str) -> None:
+        call = self._calls.pop(about, None)
+        if call is not None and call.active():
+            call.cancel()
+
+    def _make_ephemeral(self) -> Bundle:
+        """Return the certificate that is served where none is given; made anew before it expires."""
+        now = self._now()
+        if self._ephemeral is None or selfsigned.renew_at(self._ephemeral) <= now:
+            names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._settings.tls.names)
+            self._ephemeral = selfsigned.make(names, now)
+            wait = (selfsigned.renew_at(self._ephemeral) - now).total_seconds()
+            self._call_later("renewal", max(1.0, wait), self._renew)
+        return self._ephemeral
+
+    def _renew(self) -> None:
+        self._apply(self._loaded, self._load(self._loaded))
+
+    def _tell_of(self, credentials: Credentials) -> None:
+        for name, text in credentials.warnings:
             _log.warn("{name}: {text}", name=SETTINGS[name].written_in(self._loaded.sources[name]), text=text)
-        self._bundles = server.bundles
-        if not server.bundles:
-            self._make_ephemeral()
-        try:
-            return self._contexts()
-        except MaterialError as error:
-            raise ConfigError([self._problem("tls_cert", error.fact, error.fix)]) from None
+        if not self._settings.tls.cert:
+            self._tell_of_ephemeral()
 
-    def _contexts(self) -> SSL.Context:
-        client = self._settings.client
-        trust = ClientTrust(
-            self._access.handshake_mode,
-            self._clients.anchors,
-            crls=self._clients.crls,
-            crl_scope=client.crl_scope,
-            crl_policy=client.crl_policy,
-            depth=client.depth,
-            refusal=client.refusal,
-            admits=self._admits if client.refusal is ClientRefusal.HANDSHAKE else None,
-            clock=self._now,
-        )
-        return build_contexts(self._bundles, trust, self._settings.tls.policy)
-
-    def _admits(self, certificate: x509.Certificate) -> bool:
-        """Whether a verified client may come in at all; asked inside the handshake."""
-        admission = self._access.admit(Presented(identity_of(certificate)))
-        return not isinstance(admission, Decision) or admission.is_allowed
-
-    def _make_ephemeral(self) -> None:
-        names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._settings.tls.names)
-        self._bundles = (selfsigned.make(names, self._now()),)
-        wait = (selfsigned.renew_at(self._bundles[0]) - self._now()).total_seconds()
-        self._renewal = self._reactor.callLater(max(1.0, wait), self._renew)
+    def _check_expiry(self) -> None:
+        """Warn when a certificate has 30, 7 or 1 days left, and when a revocation list is overdue, once each."""
+        self._call_later("expiry", EXPIRY_CHECK_SECONDS, self._check_expiry)
+        for crl in self._credentials.clients.crls:
+            issuer, end = crl.issuer.rfc4514_string(), crl.next_update_utc
+            if end is not None and end < self._now() and f"{issuer} {end}" not in self._told_of_expiry:
+                self._told_of_expiry[f"{issuer} {end}"] = 0
+                _log.error(
+                    "the revocation list of {issuer} was due for renewal at {end:%Y-%m-%d %H:%M} UTC; {then}",
+                    issuer=issuer,
+                    end=end,
+                    then=self._credentials.trust.what_becomes_of_overdue(end),
+                )
+        for bundle in self._credentials.bundles:
+            if bundle is self._ephemeral:
+                continue
+            level = expiry_level(bundle.leaf.not_valid_after_utc, self._now())
+            serial = f"{bundle.leaf.serial_number:x}"
+            if level is not None and level < self._told_of_expiry.get(serial, 31):
+                if serial in self._told_of_expiry or level == 0:  # at start, the warnings have said so
+                    _log.error(
+                        "the certificate {what} {when}", what=bundle.leaf.subject.rfc4514_string(), when=_end(bundle)
+                    )
+                self._told_of_expiry[serial] = level
 
     def _tell_of_ephemeral(self) -> None:
         where = (
@@ -242,22 +347,18 @@ class App:
         _log.warn(
             "no certificate given (SIDECAR_TLS_CERT): made one in memory for {names}, until {until:%Y-%m-%d}; it "
             "encrypts, but clients cannot know who we are unless they are given it ({where})",
-            names=", ".join(name.partition(":")[2] for name in describe(self._bundles[0].leaf).sans),
-            until=self._bundles[0].leaf.not_valid_after_utc,
+            names=", ".join(name.partition(":")[2] for name in describe(self._credentials.bundles[0].leaf).sans),
+            until=self._credentials.bundles[0].leaf.not_valid_after_utc,
             where=where,
         )
-
-    def _renew(self) -> None:
-        self._make_ephemeral()
-        self._tell_of_ephemeral()
-        self._listener.context = self._contexts()
 
     def _access_log(self) -> AccessLog | None:
         style = self._settings.log.access
         if style is AccessLogFormat.OFF:
             return None
         self._writer = LineWriter(STDOUT, self._reactor)
-        return AccessLog(self._writer.write, style)
+        text = self._settings.log.format
+        return AccessLog(self._writer.write, style, compile_format(text, is_ours) if text else None)
 
     def _transport(self, sock: socket.socket, connection: AdminConnection) -> SocketTransport:
         return SocketTransport(sock, connection, self._reactor)
@@ -272,7 +373,7 @@ class App:
         reasons = []
         if self._draining:
             reasons.append("draining")
-        if any(bundle.leaf.not_valid_after_utc <= self._now() for bundle in self._bundles):
+        if any(bundle.leaf.not_valid_after_utc <= self._now() for bundle in self._credentials.bundles):
             reasons.append("a certificate has expired")
         return tuple(reasons)
 
@@ -282,7 +383,7 @@ class App:
         elif self._reactor.seconds() >= until:
             self.force()
         else:
-            self._reactor.callLater(DRAIN_LOOK_SECONDS, self._look_drained, until)
+            self._call_later("drain", DRAIN_LOOK_SECONDS, self._look_drained, until)
 
     def _finish(self, cut: int) -> None:
         if self._finished:
@@ -292,8 +393,11 @@ class App:
         if self._admin is not None:
             self._admin.stop()
             self._admin = None
-        if self._renewal is not None and self._renewal.active():
-            self._renewal.cancel()
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._reloader.stop()
+        for about in list(self._calls):
+            self._cancel(about)
         if self._writer is not None:
             self._writer.stop()
             self._writer = None
@@ -317,3 +421,19 @@ def local_addresses() -> tuple[str, ...]:
                 continue
             found.append(sock.getsockname()[0])
     return tuple(found)
+
+
+def is_in_container(environ: Mapping[str, str], exists: Callable[[str], bool]) -> bool:
+    """
+    Say whether the process probably runs in a container, where a balancer or service sends it requests.
+
+    Args:
+        environ: Kubernetes, ECS and podman leave variables there.
+        exists: Whether a file is there; Docker and podman leave one.
+    """
+    marks = ("KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", "container")
+    return any(name in environ for name in marks) or exists("/.dockerenv") or exists("/run/.containerenv")
+
+
+def _end(bundle: Bundle) -> str:
+    return f"is valid until {bundle.leaf.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC: renew it"

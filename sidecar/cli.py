@@ -11,6 +11,7 @@ from typing import TextIO
 import attrs
 
 from sidecar import __version__
+from sidecar.certs import files
 from sidecar.config import flags
 from sidecar.config.check import check, material_warnings, warnings
 from sidecar.config.load import Loaded, gather
@@ -65,6 +66,15 @@ class _Input:
         loaded, problems = gather(self.flags, self.environ)
         return _unless_problems(loaded, [*self.problems, *problems])
 
+    def load_to_run(self) -> Loaded:
+        """As `load_checked`, but files that are not there yet may still come."""
+        loaded, problems = gather(self.flags, self.environ)
+        now = datetime.now(UTC)
+        others = [*self.problems, *problems, *check(loaded, now, with_material=False)]
+        if not others and loaded.settings.life.wait and files.missing(loaded.settings):
+            return loaded
+        return _unless_problems(loaded, [*self.problems, *problems, *check(loaded, now)])
+
     def load_checked(self) -> Loaded:
         """The settings, checked against each other and with their files; raises ConfigError."""
         loaded, problems = gather(self.flags, self.environ)
@@ -92,10 +102,12 @@ class _Command:
 
 
 def _run(given: _Input) -> int:
-    loaded = given.load_checked()
+    loaded = given.load_to_run()
     from sidecar import worker  # Twisted and OpenSSL: the other commands do without
 
-    return worker.run(loaded)
+    # The environment as it is now: a reload reads it again, and by then secrets have been taken out of it.
+    again = attrs.evolve(given, environ=dict(given.environ))
+    return worker.run(loaded, again.load_checked)
 
 
 def _check(given: _Input) -> int:

@@ -53,10 +53,11 @@ class ConfigError(SidecarError):
 
 class MaterialError(SidecarError):
     """
-    A certificate, key or CA bundle cannot be used.
+    A certificate, key, CA bundle, revocation list or passphrase cannot be used.
 
     Attributes:
-        role: Which of the three is wrong: ``cert``, ``key`` or ``ca``; the caller knows which setting that is.
+        role: Which of them is wrong: ``cert``, ``key``, ``ca``, ``crl`` or ``passphrase``; the caller knows which
+            setting that is.
         fact: What is wrong, naming the file; never any key material.
         fix: What to do about it.
     """

@@ -23,6 +23,9 @@ ByteCount = NewType("ByteCount", int)
 MatcherText = NewType("MatcherText", str)
 """An expression of `policy.matchers` that compiles; empty: none is given."""
 
+DenyText = NewType("DenyText", str)
+"""The same for a list that refuses."""
+
 RulesText = NewType("RulesText", str)
 """A JSON list that `policy.rules` may read; empty: none is given."""
 
@@ -200,7 +203,8 @@ class TlsSettings:
     key_password: Password | None = setting(
         "tls_key_password",
         None,
-        "password of an encrypted key or PKCS#12: a file whose path begins with / or ./, or the password itself",
+        "password of an encrypted key or PKCS#12, also one given as client_ca: a file whose path begins with / or ./, "
+        "or the password itself",
         secret=True,
     )
     names: tuple[str, ...] = setting(
@@ -263,7 +267,7 @@ class ClientSettings:
         "who may come in, by what their certificate says, such as uri=spiffe://prod/ns/*/sa/web, ou=payments; none: "
         "every verified client",
     )
-    deny: MatcherText = setting("client_deny", MatcherText(""), "who may not, whatever client_allow says")
+    deny: DenyText = setting("client_deny", DenyText(""), "who may not, whatever client_allow says")
     rules: RulesText = setting(
         "client_rules",
         RulesText(""),
@@ -377,11 +381,54 @@ class HttpSettings:
 
 
 @attrs.frozen(kw_only=True)
+class LifeSettings:
+    """Start, reload and stop."""
+
+    wait: Seconds = setting(
+        "wait",
+        Seconds(10.0),
+        "at start, for certificates and other files that are not there yet; 0: off",
+        "seconds",
+        bounds=WAIT,
+        zero_is_off=True,
+    )
+    reload_interval: Seconds = setting(
+        "reload_interval",
+        Seconds(1.0),
+        "between two looks whether certificates, keys, CAs, revocation lists or passwords have changed; 0: off",
+        "seconds",
+        bounds=(0.1, 86_400.0),
+        zero_is_off=True,
+    )
+    recheck: Switch = setting(
+        "recheck",
+        Switch.ON,
+        "on: clients of open connections are judged again when trust or rules change, and when their certificate or a "
+        "revocation list runs out",
+    )
+    lame_duck: Seconds | None = setting(
+        "lame_duck",
+        None,
+        "after SIGTERM, time in which readiness fails but everything is served, so that balancers can take notice; "
+        "part of drain_timeout; auto: 5s in a container, else 0",
+        "seconds",
+        bounds=WAIT,
+        zero_is_off=True,
+    )
+
+
+@attrs.frozen(kw_only=True)
 class LogSettings:
     """What is written where."""
 
     access: AccessLogFormat = setting(
         "access_log", AccessLogFormat.JSON, "access log on standard output: json, text or off"
+    )
+    format: str = setting(
+        "access_log_format",
+        "",
+        "format of the text access log, with Envoy's command operators such as %REQ(:PATH)% and %RESPONSE_CODE%; none: "
+        "its own",
     )
     level: LogLevel = setting("log_level", LogLevel.INFO, "program log on standard error: debug, info, warn, error")
 
@@ -402,4 +449,5 @@ class Settings:
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     http: HttpSettings = HttpSettings()
+    life: LifeSettings = LifeSettings()
     log: LogSettings = LogSettings()

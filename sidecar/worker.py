@@ -9,22 +9,29 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet import main
 from twisted.logger import Logger
 
+from sidecar.certs import files
 from sidecar.config.check import warnings
 from sidecar.config.load import Loaded
-from sidecar.config.names import ENVIRONMENT, SETTINGS
+from sidecar.config.names import SETTINGS
+from sidecar.errors import ConfigError
 from sidecar.observe import logs
+from sidecar.settings import Settings
 
 _log = Logger()
 
 
-def run(loaded: Loaded) -> int:
+def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None) -> int:
     """
     Serve until told to stop.
+
+    Args:
+        reread: Reads the settings anew for a reload; raises ConfigError. None: they stay as they are.
 
     Returns:
         Exit status: 0, after a stop on request.
@@ -35,19 +42,77 @@ def run(loaded: Loaded) -> int:
     _fill_standard_descriptors()
     reactor = _install_reactor()
     logs.start(loaded.settings.log.level, sys.stderr)
-    _forget_secrets(loaded)
+    _forget_secrets()
     for warning in warnings(loaded):
         _log.warn("{warning}", warning=warning)
 
     from sidecar.app import App
 
-    app = App(loaded, reactor)
-    app.start()
-    _Signals(app, reactor).install()
+    app = App(loaded, reactor, reread=reread)
+    start = _Start(app, loaded.settings, reactor)
+    start.attempt()
+    _Signals(app, start, reactor).install()
     _keep_freed_memory()
-    _settle_garbage_collector()
     reactor.run(installSignalHandlers=False)
+    if start.error is not None:
+        raise start.error
     return 0
+
+
+WAIT_LOOK_SECONDS: Final = 0.5
+WAIT_LINE_SECONDS: Final = 5.0
+"""How often a start that waits for files looks for them, and says so."""
+
+
+class _Start:
+    """
+    Starts the app, as soon as the files that it needs are there.
+
+    Attributes:
+        is_done: Whether it serves.
+        error: Why it gave up, if it did.
+    """
+
+    def __init__(self, app: Any, settings: Settings, reactor: Any) -> None:
+        self.is_done = False
+        self.error: ConfigError | None = None
+        self._app = app
+        self._settings = settings
+        self._reactor = reactor
+        self._until = reactor.seconds() + settings.life.wait
+        self._say_at = reactor.seconds()
+
+    def attempt(self) -> None:
+        """
+        Start, or plan another attempt.
+
+        Raises:
+            ConfigError: The first attempt failed for another reason than missing files.
+        """
+        missing = files.missing(self._settings)
+        now = self._reactor.seconds()
+        if missing and now < self._until:
+            if now >= self._say_at:
+                self._say_at = now + WAIT_LINE_SECONDS
+                _log.info(
+                    "waiting for {paths}, for {left:.0f} s more (SIDECAR_WAIT)",
+                    paths=", ".join(map(str, missing)),
+                    left=self._until - now,
+                )
+            self._reactor.callLater(WAIT_LOOK_SECONDS, self._again)
+            return
+        self._app.start()
+        self.is_done = True
+        _settle_garbage_collector()
+
+    def _again(self) -> None:
+        if self.error is not None or self.is_done:
+            return
+        try:
+            self.attempt()
+        except ConfigError as error:
+            self.error = error
+            self._reactor.stop()
 
 
 def _fill_standard_descriptors() -> None:
@@ -57,7 +122,7 @@ def _fill_standard_descriptors() -> None:
     os.close(descriptor)
 
 
-def _forget_secrets(loaded: Loaded) -> None:
+def _forget_secrets() -> None:
     """
     Take key material and passwords out of the environment, where child processes and /proc would show them.
 
@@ -66,8 +131,9 @@ def _forget_secrets(loaded: Loaded) -> None:
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_void_p
     libc.strlen.argtypes = [ctypes.c_void_p]
-    for name, setting in SETTINGS.items():
-        if loaded.sources[name] == ENVIRONMENT and setting.holds_secret(setting.of(loaded.settings)):
+    for setting in SETTINGS.values():
+        # Also what a flag has overridden, which is in force nowhere but still stands there.
+        if setting.may_be_secret(os.environ.get(setting.variable, "")):
             value = libc.getenv(setting.variable.encode())
             if value is not None:
                 ctypes.memset(value, 0, libc.strlen(value))
@@ -121,23 +187,34 @@ def _settle_garbage_collector() -> None:
 
 
 class _Signals:
-    """SIGTERM and SIGINT drain; a second one forces. SIGHUP does nothing, rather than kill."""
+    """SIGTERM and SIGINT drain; a second one forces. SIGHUP reloads."""
 
-    def __init__(self, app: Any, reactor: Any) -> None:
+    def __init__(self, app: Any, start: _Start, reactor: Any) -> None:
         self._app = app
+        self._start = start
         self._reactor = reactor
         self._asked = False
 
     def install(self) -> None:
         signal.signal(signal.SIGTERM, self._caught)
         signal.signal(signal.SIGINT, self._caught)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self._hung_up)
 
     def _caught(self, number: int, frame: object) -> None:
         # Between two bytecodes of whatever is running: only leave a note, and wake the poller.
         self._reactor.callFromThread(self._stop)
 
+    def _hung_up(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        if self._start.is_done and not self._asked:
+            self._app.reload()
+
     def _stop(self) -> None:
+        if not self._start.is_done:
+            self._reactor.stop()
+            return
         if self._asked:
             self._app.force()
             return

@@ -24,7 +24,7 @@ from tests.support.certs import NOW, authority
 from tests.support.handshake import client_context, outgoing
 from tests.support.ports import FakeReactor, make_failure
 
-FLAGS = {"listen": "127.0.0.1:8443", "admin": "127.0.0.1:8081", "access_log": "off"}
+FLAGS = {"listen": "127.0.0.1:8443", "admin": "127.0.0.1:8081", "access_log": "off", "lame_duck": "0"}
 
 
 class Calendar:
@@ -130,7 +130,7 @@ class TestStart:
         app = program.start()
         assert program.asked == [HostPort("127.0.0.1", 8443), HostPort("127.0.0.1", 8081)]
         assert {type(reader).__name__ for reader in program.reactor.readers} == {"Listener", "AdminListener"}
-        assert presented(program, app) == app._bundles[0].leaf
+        assert presented(program, app) == app._credentials.bundles[0].leaf
 
     def test_admin_may_be_off(self, program: Program) -> None:
         """Then nothing listens for it."""
@@ -142,9 +142,9 @@ class TestStart:
         issued = authority().issue("localhost")
         issued.write(tmp_path)
         app = program.start(tls_cert=str(tmp_path / "tls.crt"), tls_key=str(tmp_path / "tls.key"))
-        assert app._bundles[0].leaf == issued.certificate
+        assert app._credentials.bundles[0].leaf == issued.certificate
         assert app.snapshot().certificate_sources == (str(tmp_path / "tls.crt"),)
-        assert not program.reactor.pending
+        assert "renewal" not in app._calls
 
     def test_all_problems_come_at_once(self, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A missing certificate does not hide a taken port; each names its setting and source."""
@@ -189,11 +189,11 @@ class TestEphemeralCertificate:
     def test_renewal_is_for_newcomers(self, program: Program) -> None:
         """Before it expires a new one takes its place: listener, admin page and metrics show it."""
         app = program.start()
-        first = app._bundles[0].leaf
-        wait = selfsigned.renew_at(app._bundles[0]) - program.calendar.now
+        first = app._credentials.bundles[0].leaf
+        wait = selfsigned.renew_at(app._credentials.bundles[0]) - program.calendar.now
         program.calendar.now += wait
         program.reactor.advance(wait.total_seconds())
-        renewed = app._bundles[0].leaf
+        renewed = app._credentials.bundles[0].leaf
         assert renewed != first
         assert renewed.not_valid_after_utc > first.not_valid_after_utc
         assert presented(program, app) == renewed
@@ -205,12 +205,12 @@ class TestEphemeralCertificate:
     def test_next_renewal_is_planned(self, program: Program) -> None:
         """A process that runs for months renews again and again."""
         app = program.start()
-        seen = {app._bundles[0].leaf.serial_number}
+        seen = {app._credentials.bundles[0].leaf.serial_number}
         for _ in range(3):
-            wait = selfsigned.renew_at(app._bundles[0]) - program.calendar.now
+            wait = selfsigned.renew_at(app._credentials.bundles[0]) - program.calendar.now
             program.calendar.now += wait
             program.reactor.advance(wait.total_seconds())
-            seen.add(app._bundles[0].leaf.serial_number)
+            seen.add(app._credentials.bundles[0].leaf.serial_number)
         assert len(seen) == 4
 
 
@@ -234,7 +234,7 @@ class TestSnapshot:
         app = program.start()
         assert app._admin is not None
         with socket.create_connection(app._admin._socket.getsockname()) as client:
-            client.sendall(b"GET /ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            client.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             program.turn()
             program.turn()
             data = b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +27,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
     """What the worker was started with; the worker is a fake that ends with status 3."""
     calls: list[Loaded] = []
 
-    def run(loaded: Loaded) -> int:
+    def run(loaded: Loaded, reread: Callable[[], Loaded]) -> int:
         calls.append(loaded)
         return 3
 
@@ -73,13 +74,29 @@ class TestRun:
     ) -> None:
         """A ConfigError from the worker ends like any other."""
 
-        def run(loaded: Loaded) -> int:
+        def run(loaded: Loaded, reread: Callable[[], Loaded]) -> int:
             raise ConfigError([Problem("SIDECAR_LISTEN", "default", "the port is taken", "choose another")])
 
         monkeypatch.setattr("sidecar.worker.run", run)
 
         assert main(["run"], {}) == 78
         assert capsys.readouterr().err == "sidecar: SIDECAR_LISTEN (default): the port is taken; choose another\n"
+
+
+class TestWaiting:
+    def test_file_that_may_still_come_is_left_to_the_worker(self, served: list[Loaded], tmp_path: Path) -> None:
+        """A volume may be filled a moment later."""
+        assert main(["run", "--tls-cert", str(tmp_path / "tls.crt")], {}) == 3
+
+    def test_nothing_is_waited_for_in_vain(
+        self, served: list[Loaded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Where something else is wrong as well, or waiting is off, all that is wrong is told at once."""
+        cert = ["--tls-cert", str(tmp_path / "tls.crt")]
+        assert main(["run", *cert, "--wait", "0"], {}) == 78
+        assert main(["run", *cert, "--client-cert", "required"], {}) == 78
+        assert capsys.readouterr().err.count("--tls-cert (flag)") == 2
+        assert served == []
 
 
 class TestCheck:

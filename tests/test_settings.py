@@ -36,7 +36,8 @@ class TestDeclarations:
         assert field.metadata["help"]
         bounds = field.metadata["bounds"]
         if bounds is not None:
-            assert bounds[0] <= value <= bounds[1] or (value == 0 and field.metadata["zero_is_off"])
+            is_off = value is None or (value == 0 and field.metadata["zero_is_off"])
+            assert is_off or bounds[0] <= value <= bounds[1]
 
     def test_documented_defaults_stay(self) -> None:
         """The public defaults are a promise."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet import task
 
 from sidecar import app as app_module
 from sidecar import worker
@@ -28,7 +29,7 @@ class FakeApp:
     problems: tuple[Problem, ...] = ()
     made: list[FakeApp]
 
-    def __init__(self, loaded: Any, reactor: Any) -> None:
+    def __init__(self, loaded: Any, reactor: Any, reread: Any) -> None:
         self.calls: list[str] = []
         self.stopped: Callable[[int], None] = lambda cut: None
         type(self).made.append(self)
@@ -37,6 +38,9 @@ class FakeApp:
         self.calls.append("start")
         if self.problems:
             raise ConfigError(self.problems)
+
+    def reload(self) -> None:
+        self.calls.append("reload")
 
     def drain(self, stopped: Callable[[int], None]) -> None:
         self.calls.append("drain")
@@ -47,11 +51,13 @@ class FakeApp:
         self.stopped(1)
 
 
-class FakeReactor:
+class FakeReactor(task.Clock):
     """Runs what signals left for it when it is run."""
 
     def __init__(self) -> None:
-        self.calls: list[str] = []
+        super().__init__()
+        self.told: list[str] = []
+        self.at_run: list[Callable[[], object]] = []
         self.signals: list[int] = []
         self.notes: list[Callable[[], None]] = []
 
@@ -60,7 +66,9 @@ class FakeReactor:
 
     def run(self, *, installSignalHandlers: bool) -> None:  # noqa: N803  # Twisted's name
         assert not installSignalHandlers
-        self.calls.append("run")
+        self.told.append("run")
+        for step in self.at_run:
+            step()
         for number in self.signals:
             signal.raise_signal(number)
             for note in self.notes:
@@ -68,7 +76,7 @@ class FakeReactor:
             self.notes.clear()
 
     def stop(self) -> None:
-        self.calls.append("stop")
+        self.told.append("stop")
 
 
 @pytest.fixture
@@ -95,9 +103,9 @@ class TestRun:
         assert worker.run(load({}, {})) == 0
         (app,) = FakeApp.made
         assert app.calls == ["start", "drain"]
-        assert reactor.calls == ["run"]
+        assert reactor.told == ["run"]
         app.stopped(0)
-        assert reactor.calls == ["run", "stop"]
+        assert reactor.told == ["run", "stop"]
 
     @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT], ids=str)
     def test_second_signal_forces(self, reactor: FakeReactor, second: int) -> None:
@@ -105,13 +113,38 @@ class TestRun:
         reactor.signals = [signal.SIGINT, second]
         assert worker.run(load({}, {})) == 0
         assert FakeApp.made[0].calls == ["start", "drain", "force"]
-        assert reactor.calls == ["run", "stop"]
+        assert reactor.told == ["run", "stop"]
 
-    def test_hang_up_is_ignored(self, reactor: FakeReactor) -> None:
-        """A closed terminal does not stop a service."""
-        reactor.signals = [signal.SIGHUP]
+    def test_hang_up_reloads(self, reactor: FakeReactor) -> None:
+        """As every operator expects; a service that is stopping stays as it is."""
+        reactor.signals = [signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]
         worker.run(load({}, {}))
+        assert FakeApp.made[0].calls == ["start", "reload", "drain"]
+
+    def test_missing_files_are_waited_for(
+        self, reactor: FakeReactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A start without its files is tried again until they are there."""
+        cert = tmp_path / "tls.crt"
+        reactor.at_run = [lambda: reactor.advance(1.0), cert.touch, lambda: reactor.advance(1.0)]
+        worker.run(load({"tls_cert": str(cert)}, {}))
         assert FakeApp.made[0].calls == ["start"]
+
+    def test_wait_ends(self, reactor: FakeReactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then what is missing is told as ever."""
+        monkeypatch.setattr(FakeApp, "problems", (Problem("--tls-cert", "flag", "is missing", "put it there"),))
+        reactor.at_run = [lambda: reactor.advance(1.0)] * 4
+        with pytest.raises(ConfigError):
+            worker.run(load({"tls_cert": str(tmp_path / "tls.crt"), "wait": "3"}, {}))
+        assert FakeApp.made[0].calls == ["start"]
+        assert reactor.told.count("stop") == 1
+
+    def test_stop_ends_the_wait(self, reactor: FakeReactor, tmp_path: Path) -> None:
+        """Nothing is served yet, so nothing is to be drained."""
+        reactor.signals = [signal.SIGTERM]
+        assert worker.run(load({"tls_cert": str(tmp_path / "tls.crt")}, {})) == 0
+        assert FakeApp.made[0].calls == []
+        assert "stop" in reactor.told
 
     def test_problems_are_the_command_lines_to_print(
         self, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -123,7 +156,7 @@ class TestRun:
             worker.run(load({}, {}))
         assert caught.value.problems == problems
         assert capsys.readouterr().err == ""
-        assert reactor.calls == []
+        assert reactor.told == []
 
 
 REPORT = """

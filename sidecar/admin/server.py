@@ -1,4 +1,4 @@
-"""The admin pages on a plain socket: the server codec, one answer per request, bounded in number and time."""
+"""Pages for operators and probes on a plain socket: one answer per request, bounded in number, size and time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import errno
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
+from urllib.parse import parse_qsl
 
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
 from twisted.python import failure
 from zope.interface import implementer
 
-from sidecar.admin.pages import TEXT, Page, Snapshot, respond
+from sidecar.admin import guard
+from sidecar.admin.operator import Operator
+from sidecar.admin.pages import ADMIN, OF_SNAPSHOTS, TEXT, Page, Question, Surface, respond
+from sidecar.admin.snapshot import Snapshot, SnapshotOperator
 from sidecar.errors import RequestError
 from sidecar.wire.events import RequestHead
 from sidecar.wire.http1 import ServerCodec
@@ -30,6 +34,8 @@ _PASSING: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED
 
 _MAX_HEAD_BYTES: Final = 16 * 1024
 _MAX_HEADERS: Final = 100
+_MAX_BODY_BYTES: Final = 64 * 1024
+"""Of a request; nothing here looks at it."""
 
 _log = Logger()
 
@@ -39,13 +45,27 @@ Transport = Callable[[socket.socket, "AdminConnection"], Any]
 
 @implementer(IReadDescriptor)
 class AdminListener:
-    """Serves the admin pages on a listening socket."""
+    """Serves pages to operators and probes on a listening socket."""
 
     def __init__(
-        self, sock: socket.socket, snapshot: Callable[[], Snapshot], make_transport: Transport, reactor: Any
+        self,
+        sock: socket.socket,
+        operator: Operator | Callable[[], Snapshot],
+        make_transport: Transport,
+        reactor: Any,
+        surface: Surface = ADMIN,
     ) -> None:
+        """
+        Args:
+            operator: The program; or what takes snapshots of it, which are enough for some of the pages.
+            surface: `pages.ADMIN`, or `pages.HEALTH` for a listener that others than operators can reach.
+        """
         self._socket = sock
-        self._snapshot = snapshot
+        if callable(operator):
+            self._operator: Operator = cast(Operator, SnapshotOperator(operator))
+            self._surface = OF_SNAPSHOTS
+        else:
+            self._operator, self._surface = operator, surface
         self._make_transport = make_transport
         self._reactor = reactor
         self._connections: set[AdminConnection] = set()
@@ -55,13 +75,13 @@ class AdminListener:
         self._reactor.addReader(self)
 
     def stop(self) -> None:
-        """Close the socket and every connection."""
+        """Close the socket, and every connection once it has what it was sent: the answer to /drain is among that."""
         self._reactor.removeReader(self)
         if self._resume_call is not None and self._resume_call.active():
             self._resume_call.cancel()
         self._socket.close()
         for connection in list(self._connections):
-            connection.transport.abortConnection()
+            connection.transport.loseConnection()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -85,18 +105,21 @@ class AdminListener:
             # A probe must get through, whoever holds connections open for nothing.
             min(self._connections, key=lambda connection: connection.expires_at).transport.abortConnection()
         sock.setblocking(False)
-        connection = AdminConnection(self._snapshot, self._connections, self._reactor)
+        connection = AdminConnection(self._operator, self._surface, self._connections, self._reactor)
         connection.transport = self._make_transport(sock, connection)
 
 
 class AdminConnection:
     """One client of the admin endpoint."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], open_connections: set[AdminConnection], reactor: Any) -> None:
+    def __init__(
+        self, operator: Operator, surface: Surface, open_connections: set[AdminConnection], reactor: Any
+    ) -> None:
         self.transport: Any
-        self._snapshot = snapshot
+        self._operator = operator
+        self._surface = surface
         self._open_connections = open_connections
-        self._codec = ServerCodec(_MAX_HEAD_BYTES, _MAX_HEADERS)
+        self._codec = ServerCodec(_MAX_HEAD_BYTES, _MAX_HEADERS, _MAX_BODY_BYTES)
         self._reactor = reactor
         self._timeout = reactor.callLater(IDLE_SECONDS, self._timed_out)
         open_connections.add(self)
@@ -125,9 +148,14 @@ class AdminConnection:
             self._codec.next_request()
 
     def _page(self, request: RequestHead) -> Page:
-        path = origin_form(request.method, request.target).partition(b"?")[0].decode("ascii", "backslashreplace")
+        refused = guard.refusal(request) if self._surface.is_guarded else None
+        if refused is not None:
+            return Page(403, TEXT, f"{refused}\n".encode())
+        target = origin_form(request.method, request.target).decode("ascii", "backslashreplace")
+        path, _, query = target.partition("?")
         try:
-            return respond(request.method.decode("ascii"), path, self._snapshot())
+            question = Question(request.method.decode("ascii"), path, dict(parse_qsl(query, keep_blank_values=True)))
+            return respond(question, self._operator, self._surface)
         except Exception:
             _log.failure("the admin page {path} failed", path=path[:200])
             return Page(500, TEXT, b"This page failed; the program log says why.\n")
@@ -138,6 +166,7 @@ class AdminConnection:
             f"Content-Type: {page.content_type}",
             f"Content-Length: {len(page.body)}",
             "Cache-Control: no-store",
+            "X-Content-Type-Options: nosniff",
             *([f"Allow: {page.allow}"] if page.allow else []),
             *(["Connection: close"] if close else []),
         ]

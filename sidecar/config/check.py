@@ -16,7 +16,7 @@ import attrs
 from sidecar.config.load import Loaded
 from sidecar.config.names import DEFAULT, SETTINGS
 from sidecar.errors import ConfigError, Problem
-from sidecar.settings import ClientCertMode, ClientRefusal, HostPort
+from sidecar.settings import AccessLogFormat, ClientCertMode, ClientRefusal, HostPort
 
 ALB_IDLE_TIMEOUT = 60
 """Seconds that an AWS Application Load Balancer keeps an idle connection. If we close first, it may lose a request."""
@@ -28,16 +28,18 @@ LONG_WAIT = 60
 """Seconds. Clients that say nothing hold a connection for this long: beyond, a few hosts can use up the limit."""
 
 
-def check(loaded: Loaded, now: datetime) -> list[Problem]:
+def check(loaded: Loaded, now: datetime, *, with_material: bool = True) -> list[Problem]:
     """
     All problems between settings and with the key material they name; empty if it can work.
 
     Args:
         loaded: From `load`, or from `gather` if some values were refused.
         now: The moment that certificates must be valid at; has a time zone.
+        with_material: Whether to look at the files too.
     """
     case = _Case(loaded, now)
-    return [problem for names, rule in _RULES if case.has(*names) for problem in rule(case)]
+    rules = [(names, rule) for names, rule in _RULES if with_material or rule not in _ABOUT_MATERIAL]
+    return [problem for names, rule in rules if case.has(*names) for problem in rule(case)]
 
 
 def warnings(loaded: Loaded) -> list[str]:
@@ -54,17 +56,27 @@ def warnings(loaded: Loaded) -> list[str]:
     for name in ("handshake_timeout", "header_timeout"):
         if SETTINGS[name].of(settings) > LONG_WAIT:
             found.append((name, "clients that send nothing hold their connections for this long"))
+    for name in ("client_allow", "client_deny"):
+        if _looks_like_a_subject(SETTINGS[name].of(settings)):
+            fact = 'any one of these terms is enough; for one whole subject write subject="…" with all of it in quotes'
+            found.append((name, fact))
     if settings.admin is not None and not all(map(_is_loopback, _addresses(settings.admin.host))):
         found.append(("admin", "reachable from other machines, and it has no authentication"))
     return [_warning(loaded, name, fact) for name, fact in found]
+
+
+def _looks_like_a_subject(text: str) -> bool:
+    """Whether a list reads like a distinguished name from a log: several attributes of subjects, each another one."""
+    fields = [term.partition("=")[0].strip() for term in text.split(",")]
+    return len(fields) > 1 and len(set(fields)) == len(fields) and set(fields) <= {"cn", "ou", "o"}
 
 
 def material_warnings(loaded: Loaded, now: datetime) -> list[str]:
     """The same for the certificates and lists that the settings name, which can be used."""
     from sidecar.certs.material import load_client_material, load_server_material
 
-    server, _ = load_server_material(loaded.settings.tls, now)
-    clients, _ = load_client_material(loaded.settings.client, now)
+    clients, _ = load_client_material(loaded.settings.client, now, loaded.settings.tls.key_password)
+    server, _ = load_server_material(loaded.settings.tls, now, clients.anchors)
     found = [(name, loaded.sources[name], text) for name, text in (*server.warnings, *clients.warnings)]
     return [f"{SETTINGS[name].written_in(source)} ({source}): {text}" for name, source, text in found]
 
@@ -109,8 +121,9 @@ def _server_material_is_usable(case: _Case) -> Iterator[Problem]:
 
 
 def _key_has_certificate(case: _Case) -> Iterator[Problem]:
-    tls = case.loaded.settings.tls
-    for name, value, what in (("tls_key", tls.key, "a key"), ("tls_key_password", tls.key_password, "a password")):
+    tls, client = case.loaded.settings.tls, case.loaded.settings.client
+    password = tls.key_password if client.ca is None else None  # of a truststore it is as good
+    for name, value, what in (("tls_key", tls.key, "a key"), ("tls_key_password", password, "a password")):
         if value and not tls.cert:
             fix = f"set {case.written('tls_cert', name)} too, or remove this"
             yield case.problem(name, f"there is {what} but no certificate", fix)
@@ -159,8 +172,24 @@ def _client_material_is_usable(case: _Case) -> Iterator[Problem]:
         return
     from sidecar.certs.material import load_client_material  # as above
 
-    for trouble in load_client_material(client, case.now)[1]:
+    for trouble in load_client_material(client, case.now, case.loaded.settings.tls.key_password)[1]:
         yield case.problem(trouble.setting, trouble.error.fact, trouble.error.fix)
+
+
+def _log_format_is_used(case: _Case) -> Iterator[Problem]:
+    log = case.loaded.settings.log
+    if log.format and log.access is not AccessLogFormat.TEXT:
+        written = case.written("access_log", "access_log_format")
+        fact = f"it would be ignored: {written} is {log.access.value}"
+        yield case.problem("access_log_format", fact, f"set {written} to text, or remove this")
+
+
+def _lame_duck_fits(case: _Case) -> Iterator[Problem]:
+    lame_duck, drain = case.loaded.settings.life.lame_duck, case.loaded.settings.timeouts.drain
+    if lame_duck is not None and lame_duck >= drain:
+        written = case.written("drain_timeout", "lame_duck")
+        fact = f"it leaves no time to finish requests: it is part of {written}, which is {drain:g} s"
+        yield case.problem("lame_duck", fact, f"set it lower, or {written} higher", beside="drain_timeout")
 
 
 def _listeners_differ(case: _Case) -> Iterator[Problem]:
@@ -232,12 +261,16 @@ def _version(address: str) -> int | None:
 
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[[_Case], Iterator[Problem]]], ...] = (
-    (("tls_cert", "tls_key", "tls_key_password"), _key_has_certificate),
+    (("tls_cert", "tls_key", "tls_key_password", "client_ca"), _key_has_certificate),
     (("tls_cert", "tls_key", "tls_key_password"), _server_material_is_usable),
     (("tls_cert", "tls_names"), _names_are_used),
     (("client_cert", "client_rules", *_FOR_CLIENTS), _client_settings_fit),
-    (("client_ca", "client_crl"), _client_material_is_usable),
+    (("client_ca", "client_crl", "tls_key_password"), _client_material_is_usable),
+    (("lame_duck", "drain_timeout"), _lame_duck_fits),
+    (("access_log", "access_log_format"), _log_format_is_used),
     (("listen", "admin"), _listeners_differ),
     (("upstream",), _upstream_is_elsewhere),
 )
 """The settings a rule looks at, and the rule."""
+
+_ABOUT_MATERIAL = (_server_material_is_usable, _client_material_is_usable)

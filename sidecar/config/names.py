@@ -17,9 +17,9 @@ import attrs
 from sidecar.config import units
 from sidecar.settings import (
     ByteCount,
+    DenyText,
     HostPort,
     IdentityDialect,
-    Inline,
     MatcherText,
     Password,
     PathPatterns,
@@ -108,11 +108,14 @@ class Setting:
         """Whether the file gives it as a list of mappings."""
         return self.type is RulesText
 
-    def holds_secret(self, value: Any) -> bool:
-        """Whether *value* is something that nobody else is to see: key material or a password itself."""
-        sources = value if isinstance(value, tuple) else (value,)
-        plain = [source.source if isinstance(source, Password) else source for source in sources]
-        return self.secret or any(isinstance(source, Inline) for source in plain)
+    def may_be_secret(self, text: str) -> bool:
+        """Whether *text*, given for it, is something that nobody else is to see: key material or a password itself."""
+        if not text.strip() or self.type not in (Password | None, Source | None, tuple[Source, ...]):
+            return False
+        try:
+            return _form(self.type).text(self.parse(text.strip())) not in (text.strip(), "none")
+        except units.UnitError:
+            return True
 
     def written_in(self, source: str) -> str:
         """How its name is written in *source*; for a default, how it most likely would be: as a variable."""
@@ -152,7 +155,7 @@ class Setting:
         return changed
 
     def _require_within_bounds(self, value: Any) -> None:
-        if self.bounds is None or (self.zero_is_off and value == 0):
+        if self.bounds is None or value is None or (self.zero_is_off and value == 0):
             return
         low, high = self.bounds
         if not low <= value <= high:
@@ -179,7 +182,9 @@ class _Form:
 _FORMS: dict[Any, _Form] = {
     Seconds: _Form(units.parse_duration, units.duration_text),
     ByteCount: _Form(units.parse_size, units.size_text),
+    Seconds | None: _Form(units.parse_optional_duration, units.optional_duration_text),
     int: _Form(units.parse_count, str),
+    str: _Form(units.parse_log_format, units.text_or_none),
     HostPort: _Form(units.parse_listener, str),
     HostPort | None: _Form(units.parse_optional_listener, units.optional_listener_text),
     HostPort | UnixPath: _Form(units.parse_upstream, units.upstream_text),
@@ -191,10 +196,11 @@ _FORMS: dict[Any, _Form] = {
     tuple[IdentityDialect, ...]: _Form(partial(units.parse_words, IdentityDialect), units.words_text),
     PathPatterns: _Form(units.parse_paths, units.names_text),
     MatcherText: _Form(units.parse_matcher, units.text_or_none),
+    DenyText: _Form(units.parse_deny, units.text_or_none),
     RulesText: _Form(units.parse_rules, units.text_or_none),
 }
 
-_LISTS = (tuple[str, ...], tuple[Source, ...], tuple[IdentityDialect, ...], PathPatterns, MatcherText)
+_LISTS = (tuple[str, ...], tuple[Source, ...], tuple[IdentityDialect, ...], PathPatterns, MatcherText, DenyText)
 
 
 def _form(type_: Any) -> _Form:

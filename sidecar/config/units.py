@@ -17,9 +17,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from sidecar.certs.sources import may_be_secret
 from sidecar.settings import (
     ByteCount,
     ClientCertMode,
+    DenyText,
     HostPort,
     Inline,
     MatcherText,
@@ -45,6 +47,9 @@ LONGEST_UNIX_PATH = 107
 
 _QUOTED_LENGTH = 60
 
+_SHORTEST_SECRET = 40
+"""Characters. The shortest key there is takes 43, without its ASN.1."""
+
 
 class UnitError(ValueError):
     """
@@ -65,6 +70,8 @@ def quoted(text: str) -> str:
     """Show *text* in a message: on one line, at most about 60 characters, never PEM."""
     if "-----BEGIN" in text:
         return "PEM text"
+    if len(text) > _SHORTEST_SECRET and may_be_secret(text):
+        return "a value that may be key material"
     shortened = text if len(text) <= _QUOTED_LENGTH else text[:_QUOTED_LENGTH] + "…"
     return ascii(shortened) if not shortened.isprintable() else f"'{shortened}'"
 
@@ -105,6 +112,16 @@ def duration_text(value: Seconds) -> str:
     milliseconds = round(value * 1000)
     seconds, rest = divmod(milliseconds, 1000)
     return f"{milliseconds}ms" if rest else f"{seconds}s"
+
+
+def parse_optional_duration(text: str) -> Seconds | None:
+    """As `parse_duration`; ``auto`` is None."""
+    return None if text.lower() == "auto" else parse_duration(text)
+
+
+def optional_duration_text(value: Seconds | None) -> str:
+    """As `duration_text`, or ``auto``."""
+    return "auto" if value is None else duration_text(value)
 
 
 _SIZE = re.compile(r"([0-9]{1,13})(?: ?([A-Za-z]{1,3}))?", re.ASCII)
@@ -150,9 +167,13 @@ def parse_word(kind: type[EnumT], text: str) -> EnumT:
     words = {str(member.value): member for member in kind}
     if text.lower() in words:
         return words[text.lower()]
-    meant = closest(text, words)
+    # Nobody who writes "on" means to turn it off, however alike the words look.
+    meant = None if text.lower() in _SWITCHES else closest(text, words)
     fix = f"did you mean {meant}?" if meant else f"write {' or '.join(words)}"
     raise UnitError(f"{quoted(text)} is not one of {', '.join(words)}", fix)
+
+
+_SWITCHES = frozenset({"on", "off", "true", "false", "yes", "no", "1", "0"})
 
 
 _AWS_POLICIES = {
@@ -202,9 +223,9 @@ def parse_path(text: str) -> Path | None:
     return Path(_plain_path(text))
 
 
-# What key material looks like that is no path: PEM; JSON; the base64 of DER (0x30, then a length over 127), of PEM or
-# of JSON. None of them begins with a slash or a point.
-_MATERIAL = re.compile(r"[{\[].*|(?:MI|LS0t|ey|WyJ7)[A-Za-z0-9+/=\s]{60,}", re.DOTALL)
+# What key material looks like that is no path: PEM; JSON; the base64 of DER (its first octet is 0x30), of PEM or of
+# JSON. None of them begins with a slash or a point; the shortest is an Ed25519 key, of 64 characters.
+_MATERIAL = re.compile(r"[{\[].*|(?:M[A-P]|LS0t|ey|WyJ7)[A-Za-z0-9+/=\s]{58,}", re.DOTALL)
 _PATH_OF_A_SECRET = re.compile(r"\.{0,2}/.*", re.DOTALL)
 
 
@@ -240,7 +261,7 @@ def source_text(value: Source | None) -> str:
     """A path, ``none``, or what stands for a value that is not shown."""
     if value is None:
         return "none"
-    if isinstance(value, Inline):
+    if isinstance(value, Inline) or (len(str(value)) > _SHORTEST_SECRET and may_be_secret(str(value))):
         return "***"
     return "./none" if str(value) == "none" else str(value)
 
@@ -273,6 +294,31 @@ def parse_matcher(text: str) -> MatcherText:
         return MatcherText(str(matchers.compile(text)))
     except matchers.MatcherError as error:
         raise UnitError(error.fact, error.fix) from None
+
+
+def parse_log_format(text: str) -> str:
+    """A format of `observe.logformat`; ``none`` is none of ours."""
+    if text == "none":
+        return ""
+    from sidecar.observe.logformat import compile_format
+    from sidecar.observe.logsyntax import FormatError
+    from sidecar.policy.rewrite import is_ours
+
+    try:
+        compile_format(text, is_ours)
+    except FormatError as error:
+        raise UnitError(error.fact, error.fix) from None
+    return text
+
+
+def parse_deny(text: str) -> DenyText:
+    """As `parse_matcher`, for a list that refuses."""
+    from sidecar.policy import matchers
+
+    parsed = parse_matcher(text)
+    if parsed and matchers.compile(parsed).has_field("sha256"):
+        raise UnitError(matchers.NO_FINGERPRINTS_TO_DENY, "write serial and issuer, or spki")
+    return DenyText(parsed)
 
 
 def parse_rules(text: str) -> RulesText:

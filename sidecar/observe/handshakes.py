@@ -80,6 +80,7 @@ class _Repeated:
     event: Rejection
     first: str
     last: str
+    last_path: str
     count: int = 1
 
 
@@ -89,12 +90,13 @@ class Rejections:
     def __init__(self) -> None:
         self._events: OrderedDict[Rejection, _Repeated] = OrderedDict()
 
-    def add(self, event: Rejection, moment: str) -> int:
+    def add(self, event: Rejection, moment: str, path: str = "") -> int:
         """
         Take note of *event*.
 
         Args:
             moment: Now, as RFC 3339.
+            path: What was asked for, without query; only the last is kept of an event that comes again.
 
         Returns:
             How often it has come, this time included: 1 for something new.
@@ -102,12 +104,12 @@ class Rejections:
         known = self._events.get(event)
         if known is not None:
             known.count += 1
-            known.last = moment
+            known.last, known.last_path = moment, _cut(path)
             self._events.move_to_end(event)
             return known.count
         if len(self._events) >= MOST_EVENTS:
             self._events.popitem(last=False)
-        self._events[event] = _Repeated(event, moment, moment)
+        self._events[event] = _Repeated(event, moment, moment, _cut(path))
         return 1
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -117,6 +119,7 @@ class Rejections:
                 "first": known.first,
                 "last": known.last,
                 "count": known.count,
+                "path": known.last_path,
                 **attrs.asdict(known.event),
                 "hint": known.event.hint,
             }
@@ -131,9 +134,9 @@ _OURS: Final = "give the client the CA of our certificate, or serve one from a C
 HINTS: Final = {
     "expired": _RENEW,
     "not_yet_valid": "compare the clocks of the client's CA and of this machine",
-    "unknown_ca": _TRUST,
+    "unknown_ca": f"{_TRUST}; if that name is there already, the CA was made anew with another key",
     "self_signed": _TRUST,
-    "wrong_purpose": "issue it with extended key usage clientAuth",
+    "wrong_purpose": "let the client show a certificate with extended key usage clientAuth, not a server's or a CA's",
     "revoked": "expected after a revocation; else look at the revocation list",
     "chain_too_long": "let the client use a shorter chain, or raise SIDECAR_CLIENT_DEPTH",
     "bad_signature": "the certificate was changed after its CA signed it, or names the wrong issuer",
@@ -141,9 +144,9 @@ HINTS: Final = {
     "no_crl": "add the revocation list of its CA to SIDECAR_CLIENT_CRL",
     "crl_overdue": "fetch a current revocation list",
     "crl_invalid": "fetch the revocation list again, and compare the clocks",
-    "client_certificate_missing": "give the client a certificate, or exempt the path (SIDECAR_CLIENT_CERT_EXEMPT)",
+    "client_certificate_missing": "give the client a certificate; health checks can be let in by path "
+    "(SIDECAR_CLIENT_CERT_EXEMPT, with SIDECAR_CLIENT_REFUSAL=http)",
     "client_not_authorized": "add the client to SIDECAR_CLIENT_ALLOW or to the rules, if it is to be let in",
-    "not_authorized": "add the client to SIDECAR_CLIENT_ALLOW, if it is to be let in",
     "unsupported_version": "update the client, which speaks no TLS version that is served here",
     "no_shared_cipher": "update the client, which offers no cipher suite that is served here",
     "no_shared_group": "update the client, which offers no key exchange that is served here",

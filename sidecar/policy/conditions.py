@@ -108,7 +108,7 @@ def plain_host(host: bytes) -> str:
     text = _PORT.sub("", host.decode("ascii", "backslashreplace"))
     if text.startswith("["):
         return _plain_address(text.strip("[]"))
-    return text.lower().removesuffix(".")
+    return text.lower().rstrip(".")
 
 
 def _plain_address(text: str) -> str:
@@ -207,7 +207,10 @@ def check_path(pattern: str) -> bytes:
     plain = pattern.removesuffix("*") if pattern.endswith("/*") else pattern
     odd = _ODD_IN_PATH.search(plain)
     if odd is None:
-        return plain.encode("utf-8", "surrogateescape")
+        try:
+            return plain.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ConditionError(f"{shown} has characters that no path has", "write it as UTF-8") from None
     if odd[0] == "*":
         raise ConditionError(f"{shown} has a * that is not the end of /*", "write PATH/* for all that is below PATH")
     if odd[0] == "%":

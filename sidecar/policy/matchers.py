@@ -38,7 +38,7 @@ import attrs
 
 from sidecar.errors import SidecarError
 from sidecar.policy.identity import PeerIdentity
-from sidecar.policy.patterns import FIELDS, WILD, PatternError, Test, is_tainted
+from sidecar.policy.patterns import FIELDS, WILD, PatternError, Test, Truth, is_tainted
 
 LONGEST_TEXT: Final = 64 * 1024
 """Characters. Linux allows a variable 128 KiB."""
@@ -48,9 +48,6 @@ MOST_TERMS: Final = 1000
 
 DEEPEST: Final = 8
 """Levels of brackets. Nobody can read more."""
-
-Truth = bool | None
-"""None: cannot be told."""
 
 
 class MatcherError(SidecarError):
@@ -110,10 +107,11 @@ class Term:
             return absent
         result: Truth = False
         for name in names:
-            if is_tainted(name):
-                result = None
-            elif self._test(name):
+            fits = None if is_tainted(name) else self._test(name)
+            if fits:
                 return True
+            if fits is None:
+                result = None
         return result
 
     def name(self, identity: PeerIdentity) -> str | None:
@@ -223,12 +221,32 @@ class Matcher:
         """
         return AnyOf(self.terms).truth(identity, absent=False) is not False
 
+    def has_field(self, field: str) -> bool:
+        """Whether a term, at whatever depth, looks at *field*."""
+        return any(_has_field(term, field) for term in self.terms)
+
     def name(self, identity: PeerIdentity) -> str | None:
         """The name of *identity* by which it matches; None if it does not, or by nothing that names its holder."""
         return AnyOf(self.terms).name(identity)
 
 
+def _has_field(node: Node, field: str) -> bool:
+    match node:
+        case Term():
+            return node.field == field
+        case Not():
+            return _has_field(node.term, field)
+        case _:
+            return any(_has_field(term, field) for term in node.terms)
+
+
 NOBODY: Final = Matcher()
+
+NO_FINGERPRINTS_TO_DENY: Final = (
+    "a list that refuses cannot go by sha256: of a certificate with an ECDSA signature anybody can make another "
+    "that is as valid"
+)
+"""Of the two numbers of such a signature, one may be negated (SEC 1 section 4.1.4); the fingerprint is another then."""
 
 
 def any_of(matchers: Iterable[Matcher]) -> Matcher:

@@ -24,7 +24,10 @@ from sidecar.policy.identity import PURPOSES, PeerIdentity
 
 WILD: Final = "\0"
 
-Test = Callable[[str], bool]
+Truth = bool | None
+"""None: cannot be told."""
+
+Test = Callable[[str], Truth]
 """Whether a name, which has no control characters, fits a pattern."""
 
 
@@ -99,12 +102,16 @@ class _Parts:
     patterns: list[list[str]]
     plain: re.Pattern[str]
 
-    def fit(self, parts: list[str]) -> bool:
-        """Whether there are as many *parts* as patterns, and each fits its own."""
-        return len(parts) == len(self.patterns) and all(map(self._part_fits, self.patterns, parts))
+    def fit(self, parts: list[str]) -> Truth:
+        """
+        Whether there are as many *parts* as patterns, and each fits its own; None if that cannot be told.
 
-    def _part_fits(self, pieces: list[str], part: str) -> bool:
-        return _fits(pieces, part) and (len(pieces) == 1 or self.plain.fullmatch(part) is not None)
+        It cannot where a wildcard would have to stand for what is not plain: whoever reads that name may see another.
+        """
+        if len(parts) != len(self.patterns) or not all(map(_fits, self.patterns, parts)):
+            return False
+        wild = (part for pieces, part in zip(self.patterns, parts, strict=True) if len(pieces) > 1)
+        return True if all(map(self.plain.fullmatch, wild)) else None
 
 
 def lower(text: str) -> str:
@@ -134,10 +141,15 @@ def compile_dns(pattern: str) -> tuple[str, Test]:
         raise PatternError("a host name has ASCII letters only", "write the form that begins with xn--")
     if not all(map(_LABEL_PATTERN.fullmatch, labels)) or len(canonical) > 253:
         raise PatternError("this is not a host name", "write one like web.example.org or *.example.org")
-    if WILD not in canonical:
-        return canonical, lambda name: lower(name) == canonical
     parts = _Parts([_pieces(label) for label in labels], _LABEL)
-    return canonical, lambda name: parts.fit(lower(name).split("."))
+
+    def test(name: str) -> Truth:
+        found = lower(name)
+        fits = parts.fit(found.removesuffix(".").split("."))
+        # With a final dot it is the same name to the DNS, and another one to many a program.
+        return None if fits and found.endswith(".") else fits
+
+    return canonical, test
 
 
 # -- URIs --------------------------------------------------------------------------------------------------------
@@ -183,7 +195,7 @@ def _uri_test(root: str, segments: list[str], has_rest: bool) -> Test:
     parts = _Parts([_pieces(segment) for segment in segments], _SEGMENT)
     count = len(segments)
 
-    def test(name: str) -> bool:
+    def test(name: str) -> Truth:
         split = _split_uri(name)
         if split is None or split[0] != root:
             return False
@@ -191,7 +203,8 @@ def _uri_test(root: str, segments: list[str], has_rest: bool) -> Test:
         rest = found[count:]
         if not has_rest:
             return parts.fit(found)
-        return bool(rest) and all(map(_SEGMENT.fullmatch, rest)) and parts.fit(found[:count])
+        fits = parts.fit(found[:count]) if rest else False
+        return fits if not fits or all(map(_SEGMENT.fullmatch, rest)) else None
 
     return test
 
@@ -209,9 +222,10 @@ def _compile_email(pattern: str) -> tuple[str, Test]:
     canonical_domain, domain_fits = compile_dns(domain)
     parts = _Parts([_pieces(local)], _LOCAL_PART)
 
-    def test(name: str) -> bool:
+    def test(name: str) -> Truth:
         found, at, found_domain = name.rpartition("@")
-        return bool(at) and parts.fit([found]) and domain_fits(found_domain)
+        local_fits, found_fits = parts.fit([found]) if at else False, domain_fits(found_domain)
+        return False if False in (local_fits, found_fits) else None if None in (local_fits, found_fits) else True
 
     return f"{local}@{canonical_domain}", test
 
@@ -223,11 +237,15 @@ def _compile_ip(pattern: str) -> tuple[str, Test]:
         raise _no_network(pattern) from None
     canonical = str(network) if network.num_addresses > 1 else str(network.network_address)
 
-    def test(name: str) -> bool:
+    def test(name: str) -> Truth:
         try:
-            return ipaddress.ip_address(name) in network
+            address = ipaddress.ip_address(name)
         except ValueError:  # the name is a whole network, which a certificate of a CA may have
-            return False
+            return None
+        mapped = getattr(address, "ipv4_mapped", None)
+        if mapped is not None and mapped in network:
+            return None  # the same machine, written so that another program may not see it
+        return address in network
 
     return canonical, test
 

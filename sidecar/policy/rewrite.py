@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from sidecar.policy.identity_headers import CLAIMED_FAMILIES, CLAIMED_NAMES
+from sidecar.policy.tracing import TRACE_FIELDS
 from sidecar.settings import UnderscoreHeaders
 from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
 from sidecar.wire.fields import Fields
@@ -29,6 +30,9 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 
+DEFAULT_HOST: Final = b"localhost"
+"""What the app is told where the client named no host, as only HTTP/1.0 may."""
+
 _SET_BY_US: Final = frozenset(
     {
         b"x-forwarded-for",
@@ -41,14 +45,28 @@ _SET_BY_US: Final = frozenset(
 
 # Fields in which other proxies put what they have verified, or say what we say in other words: nobody else may.
 _CLAIMS: Final = CLAIMED_NAMES | frozenset(
-    {b"forwarded", b"front-end-https", b"true-client-ip", b"x-client-ip", b"x-forwarded", b"x-real-ip"}
+    {
+        *(b"forwarded", b"front-end-https", b"x-forwarded", b"x-host", b"x-original-host"),
+        *(b"cf-connecting-ip", b"true-client-ip", b"x-client-ip", b"x-cluster-client-ip", b"x-real-ip"),
+        # What other proxies say of the user, or of the client's certificate.
+        *(b"iv-user", b"ns-client-cert", b"x-client-cn", b"x-ssl", b"x-webauth-user"),
+        # Not about the client, but no client's to say: another path than the one decided about, and the proxy that CGI
+        # programs are to use (CVE-2016-5385).
+        *(b"proxy", b"x-original-url", b"x-rewrite-url"),
+    }
 )
 
 # The same for whole families, by how their names begin.
-_CLAIM_FAMILIES: Final = (*CLAIMED_FAMILIES, b"x-forwarded-")
+_CLAIM_FAMILIES: Final = (
+    *CLAIMED_FAMILIES,
+    *(b"sslclientcert", b"x-auth-request-", b"x-envoy-", b"x-forwarded-", b"x-ms-client-principal"),
+)
 
 # One of these is in every name of a family.
-_IN_FAMILIES: Final = (b"x-forwarded-", b"ssl-", b"tls-", b"-cert", b"x-clientcert", b"x-remote-", b"-ws")
+_IN_FAMILIES: Final = (
+    *(b"x-forwarded-", b"ssl-", b"tls-", b"-cert", b"clientcert", b"x-remote-", b"-ws"),
+    *(b"x-auth-request-", b"x-envoy-", b"x-ms-client-principal"),
+)
 
 _DROPPED_FROM_REQUESTS: Final = _HOP_BY_HOP | _SET_BY_US | _CLAIMS
 
@@ -69,6 +87,7 @@ _CHUNKS: Final = frozenset({b"trailer", b"transfer-encoding"})
 _NOT_IN_TRAILERS: Final = (
     _DROPPED_FROM_REQUESTS
     | _NEVER_NOMINATED
+    | TRACE_FIELDS
     | frozenset(
         {
             b"age",
@@ -125,8 +144,17 @@ def accepts_trailers(head: RequestHead) -> bool:
     return b"trailers" in members
 
 
+def is_ours(name: bytes) -> bool:
+    """Whether a request field, by its name in lower case, is one that nobody but us may send to the app."""
+    plain = name.translate(_AS_HYPHEN)
+    return plain in _SET_BY_US or plain in _CLAIMS or plain.startswith(_CLAIM_FAMILIES)
+
+
 def request_section(
-    head: RequestHead, forwarding: bytes, underscores: UnderscoreHeaders = UnderscoreHeaders.DROP
+    head: RequestHead,
+    forwarding: bytes,
+    underscores: UnderscoreHeaders = UnderscoreHeaders.DROP,
+    dropped: frozenset[bytes] = frozenset(),
 ) -> bytes:
     """
     Return the header section for the app, less the request id, which `request_id_line` gives.
@@ -136,19 +164,20 @@ def request_section(
         forwarding: From `forwarding_fields`.
         underscores: What becomes of names with an underscore. With ALLOW they stay, except those that an app could
             take for one that nobody but us may send.
+        dropped: More names that do not go on.
     """
     fields = head.fields
     section = fields.section
-    if not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or _is_suspect(b" ".join(fields.names)):
-        section = fields.without(_unwanted(head, underscores))
+    if dropped or not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or _is_suspect(b" ".join(fields.names)):
+        section = fields.without(_unwanted(head, underscores) | dropped)
     ours = b"X-Forwarded-Host: %b\r\n" % head.host if head.host else b""
     if head.body is BodyKind.CHUNKED and fields.first(b"transfer-encoding") != b" chunked":
         # In other cases or blanks than everybody's, an app might not see the framing that we saw.
-        section = fields.without(_unwanted(head, underscores) | {b"transfer-encoding"})
+        section = fields.without(_unwanted(head, underscores) | dropped | {b"transfer-encoding"})
         ours += b"Transfer-Encoding: chunked\r\n"
     if b"host" not in fields.names:
         # Only HTTP/1.0 may leave it out; towards the app we speak 1.1.
-        section = b"Host: %b\r\n%b" % (head.host or b"localhost", section)
+        section = b"Host: %b\r\n%b" % (head.host or DEFAULT_HOST, section)
     if head.upgrade:
         ours += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(head.upgrade)
     elif accepts_trailers(head):

@@ -14,7 +14,8 @@ The entries are what a YAML file holds, as plain values: mappings with these key
         deny: [serial=0a1b]
 
 A rule without client_cert requires one, whatever holds elsewhere: its author thought of clients that show one, and
-would not expect an allow list to let in those that show none.
+would not expect an allow list to let in those that show none. A rule without an allow list has that of the default, and
+whom the default denies every rule denies: nobody thinks of a rule about paths as a way around them.
 """
 
 from __future__ import annotations
@@ -52,14 +53,14 @@ def read_rules(entries: object, default: Rule, source: str, place: str = "rules"
 
     Args:
         entries: A list of mappings of texts, and of lists of texts.
-        default: For requests that none of them is about.
+        default: For requests that none of them is about; its lists hold for the others too, see above.
         source: Where they stand, for problems, e.g. the name of a file.
         place: What the list is called there.
 
     Raises:
         ConfigError: With every problem; `Problem.setting` is the place, e.g. ``rules[2].path``.
     """
-    reader = _Reader(source)
+    reader = _Reader(source, default)
     if not isinstance(entries, Sequence) or isinstance(entries, str):
         reader.refuse(place, "this is not a list", "write each rule as an entry of a list, behind a hyphen")
         entries = ()
@@ -94,6 +95,7 @@ class _Reader:
     """Collects problems while reading entries; what has one is read as None."""
 
     source: str
+    default: Rule
     problems: list[Problem] = attrs.field(factory=list)
 
     def refuse(self, place: str, fact: str, fix: str) -> None:
@@ -115,6 +117,8 @@ class _Reader:
         mode = self._mode(place, entry)
         allow = self._matcher(place, entry, "allow")
         deny = self._matcher(place, entry, "deny")
+        if deny is not None and deny.has_field("sha256"):
+            self.refuse(f"{place}.deny", matchers.NO_FINGERPRINTS_TO_DENY, "write serial and issuer, or spki")
         if mode is ClientCertMode.NONE:
             for key in {"allow", "deny"} & entry.keys():
                 fact = "it would be ignored: client_cert is none, so no certificate is looked at"
@@ -126,6 +130,10 @@ class _Reader:
         except ConditionError as error:
             self.refuse(place, error.fact, error.fix)
             return None
+        if mode is not ClientCertMode.NONE:
+            allow = self.default.allow if allow is None else allow
+            lists = [each for each in (deny, self.default.deny) if each is not None]
+            deny = matchers.any_of(lists) if lists else None
         return Rule(name=name, condition=condition, mode=mode, allow=allow, deny=deny)
 
     def _unknown(self, place: str, key: object) -> None:

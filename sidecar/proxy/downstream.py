@@ -9,22 +9,31 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+import attrs
 from twisted.python import failure
 
 from sidecar.errors import RequestError
 from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.policy.conditions import Request
+from sidecar.policy.rewrite import DEFAULT_HOST
+from sidecar.policy.tracing import client_trace_id
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline
 from sidecar.proxy.exchange import Exchange, request_prefix
 from sidecar.proxy.service import Service
 from sidecar.proxy.splice import Splice
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.settings import Switch
+from sidecar.settings import HostPort, Switch
 from sidecar.tls.session import TlsSession
 from sidecar.wire.events import RequestEvent, RequestHead
 from sidecar.wire.http1 import ServerCodec, State
 from sidecar.wire.target import normalise, readings
+
+DRAIN_IDLE_SECONDS: Final = 0.5
+"""How long an idle connection is kept for a last request when the process is to end."""
+
+UNVERIFIED_IDLE_SECONDS: Final = 5.0
+"""How long a client whose certificate is not accepted may take to its first request."""
 
 LINGER_SECONDS: Final = 2.0
 """How long a client that is still sending may take to read our last answer."""
@@ -45,10 +54,26 @@ class Peer(Protocol):
     """What the connection needs of its socket and its place in the listener."""
 
     host: str
+    remote: HostPort
+    local: HostPort
     deadline: Deadline
 
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
+
+
+@attrs.frozen
+class Forwarding:
+    """
+    The field lines that all requests of a connection get: who sent them and how they came.
+
+    Attributes:
+        named: With what is known of the client by its certificate.
+        anonymous: Without; for requests that a rule lets in without looking at certificates.
+    """
+
+    named: bytes
+    anonymous: bytes
 
 
 class DownstreamConnection:
@@ -59,7 +84,7 @@ class DownstreamConnection:
         service: What all connections share.
         session: What the handshake agreed on.
         peer: Where the client is.
-        forwarding: The fields that all its requests get: who sent them and how they came.
+        forwarding: The fields that all its requests get.
         principal: Who the client is, for the log; "" if nobody in particular.
         is_closing: Whether the current response is to be the last one.
         wait: Sets the connection's one deadline, so many seconds from now; 0 means never.
@@ -78,6 +103,7 @@ class DownstreamConnection:
         "_requests_left",
         "_splice",
         "_tls",
+        "_trace_id",
         "forwarding",
         "is_closing",
         "peer",
@@ -94,7 +120,7 @@ class DownstreamConnection:
         service: Service,
         session: TlsSession,
         *,
-        forwarding: bytes,
+        forwarding: Forwarding,
         admission: Admission | Decision,
     ) -> None:
         """
@@ -108,13 +134,10 @@ class DownstreamConnection:
         self.session = session
         self.forwarding = forwarding
         self.is_closing = service.is_draining
-        self._admission: Admission | None = None
-        self._refusal: Refusal | None = None
-        self.principal = ""
-        if isinstance(admission, Decision):
-            self._refusal, self.principal = admission.refusal, admission.principal
-        else:
-            self._admission = admission
+        self._admission: Admission | None
+        self._refusal: Refusal | None
+        self.principal: str
+        self._admit(admission)
         limits = service.limits
         self._codec = ServerCodec(limits.header_bytes, limits.headers, limits.body_bytes)
         self._requests_left = limits.requests_per_connection  # never reaches 0 where that is off
@@ -125,7 +148,12 @@ class DownstreamConnection:
         self._is_stuck = False  # between two exchanges: the client has not taken the last response
         self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
         self._prefix = b""
-        self.wait(LINGER_SECONDS if service.is_draining else service.timeouts.idle)
+        self._trace_id = b""  # of that request's trace, if it names one
+        timeout = LINGER_SECONDS if service.is_draining else service.timeouts.idle
+        if session.verification.reason is not None:
+            # Its certificate, of up to 32 KiB, is kept by OpenSSL for as long as it is connected.
+            timeout = min(timeout, UNVERIFIED_IDLE_SECONDS)
+        self.wait(timeout)
 
     # -- from the TLS connection --
 
@@ -202,10 +230,39 @@ class DownstreamConnection:
     # -- from the listener --
 
     def drain(self) -> None:
-        """Answer what is in flight with «Connection: close», then close; close at once if there is nothing."""
+        """
+        Answer what is in flight with «Connection: close», then close.
+
+        An idle connection stays for a moment: a request may be on its way, and a client that sends one after the other
+        learns from its answer that this is the end.
+        """
         self.is_closing = True
         if self._exchange is None and self._splice is None and self._codec.is_idle:
-            self._tls.close()
+            self.wait(DRAIN_IDLE_SECONDS)
+
+    def judge_again(self, session: TlsSession, admission: Admission | Decision, forwarding: Forwarding) -> None:
+        """
+        From now on its client is worth what *admission* says; a request under way is finished.
+
+        An upgraded connection ends at once if its client may not come in any more: it will send no further request.
+        """
+        self.session = session
+        self.forwarding = forwarding
+        self._admit(admission)
+        self._prefix_of = None
+        refusal = self._refusal
+        if self._splice is not None and (refusal is not None or session.verification.reason is not None):
+            if refusal is not None:
+                self.service.rejecter.request_refused(self.peer.host, session, refusal)
+            self._tls.abort()
+
+    def _admit(self, admission: Admission | Decision) -> None:
+        if isinstance(admission, Decision):
+            self._admission = None
+            self._refusal, self.principal = admission.refusal, admission.principal
+        else:
+            self._admission = admission
+            self._refusal, self.principal = None, ""
 
     @property
     def is_idle(self) -> bool:
@@ -293,41 +350,49 @@ class DownstreamConnection:
             self.is_closing = True
         if self._prefix_of is not head:
             try:
-                refusal = self._judge(head)
-                if refusal is not None:
-                    self._refuse(exchange, refusal)
+                decision = self._judge(head)
+                if decision is not None and decision.refusal is not None:
+                    self._refuse(exchange, decision.refusal)
                     return
-                self._prefix = request_prefix(head, self.forwarding, service.http)
+                looks_at_nobody = decision is not None and not decision.principal
+                forwarding = self.forwarding.anonymous if looks_at_nobody else self.forwarding.named
+                self._trace_id = client_trace_id(head)
+                self._prefix = request_prefix(head, forwarding, service.http, self._trace_id)
             except RequestError as error:
                 self._reply(error.status, error.reason, _sentence(str(error)), exchange)
                 service.record(exchange, error.reason, status=error.status)
                 return
             self._prefix_of = head
         self._exchange = exchange
-        exchange.begin(self._prefix, events)
+        exchange.begin(self._prefix, events, self._trace_id)
 
-    def _judge(self, head: RequestHead) -> Refusal | None:
+    def _judge(self, head: RequestHead) -> Decision | None:
         """
-        Say why a request is not to be forwarded, if the rules look at requests.
+        Decide about a request; None if it was decided about its connection.
 
         Raises:
-            RequestError: Its path can be read in different ways, and a rule would have to match it.
+            RequestError: Its path or host can be read in different ways, and a rule would have to match it.
         """
         admission = self._admission
         if admission is None:
             return None
+        if b"%" in head.host:
+            raise RequestError("ambiguous_host", "the host has an encoded character, which programs read differently")
+        host = head.host or DEFAULT_HOST
         is_rewritten = self.service.http.normalize_path is Switch.ON
+        decision: Decision | None = None
         for path in (normalise(head.target),) if is_rewritten else readings(head.target):
-            decision = admission.decide(Request(head.method, head.host, path))
+            decision = admission.decide(Request(head.method, host, path))
             self.principal = decision.principal
             if not decision.is_allowed:
-                return decision.refusal
-        return None
+                break
+        return decision
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self._reply(refusal.status, refusal.reason, refusal.message, exchange)
         self.service.record(exchange, refusal.reason, refusal.detail, status=refusal.status)
-        self.service.rejecter.request_refused(self.peer.host, self.session, refusal)
+        path = exchange.head.target.partition(b"?")[0].decode("ascii")
+        self.service.rejecter.request_refused(self.peer.host, self.session, refusal, path)
 
     def _next(self) -> None:
         """Go on with the next request: what of it has arrived already, or wait for its first byte."""

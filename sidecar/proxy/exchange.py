@@ -19,7 +19,7 @@ import random
 from typing import TYPE_CHECKING, Final
 
 from sidecar.errors import RequestError, ResponseError
-from sidecar.policy import rewrite
+from sidecar.policy import rewrite, tracing
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.sockets import READ_SIZE
 from sidecar.proxy.upstream import UpstreamConnection
@@ -65,9 +65,13 @@ def new_request_id() -> bytes:
     return b"%032x" % random.getrandbits(128)
 
 
-def request_prefix(head: RequestHead, forwarding: bytes, http: HttpSettings) -> bytes:
+def request_prefix(head: RequestHead, forwarding: bytes, http: HttpSettings, trace_id: bytes) -> bytes:
     """
-    Return the head for the app, less the request id and the empty line; depends on nothing else.
+    Return the head for the app, less the request id, the trace if we start one, and the empty line; depends on nothing
+    else.
+
+    Args:
+        trace_id: Of the client's trace; b"" if it names none.
 
     Raises:
         RequestError: It is refused by *http*.
@@ -78,7 +82,8 @@ def request_prefix(head: RequestHead, forwarding: bytes, http: HttpSettings) -> 
     target = origin_form(head.method, head.target)
     if http.normalize_path is Switch.ON:
         target = canonical(target)
-    section = rewrite.request_section(head, forwarding, http.underscore_headers)
+    dropped = tracing.dropped_trace_fields(head, trace_id)
+    section = rewrite.request_section(head, forwarding, http.underscore_headers, dropped)
     return b"%b %b HTTP/1.1\r\n%b" % (head.method, target, section)
 
 
@@ -90,6 +95,8 @@ class Exchange:
         downstream: Whose request it is.
         head: The request.
         request_id: What X-Request-Id names it.
+        trace_id: Of the trace that the app is told; b"" before it is sent on.
+        upstream: Where it was sent; "" before.
         response: Head of the app's final response; None before it came.
         bytes_sent: Body bytes sent to the client.
         bytes_received: Body bytes received from the client.
@@ -99,6 +106,8 @@ class Exchange:
     # Defaults on the class, not slots: most exchanges change few of them, and making one is on the path of every
     # request (bench row `requests`).
     response: ResponseHead | None = None
+    trace_id = b""
+    upstream = ""
     bytes_sent = 0
     bytes_received = 0
     first_byte_at: float | None = None
@@ -120,16 +129,20 @@ class Exchange:
 
     # -- the request --
 
-    def begin(self, prefix: bytes, events: list[RequestEvent]) -> None:
+    def begin(self, prefix: bytes, events: list[RequestEvent], trace_id: bytes) -> None:
         """
         Send the request on.
 
         Args:
             prefix: Its head for the app, as `request_prefix` makes it.
             events: All that has arrived of it.
+            trace_id: Of the client's trace; b"": a new one is started.
         """
         service = self.downstream.service
-        self._held = prefix + rewrite.request_id_line(self.request_id) + b"\r\n"
+        self.trace_id = trace_id or self.request_id
+        self.upstream = service.pool.address
+        trace = b"" if trace_id else tracing.start_trace_line(self.request_id)
+        self._held = prefix + rewrite.request_id_line(self.request_id) + trace + b"\r\n"
         if self.head.body is BodyKind.NONE:
             self._request_complete = True
             self.downstream.wait(service.timeouts.upstream)

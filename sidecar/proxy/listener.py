@@ -13,6 +13,7 @@ import os
 import socket
 from typing import Any, Final
 
+import attrs
 from OpenSSL import SSL
 from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
@@ -26,13 +27,17 @@ from sidecar.policy.identity_headers import TlsFacts, identity_lines
 from sidecar.policy.rewrite import forwarding_fields
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline, Deadlines
-from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.downstream import DownstreamConnection, Forwarding
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
 from sidecar.settings import HostPort, IdentityDialect
 from sidecar.tls.fastpath import records_for
 from sidecar.tls.server import Application, TlsServer
 from sidecar.tls.session import TlsSession, read_session, verified_chain
+from sidecar.tls.trust import ClientTrust, trust_of
+from sidecar.tls.verify import verify_again
+
+JUDGED_PER_TURN: Final = 20
 
 BACKLOG: Final = 4096
 """Connections that wait for us in the kernel, which lowers it to net.core.somaxconn."""
@@ -98,16 +103,21 @@ def _remedy(problem: OSError, address: HostPort) -> str:
 class Peer:
     """The socket side of one connection: what its layers need of it besides bytes."""
 
-    __slots__ = ("_patience_seconds", "_tls", "deadline", "host", "transport")
+    __slots__ = ("_patience_seconds", "_tls", "deadline", "host", "local", "remote", "transport")
 
     transport: SocketTransport
 
-    def __init__(self, host: str, tls: TlsServer, deadlines: Deadlines, patience_seconds: float) -> None:
+    def __init__(
+        self, remote: HostPort, local: HostPort, tls: TlsServer, deadlines: Deadlines, patience_seconds: float
+    ) -> None:
         """
         Args:
+            remote, local: Where the client is, and where it connected to.
             patience_seconds: How long a client that takes something of what it is sent may take for more.
         """
-        self.host = host
+        self.host = remote.host
+        self.remote = remote
+        self.local = local
         self.deadline = Deadline(self, deadlines)
         self._tls = tls
         self._patience_seconds = patience_seconds
@@ -129,6 +139,14 @@ class Peer:
         self.transport.resumeProducing()
 
 
+def _presented(session: TlsSession) -> Presented:
+    """What the client of *session* has shown, as rules judge it."""
+    verification = session.verification
+    if verification.certificate is None and verification.reason is None:
+        return NO_CERTIFICATE
+    return Presented(verification.identity, verification.reason.sentence if verification.reason is not None else None)
+
+
 @implementer(IReadDescriptor)
 class Listener:
     """
@@ -137,6 +155,7 @@ class Listener:
     Attributes:
         context: What new connections shake hands with; replaced as a whole when key material changes.
         access: Who may use it; replaced together with the context.
+        trust: Under which the context verifies clients; likewise.
         address: Where it listens.
     """
 
@@ -147,10 +166,12 @@ class Listener:
         service: Service,
         deadlines: Deadlines,
         access: Access,
+        trust: ClientTrust,
         reactor: Any,
     ) -> None:
         self.context = context
         self.access = access
+        self.trust = trust
         host, port = sock.getsockname()[:2]
         self.address = HostPort(host, port)
         self._socket = sock
@@ -244,7 +265,8 @@ class Listener:
         sock.setblocking(False)
         tls = TlsServer(records_for(self.context), self)
         transport = SocketTransport(sock, tls, self._reactor)
-        peer = Peer(address[0].removeprefix("::ffff:"), tls, self._deadlines, self._service.timeouts.body)
+        remote = HostPort(address[0].removeprefix("::ffff:"), address[1])
+        peer = Peer(remote, self.address, tls, self._deadlines, self._service.timeouts.body)
         self._peers[tls] = peer
         peer.transport = tls.transport = transport
         peer.deadline.set(self._service.timeouts.handshake)
@@ -275,19 +297,66 @@ class Listener:
 
     # -- tls.server.Acceptor --
 
+    def judge_all_again(self) -> None:
+        """
+        Look at the clients of all open connections again, under the `trust` and the `access` in force now.
+
+        A few in a turn: a verification takes some 200 us, and others are waiting to be served. Handshakes that are
+        under way are looked at when they are done.
+        """
+        self._judge_next([tls for tls, _ in self._served()])
+
+    def judge_expired_again(self) -> None:
+        """The same for those whose certificate has run out since; for all, once a revocation list is too old."""
+        now, known_until = self.trust.clock(), self.trust.revocation_known_until()
+        if known_until is not None and now > known_until:
+            self.judge_all_again()
+            return
+        moment = now.timestamp()
+        for tls, application in self._served():
+            verification = application.session.verification
+            if verification.is_accepted and verification.identity and verification.identity.not_after < moment:
+                self._judge(tls, application)
+
+    def _judge_next(self, waiting: list[TlsServer]) -> None:
+        for _ in range(min(JUDGED_PER_TURN, len(waiting))):
+            tls = waiting.pop()
+            if isinstance(tls.application, DownstreamConnection):
+                self._judge(tls, tls.application)
+        if waiting:
+            self._reactor.callLater(0, self._judge_next, waiting)
+
+    def _judge(self, tls: TlsServer, application: DownstreamConnection) -> None:
+        session = self._verified_again(tls.connection, application.session)
+        presented = _presented(session)
+        forwarding = self._forwarding(application.peer.host, tls.connection, session, presented)
+        application.judge_again(session, self.access.admit(presented), forwarding)
+
+    def _verified_again(self, connection: SSL.Connection, session: TlsSession) -> TlsSession:
+        verification = verify_again(connection, session.verification, self.trust)
+        return session if verification is session.verification else attrs.evolve(session, verification=verification)
+
+    def _served(self) -> list[tuple[TlsServer, DownstreamConnection]]:
+        return [(tls, tls.application) for tls in self._peers if isinstance(tls.application, DownstreamConnection)]
+
     def established(self, tls: TlsServer, connection: SSL.Connection) -> Application:
         session = read_session(connection)
         self._metrics.handshake_done(session.version, resumed=session.resumed)
-        verification, access, peer = session.verification, self.access, self._peers[tls]
-        presented = NO_CERTIFICATE
-        if verification.certificate is not None or verification.reason is not None:
-            flaw = verification.reason.sentence if verification.reason is not None else None
-            presented = Presented(verification.identity, flaw)
-        forwarding = forwarding_fields(peer.host, self.address.port)
-        if access.dialects:
-            forwarding += self._identity_fields(connection, session, presented)
-        admission = access.admit(presented)
+        if trust_of(connection) is not self.trust:  # it came before a reload
+            session = self._verified_again(connection, session)
+        peer, presented = self._peers[tls], _presented(session)
+        forwarding = self._forwarding(peer.host, connection, session, presented)
+        admission = self.access.admit(presented)
         return DownstreamConnection(tls, peer, self._service, session, forwarding=forwarding, admission=admission)
+
+    def _forwarding(
+        self, host: str, connection: SSL.Connection, session: TlsSession, presented: Presented
+    ) -> Forwarding:
+        common = forwarding_fields(host, self.address.port)
+        if not self.access.dialects:
+            return Forwarding(common, common)
+        named = self._identity_fields(connection, session, presented)
+        return Forwarding(common + named, common + self._identity_fields(connection, session, NO_CERTIFICATE))
 
     def _identity_fields(self, connection: SSL.Connection, session: TlsSession, presented: Presented) -> bytes:
         """Return the fields that tell the app who the client is."""

@@ -8,11 +8,13 @@ Keep-Alive field less `MARGIN_SECONDS`.
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
+from twisted.logger import Logger
 
 from sidecar.proxy import connect
 from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport
@@ -32,7 +34,11 @@ LONGEST_IDLE_SECONDS: Final = 300.0
 MAX_IDLE_CONNECTIONS: Final = 256
 """More idle ones than this are closed at once: they would only hold descriptors of ours and workers of the app."""
 
+LOG_PAUSE_SECONDS: Final = 10.0
+
 _SWEEP_SECONDS: Final = 1.0
+
+_log = Logger()
 
 Ready = Callable[["UpstreamConnection | connect.ConnectFailed"], None]
 
@@ -58,6 +64,7 @@ class Pool:
         self, target: HostPort | UnixPath, connect_timeout_seconds: float, limits: Limits, reactor: Any
     ) -> None:
         self.target = target
+        self.address = str(target)
         self.statistics = PoolStatistics()
         self._connect_timeout_seconds = connect_timeout_seconds
         self._limits = limits
@@ -68,6 +75,7 @@ class Pool:
         self._connecting = 0
         self._sweep: Any = None
         self._stopped = False
+        self._told_at = -math.inf
 
     @property
     def idle_count(self) -> int:
@@ -97,7 +105,11 @@ class Pool:
             self._connecting -= 1
             if isinstance(outcome, connect.ConnectFailed):
                 self.statistics.connect_failures += 1
-                ready(connect.ConnectFailed(outcome.reason, f"{self.target}: {outcome}"))
+                reason = outcome.reason
+                if not self.statistics.connects and reason == "upstream_connect_refused":
+                    reason = "upstream_not_started"  # for all we know: clients may try again
+                self._tell_of_failure(str(outcome))
+                ready(connect.ConnectFailed(reason, f"{self.target}: {outcome}"))
                 return
             self.statistics.connects += 1
             upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
@@ -112,6 +124,18 @@ class Pool:
             return
         self._connecting += 1
         connect.connect(self.target, self._connect_timeout_seconds, self._reactor, connected)
+
+    def _tell_of_failure(self, why: str) -> None:
+        """Log, not more often than anybody reads it: with every request it would fail again."""
+        now = self._now()
+        if now - self._told_at >= LOG_PAUSE_SECONDS:
+            self._told_at = now
+            _log.warn(
+                "no connection to the app, {target}: {why}; failures so far: {count}",
+                target=self.target,
+                why=why,
+                count=self.statistics.connect_failures,
+            )
 
     def release(self, upstream: UpstreamConnection) -> None:
         """Take back a connection whose exchange is complete on both sides."""

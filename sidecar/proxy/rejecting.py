@@ -64,15 +64,15 @@ class Rejecter:
                 client=client,
                 reason=reason,
                 message=message,
-                answer="alert",
+                answer="400" if reason == "plain_http" else "alert",
                 server_name=hello.server_name if hello is not None else None,
                 versions=hello.versions if hello is not None else (),
                 certificate=_shown(verification),
             )
         )
 
-    def request_refused(self, client: str, session: TlsSession, refusal: Refusal) -> None:
-        """A client's certificate, or the lack of one, was the reason for *refusal*."""
+    def request_refused(self, client: str, session: TlsSession, refusal: Refusal, path: str = "") -> None:
+        """A client's certificate, or the lack of one, was the reason for *refusal* of a request for *path*."""
         verification = session.verification
         flaw = verification.reason
         reason = refusal.reason if flaw is None else flaw.value
@@ -86,24 +86,28 @@ class Rejecter:
                 server_name=session.server_name,
                 versions=(session.version,),
                 certificate=_shown(verification),
-            )
+            ),
+            path,
         )
 
-    def _add(self, event: Rejection) -> None:
-        self.rejections.add(event, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+    def _add(self, event: Rejection, path: str = "") -> None:
+        self.rejections.add(event, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), path)
         now = self.now()
         noted = self._noted.get(event.reason)
         if noted is not None and now - noted.at < PAUSE_SECONDS:
             noted.since += 1
             return
         self._noted[event.reason] = _Noted(now)
-        since = f"; {noted.since} more like it since the last line" if noted is not None and noted.since else ""
-        _log.warn("{event}{since}", event=_line(event), since=since)
+        since = (
+            f"; {noted.since} more since the last line, see /handshakes" if noted is not None and noted.since else ""
+        )
+        _log.warn("{event}{since}", event=_line(event, path), since=since)
 
 
-def _line(event: Rejection) -> str:
+def _line(event: Rejection, path: str) -> str:
     certificate = event.certificate
     facts = {
+        "path": path,
         "reason": event.reason,
         "answer": event.answer,
         "sni": event.server_name,

@@ -12,6 +12,8 @@ from typing import Final
 
 from sidecar.wire.fields import Fields
 
+RETRY_AFTER_SECONDS: Final = 1
+
 # Reason token -> (status, sentence for the client). Reasons of `ProtocolError`s bring their own status and sentence.
 REPLIES: Final = {
     "header_timeout": (408, "The request head did not arrive in time."),
@@ -20,6 +22,7 @@ REPLIES: Final = {
     "upstream_connect_refused": (502, "The app behind this proxy does not accept connections."),
     "upstream_connect_timeout": (502, "The app behind this proxy did not accept the connection in time."),
     "upstream_unreachable": (502, "The app behind this proxy cannot be reached."),
+    "upstream_not_started": (503, "The app behind this proxy has not started yet."),
     "upstream_reset": (502, "The app behind this proxy closed the connection without a response."),
     "upstream_invalid_response": (502, "The app behind this proxy sent an invalid response."),
     "upstream_timeout": (504, "The app behind this proxy did not respond in time."),
@@ -45,7 +48,6 @@ def render(
     *,
     as_json: bool = False,
     with_body: bool = True,
-    close: bool = True,
 ) -> bytes:
     """
     Return a whole response.
@@ -56,7 +58,8 @@ def render(
         message: One sentence.
         as_json: Whether the body is JSON.
         with_body: False for the answer to HEAD: its fields without its body.
-        close: Whether the connection ends after it.
+
+    The connection ends after it. A 503 says when it is worth trying again.
     """
     if as_json:
         body = json.dumps({"status": status, "reason": reason, "message": message}).encode() + b"\n"
@@ -69,6 +72,8 @@ def render(
         HTTPStatus(status).phrase.encode(),
         content_type,
         len(body),
-        b"Connection: close\r\n" if close else b"",
+        b"Retry-After: %d\r\nConnection: close\r\n" % RETRY_AFTER_SECONDS
+        if status == 503
+        else b"Connection: close\r\n",
     )
     return head + body if with_body else head

@@ -53,7 +53,15 @@ class Service:
             status = exchange.response.status if exchange.response is not None else 0
         self.metrics.count(status, reason)
         if self.access_log is not None:
-            self.access_log.exchange(exchange, status, reason, detail, self.now())
+            self.access_log.exchange(
+                exchange,
+                status,
+                reason,
+                detail,
+                self.now(),
+                upstream=exchange.upstream,
+                trace_id=exchange.trace_id.decode(),
+            )
 
     def record_refused(self, downstream: DownstreamConnection, error: RequestError) -> None:
         """Count and log a request whose head was refused."""

@@ -28,6 +28,13 @@ from sidecar.tls.records import Records
 _CLIENT_HELLO: Final = 0x16
 """First byte of a TLS handshake record (RFC 8446 section 5.1)."""
 
+MAX_HANDSHAKE_BYTES: Final = 32 * 1024
+"""
+All that a client may send until its handshake is complete. A ClientHello takes some 2 KB, a client's chain with the
+largest keys in use 10 KB, with post-quantum ones about 20; OpenSSL alone would take 100 KiB of certificates, and keeps
+many times their size of what stands in them.
+"""
+
 _ENOUGH_TO_TELL: Final = 4
 """Bytes by which plain HTTP is recognised."""
 
@@ -120,10 +127,20 @@ class TlsServer:
         application: What speaks on the connection; None until the handshake is complete.
     """
 
-    __slots__ = ("__weakref__", "_acceptor", "_early", "_records", "_state", "application", "transport")
+    __slots__ = (
+        "__weakref__",
+        "_acceptor",
+        "_early",
+        "_handshake_room",
+        "_records",
+        "_state",
+        "application",
+        "transport",
+    )
 
     def __init__(self, records: Records, acceptor: Acceptor) -> None:
         self._records = records
+        self._handshake_room = MAX_HANDSHAKE_BYTES
         self._acceptor = acceptor
         self._state = _State.NEW
         self._early = b""  # what came until it was clear whether it is TLS, and then of the handshake
@@ -261,7 +278,12 @@ class TlsServer:
     def _shake_hands(self, data: bytes) -> None:
         records = self._records
         if len(self._early) < MAX_HELLO_BYTES:
-            self._early += data
+            self._early += data[:MAX_HELLO_BYTES]
+        self._handshake_room -= len(data)
+        behind = b""
+        if self._handshake_room < 0:
+            data, behind = data[: self._handshake_room], data[self._handshake_room :]
+            self._handshake_room = 0
         try:
             done = records.handshake(data)
         except TlsError as error:
@@ -273,7 +295,10 @@ class TlsServer:
             self._state = _OPEN
             self._early = b""
             self.application = self._acceptor.established(self, records.connection)
-            self._receive(b"")
+            self._receive(behind)
+        elif behind and self._state is _State.HANDSHAKE:
+            text = f"the client sent over {MAX_HANDSHAKE_BYTES:,} bytes in its handshake"
+            self._fail("handshake_too_large", text)
 
     def _fail(self, reason: str, message: str) -> None:
         self._state = _State.CLOSED

@@ -18,14 +18,20 @@ from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
 
 from sidecar.settings import ClientCertMode, ClientRefusal, CrlPolicy, CrlScope
 
 CRL_GRACE: Final = timedelta(hours=24)
 """How long a revocation list is used after the moment by which the next was promised: CAs are late now and then."""
 
+MAX_DOUBTFUL_CERTIFICATES: Final = 4
+MAX_DOUBTFUL_BYTES: Final = 8 * 1024
+"""Of a chain that has failed: what a client is still told about in HTTP. A longer one gets an alert."""
+
 _Codes = SSL.X509VerificationCodes
+_UNSPECIFIED: Final = 1
+"""X509_V_ERR_UNSPECIFIED."""
 
 _CERT_REJECTED: Final = 28
 """X509_V_ERR_CERT_REJECTED, which pyOpenSSL does not name; its alert is bad_certificate."""
@@ -59,11 +65,46 @@ class ClientTrust:
     admits: Callable[[x509.Certificate], bool] | None = attrs.field(default=None, kw_only=True, eq=False)
     clock: Callable[[], datetime] = attrs.field(default=lambda: datetime.now(UTC), kw_only=True, eq=False)
 
+    def revocation_known_until(self, issuer: x509.Name | None = None) -> datetime | None:
+        """
+        Return the moment from which on a list is too old to judge certificates of *issuer*; None: there is none.
+
+        Every list counts for issuer None, and where the lists of a whole chain are asked for.
+        """
+        if self.crl_policy is CrlPolicy.WARN:
+            return None
+        all_count = issuer is None or self.crl_scope is CrlScope.CHAIN
+        crls = [crl for crl in self.crls if all_count or crl.issuer == issuer]
+        ends = [crl.next_update_utc for crl in crls if crl.next_update_utc is not None]
+        return min(ends) + CRL_GRACE if ends else None
+
     @property
-    def revocation_known_until(self) -> datetime | None:
-        """The moment from which on some list is too old to be used; None: never, or there is none."""
-        ends = [crl.next_update_utc for crl in self.crls if crl.next_update_utc is not None]
-        return min(ends) + CRL_GRACE if ends and self.crl_policy is CrlPolicy.FAIL else None
+    def crl_flags(self) -> int:
+        """What tells OpenSSL whose lists there must be."""
+        return _NOT_REVOKED[self.crl_scope]
+
+    def tolerates(self, issuer: x509.Name) -> bool:
+        """Whether the list of *issuer*, which is over its date, may still judge."""
+        if self.crl_policy is CrlPolicy.WARN:
+            return True
+        ends = [crl.next_update_utc for crl in self.crls if crl.issuer == issuer and crl.next_update_utc is not None]
+        return bool(ends) and self.clock() <= min(ends) + CRL_GRACE
+
+    def what_becomes_of_overdue(self, end: datetime) -> str:
+        """Say in words what a revocation list is good for that was to be renewed at *end*."""
+        if self.crl_policy is CrlPolicy.WARN:
+            return "it is used on (SIDECAR_CRL_POLICY=warn)"
+        last = end + CRL_GRACE
+        when = f"{last:%Y-%m-%d %H:%M} UTC"
+        return f"clients that it judges are refused since {when}" if last < self.clock() else f"it is used until {when}"
+
+    def lists(self, certificate: x509.Certificate) -> bool:
+        """Whether *certificate* stands on a list of its issuer."""
+        serial = certificate.serial_number
+        return any(
+            crl.issuer == certificate.issuer and crl.get_revoked_certificate_by_serial_number(serial) is not None
+            for crl in self.crls
+        )
 
     def digest(self) -> bytes:
         """What tells sessions made under this trust from those made under another (32 bytes)."""
@@ -90,7 +131,7 @@ def ask_for_certificate(context: SSL.Context, trust: ClientTrust) -> None:
     for crl in trust.crls:
         store.add_crl(crl)
     if trust.crls:
-        store.set_flags(_NOT_REVOKED[trust.crl_scope])
+        store.set_flags(trust.crl_flags)
     context.set_verify_depth(trust.depth)
     flags = SSL.VERIFY_PEER
     if trust.refusal is ClientRefusal.HANDSHAKE and trust.mode is ClientCertMode.REQUIRED:
@@ -129,47 +170,69 @@ _refused: WeakKeyDictionary[SSL.Connection, X509] = WeakKeyDictionary()
 
 def _judge(ok: int, store_context: Any) -> int:  # Any: a cffi pointer
     """Say whether OpenSSL is to go on with the handshake: what cannot be judged ends it."""
+    connection = _connection_of(store_context)
     try:
-        return _judgement(ok, store_context)
+        return _judgement(ok, connection, store_context)
     except Exception:  # a certificate that our parser does not take: ValueError, TypeError, more
-        return 0
+        return _end(connection, _first_errors.setdefault(connection, _UNSPECIFIED), store_context)
 
 
-def _judgement(ok: int, store_context: Any) -> int:
+def _connection_of(store_context: Any) -> SSL.Connection:
+    index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
+    return SSL.Connection._reverse_mapping[_lib.X509_STORE_CTX_get_ex_data(store_context, index)]
+
+
+def _judgement(ok: int, connection: SSL.Connection, store_context: Any) -> int:
     """
     Judge one certificate of a chain; the leaf is the last.
 
-    With HTTP refusal it always is, the first error being kept as the result of the verification. OpenSSL keeps the
-    last by itself; but a self-signed certificate that has also expired is foremost self-signed.
+    With HTTP refusal OpenSSL is to go on, the first error being kept as the result of the verification. OpenSSL keeps
+    the last by itself; but a self-signed certificate that has also expired is foremost self-signed.
     """
-    if ok and _lib.X509_STORE_CTX_get_error_depth(store_context):
-        return 1  # an issuer that is in order: the most frequent case
-    index = _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
-    connection = SSL.Connection._reverse_mapping[_lib.X509_STORE_CTX_get_ex_data(store_context, index)]
     trust = _trusts[connection.get_context()]
     if ok:
+        if _lib.X509_STORE_CTX_get_error_depth(store_context):
+            return 1  # only the leaf is asked about
         if trust.admits is None or connection in _first_errors or trust.admits(_current(store_context)):
             return 1
         error = _CERT_REJECTED
     else:
         error = _lib.X509_STORE_CTX_get_error(store_context)
-        if error == _Codes.ERR_CRL_HAS_EXPIRED and _is_tolerated(trust, store_context):
+        if error == _Codes.ERR_CRL_HAS_EXPIRED and trust.tolerates(_current(store_context).issuer):
             _lib.X509_STORE_CTX_set_error(store_context, _first_errors.get(connection, _Codes.OK))
             return 1
-    _lib.X509_STORE_CTX_set_error(store_context, _first_errors.setdefault(connection, error))
-    if trust.refusal is ClientRefusal.HTTP:
+    is_first = connection not in _first_errors
+    error = _first_errors.setdefault(connection, error)
+    if trust.refusal is ClientRefusal.HTTP and not (is_first and _is_costly(store_context)):
+        _lib.X509_STORE_CTX_set_error(store_context, error)
         return 1
+    return _end(connection, error, store_context)
+
+
+def _end(connection: SSL.Connection, error: int, store_context: Any) -> int:
+    """End the handshake, and keep what OpenSSL forgets with it."""
+    _lib.X509_STORE_CTX_set_error(store_context, error)
     _refused[connection] = _owned(_lib.X509_STORE_CTX_get0_cert(store_context))
     return 0
 
 
-def _is_tolerated(trust: ClientTrust, store_context: Any) -> bool:
-    """Whether the outdated list that is to judge the current certificate may still do so."""
-    if trust.crl_policy is CrlPolicy.WARN:
+def _is_costly(store_context: Any) -> bool:
+    """
+    Whether the chain, of which nothing is to be believed any more, would cost much to go on with.
+
+    OpenSSL would check signatures with whatever keys stand in it, and name constraints, at the client's choice: nobody
+    gets that much work for an answer in HTTP. Ordinary chains are two or three certificates of 1 to 2 KB.
+    """
+    chain = _lib.X509_STORE_CTX_get1_chain(store_context)
+    try:
+        certificates = [_owned(_lib.sk_X509_value(chain, i)) for i in range(_lib.sk_X509_num(chain))]
+    finally:
+        for i in range(_lib.sk_X509_num(chain)):
+            _lib.X509_free(_lib.sk_X509_value(chain, i))
+        _lib.sk_X509_free(chain)
+    if len(certificates) > MAX_DOUBTFUL_CERTIFICATES:
         return True
-    issuer = _current(store_context).issuer
-    ends = [crl.next_update_utc for crl in trust.crls if crl.issuer == issuer and crl.next_update_utc is not None]
-    return bool(ends) and trust.clock() <= min(ends) + CRL_GRACE
+    return sum(len(dump_certificate(FILETYPE_ASN1, each)) for each in certificates) > MAX_DOUBTFUL_BYTES
 
 
 def _current(store_context: Any) -> x509.Certificate:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import enum
 import functools
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Final, cast
 
 import attrs
@@ -17,9 +20,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from OpenSSL._util import lib as _lib
-from OpenSSL.crypto import FILETYPE_ASN1, X509, dump_certificate
+from OpenSSL.crypto import (
+    FILETYPE_ASN1,
+    X509,
+    X509Store,
+    X509StoreContext,
+    X509StoreContextError,
+    dump_certificate,
+)
 
 from sidecar.policy.identity import PeerIdentity, identity_of
+from sidecar.settings import ClientCertMode, CrlScope
 from sidecar.tls.trust import ClientTrust, refused_certificate
 
 _Codes = SSL.X509VerificationCodes
@@ -40,7 +51,7 @@ class VerifyReason(enum.Enum):
     NO_CRL = "no_crl"
     CRL_OVERDUE = "crl_overdue"
     CRL_INVALID = "crl_invalid"
-    NOT_AUTHORIZED = "not_authorized"
+    CLIENT_NOT_AUTHORIZED = "client_not_authorized"
     INVALID = "invalid"
 
     @property
@@ -62,7 +73,7 @@ _SENTENCES = {
     VerifyReason.NO_CRL: "there is no revocation list here for the CA of the client certificate",
     VerifyReason.CRL_OVERDUE: "the revocation list for the client certificate is out of date",
     VerifyReason.CRL_INVALID: "the revocation list for the client certificate is not valid",
-    VerifyReason.NOT_AUTHORIZED: "the client certificate is not allowed here",
+    VerifyReason.CLIENT_NOT_AUTHORIZED: "the client certificate is not allowed here",
     VerifyReason.INVALID: "the client certificate is not valid",
 }
 
@@ -85,7 +96,7 @@ _REASONS = {
     _Codes.ERR_CRL_HAS_EXPIRED: VerifyReason.CRL_OVERDUE,
     _Codes.ERR_CRL_NOT_YET_VALID: VerifyReason.CRL_INVALID,
     _Codes.ERR_CRL_SIGNATURE_FAILURE: VerifyReason.CRL_INVALID,
-    _Codes.ERR_CERT_REJECTED: VerifyReason.NOT_AUTHORIZED,
+    _Codes.ERR_CERT_REJECTED: VerifyReason.CLIENT_NOT_AUTHORIZED,
     # X509_V_ERR_EE_KEY_TOO_SMALL, _CA_KEY_TOO_SMALL and _CA_MD_TOO_WEAK, which pyOpenSSL does not name.
     66: VerifyReason.TOO_WEAK,
     67: VerifyReason.TOO_WEAK,
@@ -147,12 +158,84 @@ def verification(connection: SSL.Connection, trust: ClientTrust) -> Verification
     if code != _Codes.OK:
         return Verification(certificate, reason_of(code), identity)
     if is_resumed(connection):
-        now, known_until = trust.clock(), trust.revocation_known_until
-        if now > certificate.not_valid_after_utc:
+        now, known_until = trust.clock(), trust.revocation_known_until(certificate.issuer)
+        if now > _chain_ends.get(identity.sha256, certificate.not_valid_after_utc):
             return Verification(certificate, VerifyReason.EXPIRED, identity)
         if known_until is not None and now > known_until:
             return Verification(certificate, VerifyReason.CRL_OVERDUE, identity)
+    elif identity.sha256 not in _chain_ends:
+        _remember_end(connection, identity)
     return Verification(certificate, None, identity)
+
+
+_MAX_CHAIN_ENDS: Final = 4096
+_chain_ends: OrderedDict[str, datetime] = OrderedDict()
+"""When the first certificate of a client's chain ends, by the client's SHA-256: a resumed session has no chain."""
+
+
+def _remember_end(connection: SSL.Connection, identity: PeerIdentity) -> None:
+    chain = connection.get_verified_chain(as_cryptography=True) or []
+    if chain:
+        _chain_ends[identity.sha256] = min(certificate.not_valid_after_utc for certificate in chain)
+        if len(_chain_ends) > _MAX_CHAIN_ENDS:
+            _chain_ends.popitem(last=False)
+
+
+def verify_again(connection: SSL.Connection, earlier: Verification, trust: ClientTrust) -> Verification:
+    """
+    Judge the certificate of an established *connection* under the *trust* in force now, or at the time it is now.
+
+    What was refused once stays refused: a new handshake may change that. Of a resumed session OpenSSL no longer has
+    the intermediates that the client showed: one whose issuer is not an anchor itself is UNKNOWN_CA then, and gets
+    through with a new handshake, too.
+
+    Args:
+        earlier: What was found out before; returned as it is where there is no certificate.
+    """
+    certificate = earlier.certificate
+    if certificate is None or earlier.reason is not None or trust.mode is ClientCertMode.NONE:
+        return earlier
+    chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+    code = _verify_chain(certificate, chain, trust, with_lists=bool(trust.crls))
+    if code == _Codes.ERR_CRL_HAS_EXPIRED and trust.tolerates(certificate.issuer):
+        code = _verify_chain(certificate, chain, trust, with_lists=False)
+        if code == _Codes.OK:
+            code = _look_up(certificate, chain, trust)
+    return attrs.evolve(earlier, reason=None if code == _Codes.OK else reason_of(code))
+
+
+def _look_up(certificate: x509.Certificate, chain: Sequence[x509.Certificate], trust: ClientTrust) -> int:
+    """Look by ourselves whether lists, one of which OpenSSL takes for too old, speak of a certificate."""
+    issuers = {crl.issuer for crl in trust.crls}
+    looked_at = (certificate, *chain) if trust.crl_scope is CrlScope.CHAIN else (certificate,)
+    if any(each.issuer not in issuers for each in looked_at):
+        return cast(int, _Codes.ERR_UNABLE_TO_GET_CRL)
+    return cast(int, _Codes.ERR_CERT_REVOKED if any(map(trust.lists, looked_at)) else _Codes.OK)
+
+
+_PURPOSE_CLIENT: Final = 1
+"""X509_PURPOSE_SSL_CLIENT."""
+
+
+def _verify_chain(
+    certificate: x509.Certificate, chain: Sequence[x509.Certificate], trust: ClientTrust, *, with_lists: bool
+) -> int:
+    """Return an X509_V_ERR number, X509_V_OK if nothing is wrong."""
+    store = X509Store()
+    store.set_time(trust.clock())
+    _lib.X509_STORE_set_purpose(store._store, _PURPOSE_CLIENT)
+    for anchor in trust.anchors:
+        store.add_cert(X509.from_cryptography(anchor))
+    if with_lists:
+        for crl in trust.crls:
+            store.add_crl(crl)
+        store.set_flags(trust.crl_flags)
+    context = X509StoreContext(store, X509.from_cryptography(certificate), [*map(X509.from_cryptography, chain)])
+    try:
+        context.verify_certificate()
+    except X509StoreContextError as error:
+        return cast(int, error.errors[0])
+    return cast(int, _Codes.OK)
 
 
 def refused_verification(connection: SSL.Connection) -> Verification | None:

@@ -107,7 +107,8 @@ def canonical(target: bytes) -> bytes:
     Raises:
         RequestError: ``ambiguous_path``, 400: programs are known to read the path in different ways: it has an encoded
             slash, backslash or control character, a bare backslash, an encoding of an encoding or a broken one, dots
-            before a path parameter, dots behind an empty segment, or leaves the root.
+            before a path parameter, dots behind an empty segment, octets that are no UTF-8 (old decoders take some of
+            them for dots and slashes), or leaves the root.
     """
     path, mark, query = origin_form(b"", target).partition(b"?")
     if _SUSPECT.search(path):
@@ -116,6 +117,10 @@ def canonical(target: bytes) -> bytes:
         path = _TRIPLET.sub(_decode, path)
         if _ENCODED_TWICE.search(path):
             raise _ambiguous("an encoding of an encoding")
+        try:
+            unquote_to_bytes(path).decode()
+        except UnicodeDecodeError:
+            raise _ambiguous("octets that are not UTF-8") from None
         path = _resolve(path)
     return path + mark + query
 
@@ -141,7 +146,7 @@ def _resolve(path: bytes) -> bytes:
     for segment in segments:
         name, parameter = _cut_parameter(segment)
         if name not in (b".", b".."):
-            has_empty = has_empty or not segment
+            has_empty = has_empty or not name  # ";x" too, of which servlet containers leave an empty segment
             if segment:
                 kept.append(segment)
             continue

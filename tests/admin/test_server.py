@@ -6,50 +6,29 @@ import errno
 import json
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from twisted.logger import LogEvent, globalLogPublisher
 
-from sidecar.admin import pages
-from sidecar.admin.prometheus import Figures
+from sidecar.admin.operator import Readiness
+from sidecar.admin.pages import ADMIN, HEALTH, Surface
 from sidecar.admin.server import IDLE_SECONDS, MAX_CONNECTIONS, AdminConnection, AdminListener
+from sidecar.admin.snapshot import Figures, Snapshot
 from sidecar.certs.describe import describe
 from sidecar.observe.metrics import Metrics
+from tests.admin.fakes import FakeOperator
 from tests.support.certs import NOW, authority
 from tests.support.ports import FakeReactor, RecordingTransport
-
-CERTIFICATE = describe(authority().issue("localhost").certificate)
-
-
-def take_snapshot() -> pages.Snapshot:
-    figures = Figures(
-        metrics=Metrics(),
-        certificates=(CERTIFICATE,),
-        upstream_connections=0,
-        upstream_idle=0,
-        upstream_connects=0,
-        upstream_connect_failures=0,
-        access_log_dropped=0,
-        is_ready=True,
-    )
-    return pages.Snapshot(
-        now=NOW,
-        figures=figures,
-        certificate_sources=("ephemeral",),
-        certificate_pem=b"PEM",
-        rejections=[],
-        not_ready=(),
-    )
 
 
 class Client:
     """One connection to the admin endpoint."""
 
-    def __init__(self, snapshot: Any = take_snapshot) -> None:
+    def __init__(self, operator: FakeOperator | None = None, surface: Surface = ADMIN) -> None:
+        self.operator = operator or FakeOperator()
         self.reactor = FakeReactor()
         self.open: set[AdminConnection] = set()
-        self.connection = AdminConnection(snapshot, self.open, self.reactor)
+        self.connection = AdminConnection(self.operator, surface, self.open, self.reactor)
         self.transport = RecordingTransport(self.reactor, self.connection)
         self.connection.transport = self.transport
 
@@ -80,6 +59,7 @@ class TestAnswers:
             b"Content-Type: text/plain; charset=utf-8",
             b"Content-Length: 5",
             b"Cache-Control: no-store",
+            b"X-Content-Type-Options: nosniff",
         ]
         assert body == b"live\n"
 
@@ -96,7 +76,7 @@ class TestAnswers:
 
     def test_http10_is_closed(self, client: Client) -> None:
         """A probe that speaks HTTP/1.0 waits for the end."""
-        assert client.asks(b"GET /live HTTP/1.0\r\n\r\n").endswith(b"live\n")
+        assert client.asks(b"GET /live HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n").endswith(b"live\n")
         assert client.transport.calls == ["loseConnection"]
 
     def test_head_has_no_body(self, client: Client) -> None:
@@ -140,23 +120,65 @@ class TestAnswers:
         """What says JSON is JSON."""
         head, _, body = client.asks(get(b"/certs")).partition(b"\r\n\r\n")
         assert b"Content-Type: application/json" in head
-        assert json.loads(body)["certificates"][0]["source"] == "ephemeral"
+        assert json.loads(body)["certificates"][0]["source"] == "/etc/tls/tls.crt"
 
     def test_page_that_fails_is_500(self) -> None:
         """A bug in one page costs one answer, and is in the log."""
 
-        def broken() -> pages.Snapshot:
-            raise RuntimeError("a bug")
+        class Broken(FakeOperator):
+            def readiness(self) -> Readiness:
+                raise RuntimeError("a bug")
 
         events: list[LogEvent] = []
         globalLogPublisher.addObserver(events.append)
         try:
-            client = Client(broken)
-            assert client.asks(get(b"/live")).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
+            client = Client(Broken())
+            assert client.asks(get(b"/ready")).startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
         finally:
             globalLogPublisher.removeObserver(events.append)
         assert any("log_failure" in event for event in events)
         assert client.transport.is_open
+
+
+class TestGuard:
+    def test_page_under_a_name_of_its_own_gets_nothing(self, client: Client) -> None:
+        """A name that was pointed at this machine is told why, and the program is not even asked."""
+        data = client.asks(b"GET /config HTTP/1.1\r\nHost: evil.example:8081\r\n\r\n")
+        assert data.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert b"'evil.example:8081'" in data
+        assert client.operator.asked == []
+        assert client.asks(get(b"/live")).endswith(b"live\n")
+
+    @pytest.mark.parametrize("field", [b"Origin: https://evil.example\r\n", b"Sec-Fetch-Site: cross-site\r\n"])
+    def test_form_of_a_page_changes_nothing(self, client: Client, field: bytes) -> None:
+        """A browser sends it from anywhere; the fields that it adds give it away."""
+        data = client.asks(get(b"/drain", b"POST", b"Content-Length: 3\r\n" + field) + b"a=b")
+        assert data.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert client.operator.asked == []
+
+    def test_unknown_path_is_guarded_too(self, client: Client) -> None:
+        """A name of a page's own cannot even find out what there is."""
+        data = client.asks(b"GET /nope HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+        assert data.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+        assert b"/stats" not in data
+
+    def test_post_of_a_program_works(self, client: Client) -> None:
+        """`curl -X POST`, with its query."""
+        data = client.asks(get(b"/logging?level=debug", b"POST"))
+        assert data.endswith(b"logging from debug upwards\n")
+        assert client.operator.asked == ["set_log_level debug"]
+
+    @pytest.mark.parametrize("host", [b"sidecar.default.svc:8082", b"10.0.0.7:8082"])
+    def test_probe_may_use_any_name(self, host: bytes) -> None:
+        """A health listener is there for other machines, and has nothing to hide."""
+        client = Client(surface=HEALTH)
+        assert client.asks(b"GET /ready HTTP/1.1\r\nHost: %b\r\n\r\n" % host).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert client.asks(b"GET /config HTTP/1.1\r\nHost: %b\r\n\r\n" % host).startswith(b"HTTP/1.1 404 ")
+        assert client.operator.asked == ["readiness"]
+
+    def test_probe_without_a_host_is_answered(self) -> None:
+        """Simple balancers speak HTTP/1.0."""
+        assert Client(surface=HEALTH).asks(b"GET /live HTTP/1.0\r\n\r\n").endswith(b"live\n")
 
 
 class TestLimits:
@@ -167,9 +189,10 @@ class TestLimits:
             (b"GET / HTTP/1.1\r\n\r\n", 400),
             (get(b"/live", extra=b"X: %b\r\n" % (b"a" * 17_000)), 431),
             (get(b"/live", extra=b"X: a\r\n" * 101), 431),
+            (get(b"/drain", b"POST", b"Content-Length: 65537\r\n"), 413),
             (b"\x16\x03\x01\x02\x00\x01", 400),
         ],
-        ids=["nonsense", "no host", "large head", "many fields", "TLS"],
+        ids=["nonsense", "no host", "large head", "many fields", "large body", "TLS"],
     )
     def test_malformed_request_is_answered_and_closes(self, client: Client, request_bytes: bytes, status: int) -> None:
         """Whoever breaks a rule is told, once."""
@@ -249,7 +272,7 @@ class TestListener:
             accepted.append(RecordingTransport(reactor, connection))
             return accepted[-1]
 
-        listener = AdminListener(sock, take_snapshot, make_transport, reactor)
+        listener = AdminListener(sock, FakeOperator(), make_transport, reactor)
         listener.start()
         self.address = sock.getsockname()
         yield listener
@@ -305,6 +328,40 @@ class TestListener:
             assert accepted[-1].sent.endswith(b"live\n")
         assert accepted[1].calls == ["abortConnection"]
 
+    def test_snapshots_are_enough_for_some_pages(self, reactor: FakeReactor, listener: AdminListener) -> None:
+        """A program that only takes snapshots of itself is shown as far as they go."""
+        snapshot = Snapshot(
+            now=NOW,
+            figures=Figures(
+                metrics=Metrics(),
+                certificates=(describe(authority().issue("localhost").certificate),),
+                upstream_connections=0,
+                upstream_idle=0,
+                upstream_connects=0,
+                upstream_connect_failures=0,
+                access_log_dropped=0,
+                is_ready=False,
+            ),
+            certificate_sources=("ephemeral",),
+            certificate_pem=b"PEM",
+            rejections=[],
+            not_ready=("draining",),
+        )
+        transports: list[RecordingTransport] = []
+
+        def make_transport(accepted_socket: socket.socket, connection: AdminConnection) -> RecordingTransport:
+            self.clients.append(accepted_socket)
+            transports.append(RecordingTransport(reactor, connection))
+            return transports[-1]
+
+        of_snapshots = AdminListener(listener._socket, lambda: snapshot, make_transport, reactor)
+        self.come()
+        of_snapshots.doRead()
+        transports[0].deliver(get(b"/ready"))
+        assert transports[0].sent.endswith(b'"draining"\n  ]\n}\n')
+        transports[0].deliver(get(b"/config"))
+        assert b"HTTP/1.1 404 " in transports[0].sent
+
     def test_spurious_event_is_nothing(self, listener: AdminListener, accepted: list[RecordingTransport]) -> None:
         """A client may be gone before it is accepted."""
         listener.doRead()
@@ -327,18 +384,18 @@ class TestListener:
         reactor.advance(0.2)
         assert listener in reactor.readers
 
-    def test_stop_cuts_all_and_stays(
+    def test_stop_ends_all_and_stays(
         self,
         listener: AdminListener,
         reactor: FakeReactor,
         accepted: list[RecordingTransport],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """After a stop nothing is open, and nothing starts again."""
+        """After a stop nothing is open and nothing starts again; what was answered still reaches its client."""
         self.come()
         listener.doRead()
         listener.stop()
         reactor.advance(60.0)
-        assert accepted[0].calls == ["abortConnection"]
+        assert accepted[0].calls == ["loseConnection"]
         assert listener not in reactor.readers
         assert not reactor.pending

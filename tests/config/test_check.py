@@ -26,17 +26,17 @@ class FakeMaterial:
         self.calls: list[tuple[Any, ...]] = []
         self.refuse: dict[str, MaterialError] = {}
 
-    def server(self, tls: TlsSettings, now: datetime) -> tuple[object, list[Any]]:
+    def server(self, tls: TlsSettings, now: datetime, anchors: object = ()) -> tuple[object, list[Any]]:
         self.calls.append((tls.cert, tls.key, now))
         return self._troubles("tls_cert", "tls_key", "tls_key_password")
 
-    def client(self, client: ClientSettings, now: datetime) -> tuple[object, list[Any]]:
+    def client(self, client: ClientSettings, now: datetime, password: object = None) -> tuple[object, list[Any]]:
         self.calls.append((client.ca, client.crl, now))
         return self._troubles("client_ca", "client_crl")
 
     def _troubles(self, *names: str) -> tuple[object, list[Any]]:
         found = [SimpleNamespace(setting=name, error=self.refuse[name]) for name in names if name in self.refuse]
-        return SimpleNamespace(warnings=(("tls_cert", "it is old"),)), found
+        return SimpleNamespace(warnings=(("tls_cert", "it is old"),), anchors=()), found
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +181,25 @@ class TestClientCertificates:
 
         assert [problem.setting for problem in problems] == ["--client-refusal"]
         assert check_flags(client_cert="required", client_ca="/ca", client_refusal="handshake") == []
+
+
+class TestSubjects:
+    @pytest.mark.parametrize(
+        ("text", "warns"),
+        [
+            ("CN=bob,OU=operations", True),
+            ("cn=bob, ou=operations, o=Example", True),
+            ("cn=bob, cn=eve", False),
+            ("cn=bob", False),
+            ("cn=bob, dns=a.example", False),
+            ('subject="CN=bob,OU=operations"', False),
+            ("all(cn=bob, ou=operations)", False),
+        ],
+    )
+    def test_subject_from_a_log_is_no_list(self, text: str, warns: bool) -> None:
+        """A comma means «or», so a whole subject lets in everybody who shares a part of it."""
+        loaded = load({"client_cert": "required", "client_ca": "/ca", "client_allow": text}, {})
+        assert any("any one of these terms" in line for line in warnings(loaded)) is warns
 
 
 class TestMaterialWarnings:

@@ -220,7 +220,7 @@ def _check_forwarded_head(got: Message, message: Message) -> None:
 
 _OURS = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-port", b"x-forwarded-host", b"x-request-id"}
-    | {b"connection", b"te", b"upgrade", b"host", b"transfer-encoding"}
+    | {b"connection", b"te", b"upgrade", b"host", b"traceparent", b"transfer-encoding"}
 )
 """Names of the lines that the proxy writes."""
 

@@ -248,3 +248,15 @@ class TestCondition:
         assert Condition(**{kind: (pattern,) * MOST_PATTERNS})
         with pytest.raises(ConditionError, match="1,001 patterns, limit 1,000"):
             Condition(**{kind: (pattern,) * (MOST_PATTERNS + 1)})
+
+
+class TestOddCharacters:
+    def test_path_that_is_no_text_is_refused(self) -> None:
+        """JSON can hold half a character."""
+        with pytest.raises(ConditionError):
+            check_path("/\ud800")
+
+    @pytest.mark.parametrize("host", [b"a.example", b"A.example.", b"a.example..", b"a.example:443", b"a.example.:1"])
+    def test_spellings_of_a_host_are_one(self, host: bytes) -> None:
+        """Case, port and final dots make no difference."""
+        assert plain_host(host) == "a.example"

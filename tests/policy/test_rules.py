@@ -179,3 +179,41 @@ class TestReadRules:
         else:
             found = ()
         assert all(each.setting.startswith("rules[") for each in found)
+
+
+class TestListsOfTheDefault:
+    """A rule about paths is no way around the lists that hold for everything."""
+
+    DEFAULT = Rule(
+        name="default",
+        mode=ClientCertMode.REQUIRED,
+        allow=matchers.compile("cn=alice"),
+        deny=matchers.compile("cn=evil"),
+    )
+
+    def read(self, entry: object) -> Rule:
+        (rule,) = read_rules([entry], self.DEFAULT, "x").rules
+        return rule
+
+    def test_rule_without_lists_has_those_of_the_default(self) -> None:
+        """Whoever writes only a path wants no other clients."""
+        rule = self.read({"path": "/up/*"})
+        assert (rule.allow, rule.deny) == (self.DEFAULT.allow, self.DEFAULT.deny)
+
+    def test_allow_list_of_its_own_counts_and_denial_stays(self) -> None:
+        """A rule may let in others, but not those who are denied everywhere."""
+        rule = self.read({"path": "/up/*", "allow": "cn=bob", "deny": "cn=eve"})
+        assert rule.allow == matchers.compile("cn=bob")
+        assert rule.deny == matchers.compile("cn=eve, cn=evil")
+
+    def test_rule_that_looks_at_nobody_has_no_lists(self) -> None:
+        """Health checks are let in whoever they are."""
+        rule = self.read({"path": "/healthz", "client_cert": "none"})
+        assert (rule.allow, rule.deny) == (None, None)
+
+    @pytest.mark.parametrize("deny", ["sha256=" + "0a" * 32, "all(cn=x, not(sha256=" + "0a" * 32 + "))"])
+    def test_denial_cannot_go_by_fingerprint(self, deny: str) -> None:
+        """A certificate can be changed without becoming invalid, and has another fingerprint then."""
+        found = problem({"path": "/a", "deny": deny})
+        assert found.setting == "rules[0].deny"
+        assert "spki" in found.fix

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 
+import attrs
 import pytest
 
 from sidecar.policy.access import access_of
 from sidecar.policy.authz import NO_CERTIFICATE, Decision, Presented, Refusal
 from sidecar.policy.identity import identity_of
-from sidecar.proxy.downstream import LINGER_SECONDS, DownstreamConnection
+from sidecar.proxy.downstream import (
+    DRAIN_IDLE_SECONDS,
+    LINGER_SECONDS,
+    UNVERIFIED_IDLE_SECONDS,
+    DownstreamConnection,
+    Forwarding,
+)
 from sidecar.settings import (
     ByteCount,
     ClientCertMode,
@@ -23,6 +30,7 @@ from sidecar.settings import (
     Timeouts,
     UnderscoreHeaders,
 )
+from sidecar.tls.verify import Verification, VerifyReason
 from tests.support.certs import CLIENT, authority
 from tests.support.pump import ADMITTED, FORWARDING, SESSION, Ended, Pump
 
@@ -372,11 +380,26 @@ class TestEndOfTheClient:
 
 
 class TestDrain:
-    def test_idle_connection_closes_at_once(self) -> None:
-        """Nothing is in flight."""
+    def test_idle_connection_closes_soon(self) -> None:
+        """Nothing is in flight, but something may be on its way: what comes meanwhile is served, as the last."""
         pump = Pump()
         assert pump.downstream.is_idle
         pump.downstream.drain()
+        pump.pass_time(DRAIN_IDLE_SECONDS - 0.1)
+        assert not pump.tls.ending
+        pump.pass_time(0.2)
+        assert pump.tls.ending == "close"
+
+    def test_request_that_was_on_its_way_is_served(self) -> None:
+        """A client that sends one request after the other loses none."""
+        pump = Pump()
+        pump.start_exchange(GET)
+        pump.app_sends(OK)
+        pump.received()
+        pump.downstream.drain()
+        pump.client_sends(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
         assert pump.tls.ending == "close"
 
     def test_exchange_in_flight_is_finished(self) -> None:
@@ -561,6 +584,34 @@ class TestRules:
         assert self.ask(pump, b"/secret") == 400
         assert [ended.status for ended in pump.log.ended] == [200, 400]
 
+    @pytest.mark.parametrize("target", [b"/healthz", b"/other"])
+    def test_app_is_told_of_a_client_only_where_it_is_looked_at(self, target: bytes) -> None:
+        """What an exempt path is asked for by is nobody's business, and nobody's merit."""
+        rules = RulesText('[{"path": "/healthz", "client_cert": "none"}, {"path": "/never", "allow": []}]')
+        good = Presented(identity_of(authority().issue("ci", purposes=CLIENT).certificate))
+        admission = access_of(ClientSettings(cert=REQUIRED, rules=rules), "test").admit(good)
+        pump = Pump(admission=admission)
+        pump.downstream.forwarding = Forwarding(b"X-Named: ci\r\n", b"X-Named: nobody\r\n")
+        pump.start_exchange(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+        expected = b"nobody" if target == b"/healthz" else b"ci"
+        assert b"\r\nX-Named: %b\r\n" % expected in pump.app_receives()
+
+    @pytest.mark.parametrize(
+        ("head", "reason"),
+        [
+            (b"GET /x HTTP/1.0\r\n\r\n", "client_certificate_missing"),
+            (b"GET /x HTTP/1.1\r\nHost: localhost..\r\n\r\n", "client_certificate_missing"),
+            (b"GET /x HTTP/1.1\r\nHost: LOCALHOST:1\r\n\r\n", "client_certificate_missing"),
+            (b"GET /x HTTP/1.1\r\nHost: %6cocalhost\r\n\r\n", "ambiguous_host"),
+        ],
+    )
+    def test_rule_about_a_host_judges_the_host_that_the_app_gets(self, head: bytes, reason: str) -> None:
+        """Also the one that we fill in for HTTP/1.0."""
+        rules = RulesText('[{"host": "localhost", "client_cert": "required"}]')
+        pump = self.pump(ClientSettings(cert=ClientCertMode.NONE, rules=rules))
+        pump.client_sends(head)
+        assert pump.last.reason == reason
+
     def test_refusal_is_remembered_for_operators(self) -> None:
         """With the rule that refused."""
         pump = self.pump(ClientSettings(cert=REQUIRED, exempt=PathPatterns(("/healthz",))))
@@ -582,6 +633,56 @@ class TestRules:
         pump = self.pump(client, good)
         assert self.ask(pump, b"/a%2fb/../..") == 200
         assert pump.downstream.principal == "ci"
+
+
+class TestJudgedAgain:
+    """What becomes of a connection whose client is worth something else now."""
+
+    REFUSED = refused(Refusal(403, "client_certificate_invalid", "Refused: the client certificate has been revoked."))
+
+    def test_next_request_is_refused(self) -> None:
+        """Also one that repeats the last head byte for byte; the connection ends."""
+        pump = Pump()
+        pump.start_exchange(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        pump.downstream.judge_again(SESSION, self.REFUSED, FORWARDING)
+        pump.client_sends(GET)
+        assert pump.received().startswith(b"HTTP/1.1 403 ")
+        assert pump.tls.ending
+
+    def test_request_under_way_is_finished(self) -> None:
+        """The decision about it has been made."""
+        pump = Pump()
+        pump.start_exchange(GET)
+        pump.downstream.judge_again(SESSION, self.REFUSED, FORWARDING)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+
+    def test_upgraded_connection_ends_at_once(self) -> None:
+        """It will send no further request that could be refused; operators are told."""
+        pump = Pump()
+        pump.start_exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+        pump.app_sends(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+        pump.downstream.judge_again(SESSION, ADMITTED, FORWARDING)
+        assert not pump.tls.ending
+        pump.downstream.judge_again(SESSION, self.REFUSED, FORWARDING)
+        assert pump.tls.ending == "abort"
+        assert len(pump.service.rejecter.rejections.as_json()) == 1
+
+    def test_rules_decide_about_the_next_request(self) -> None:
+        """A connection may lose its general admission and keep some paths."""
+        pump = Pump()
+        pump.start_exchange(GET)
+        pump.app_sends(OK)
+        pump.received()
+        client = ClientSettings(cert=REQUIRED, exempt=PathPatterns(("/x",)))
+        pump.downstream.judge_again(SESSION, access_of(client, "test").admit(NO_CERTIFICATE), FORWARDING)
+        pump.client_sends(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+        pump.client_sends(GET.replace(b"/x", b"/y"))
+        assert pump.received().startswith(b"HTTP/1.1 400 ")
 
 
 class TestMaxBody:
@@ -683,3 +784,17 @@ class TestStricterRules:
         pump.client_sends(GET.replace(b"/x", b"/a%2fb"))
         assert pump.received().startswith(b"HTTP/1.1 400 ")
         assert pump.last == Ended(400, "ambiguous_path", "")
+
+
+class TestUnverifiedClient:
+    def test_first_request_has_to_come_soon(self) -> None:
+        """A client whose certificate is not accepted does not keep it here for long."""
+        pump = Pump()
+        verification = Verification(None, VerifyReason.INVALID)
+        session = attrs.evolve(SESSION, verification=verification)
+        downstream = DownstreamConnection(
+            pump.tls, pump.peer, pump.service, session, forwarding=FORWARDING, admission=ADMITTED
+        )
+        pump.tls.owner = pump.downstream = downstream
+        pump.pass_time(UNVERIFIED_IDLE_SECONDS + 0.1)
+        assert pump.tls.ending == "close"

@@ -31,8 +31,26 @@ class TestConnecting:
         pump.pool.accept()
         head = pump.app_receives()
         assert head.startswith(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n")
-        assert head.endswith(b"X-Request-Id: %b\r\n\r\n" % head[-36:-4])
-        assert int(head[-36:-4], 16) >= 0
+        lines = head.split(b"\r\n")
+        request_id = lines[-4].removeprefix(b"X-Request-Id: ")
+        assert int(request_id, 16) >= 0
+        assert lines[-3] == b"traceparent: 00-%b-%b-00" % (request_id, request_id[16:])
+        assert lines[-2:] == [b"", b""]
+
+    def test_trace_of_the_client_goes_on(self) -> None:
+        """A valid one as it came; any other is replaced by one of our own, with its tracestate."""
+        trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n"
+        pump = Pump()
+        pump.start_exchange(GET.replace(b"\r\n\r\n", b"\r\n" + trace + b"\r\n"))
+        head = pump.app_receives()
+        assert trace in head
+        assert head.count(b"traceparent") == 1
+        pump = Pump()
+        pump.start_exchange(GET.replace(b"\r\n\r\n", b"\r\n" + trace.replace(b"00-0a", b"ff-0a") + b"\r\n"))
+        head = pump.app_receives()
+        assert b"0af7651916cd43dd8448eb211c80319c" not in head
+        assert b"tracestate" not in head
+        assert head.count(b"traceparent: 00-") == 1
 
     def test_idle_connection_is_used_at_once(self) -> None:
         """A kept connection needs no new one."""

@@ -20,7 +20,7 @@ from sidecar.errors import ListenError
 from sidecar.policy.access import access_of
 from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
-from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection
 from sidecar.proxy.listener import Listener, Peer, listen
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
 from sidecar.settings import (
@@ -63,7 +63,7 @@ class Door:
         access = access_of(ClientSettings(cert=mode, identity_headers=dialects), "test")
         context = build_context([authority().issue("localhost").bundle], trust, TlsPolicy.INTERMEDIATE)
         sock = listen(HostPort("127.0.0.1", 0))
-        self.listener = Listener(sock, context, self.service, self.deadlines, access, self.reactor)
+        self.listener = Listener(sock, context, self.service, self.deadlines, access, trust, self.reactor)
         self.listener.start()
         self.clients: list[socket.socket] = []
 
@@ -125,8 +125,10 @@ def received(client: socket.socket) -> bytes:
     return data
 
 
-def shake_hands(door: Door, identity: Issued | None = None) -> tuple[socket.socket, SSL.Connection]:
-    sock = door.client_comes()
+def shake_hands(
+    door: Door, identity: Issued | None = None, sock: socket.socket | None = None
+) -> tuple[socket.socket, SSL.Connection]:
+    sock = sock or door.client_comes()
     client = SSL.Connection(client_context(identity=identity), None)
     client.set_connect_state()
     door.turn()
@@ -330,7 +332,7 @@ class TestAccept:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         door.turn()
         (event,) = door.service.rejecter.rejections.as_json()
-        assert (event["client"], event["reason"], event["answer"]) == ("127.0.0.1", "plain_http", "alert")
+        assert (event["client"], event["reason"], event["answer"]) == ("127.0.0.1", "plain_http", "400")
 
     def test_connections_that_just_leave_are_not_logged(self, door: Door, log: list[LogEvent]) -> None:
         """Load balancers connect and leave all day long."""
@@ -436,7 +438,9 @@ class TestPeer:
     @pytest.fixture
     def peer(self, clock: Clock, tls: DeadlineCounter, transport: RecordingTransport) -> Iterator[Peer]:
         deadlines = Deadlines(clock)
-        peer = Peer("192.0.2.7", cast(TlsServer, tls), deadlines, self.PATIENCE)
+        peer = Peer(
+            HostPort("192.0.2.7", 1), HostPort("192.0.2.1", 443), cast(TlsServer, tls), deadlines, self.PATIENCE
+        )
         peer.transport = cast(SocketTransport, transport)
         yield peer
         deadlines.stop()
@@ -644,6 +648,25 @@ class TestEstablished:
             assert b"\r\nClient-Cert: :" in sent
             assert (b"\r\nClient-Cert-Chain: :" in sent) is (who == "friend of a friend")
 
+    @pytest.mark.parametrize("door", [(10, ClientCertMode.REQUIRED)], indirect=True)
+    def test_connection_from_before_a_reload_meets_the_new_trust(self, door: Door) -> None:
+        """A handshake that began under the old trust ends under the new one; so does who is connected already."""
+        identity = authority().issue("ci", purposes=CLIENT)
+        early = door.client_comes()
+        door.turn()  # accepted, with the old context
+        old, old_client = shake_hands(door, identity)
+        trust = ClientTrust(ClientCertMode.REQUIRED, (other_authority().certificate,))
+        door.listener.trust = trust
+        door.listener.context = build_context([authority().issue("localhost").bundle], trust, TlsPolicy.INTERMEDIATE)
+        door.listener.judge_all_again()
+        late, late_client = shake_hands(door, identity, early)
+        for sock, client in ((old, old_client), (late, late_client)):
+            client.sendall(GET)
+            sock.sendall(outgoing(client))
+            door.turn()
+            client.bio_write(received(sock))
+            assert client.recv(1000).startswith(b"HTTP/1.1 403 ")
+
     def test_new_context_is_for_newcomers(self, door: Door) -> None:
         """A swap changes who comes, not who is there."""
         _, old = shake_hands(door)
@@ -665,6 +688,7 @@ class TestStop:
         door.service.is_draining = True
         door.listener.stop()
         door.listener.stop()
+        door.reactor.advance(DRAIN_IDLE_SECONDS + 0.1)
         door.reactor.turn()
         assert door.listener.open_connections == 1
         assert not door.is_accepting

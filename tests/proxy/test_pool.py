@@ -240,6 +240,17 @@ class TestConnect:
         assert [(failed.reason, str(failed)) for failed in outcomes] == [(why.reason, f"{pool.target}: no route")]
         assert (pool.open_count, pool.statistics.connect_failures) == (0, 1)
 
+    def test_app_that_never_answered_has_not_started(
+        self, pool: Pool, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """Clients may try again soon; once it has taken a connection, a refusal is a failure."""
+        outcomes: list[Any] = []
+        refused = ConnectFailed("upstream_connect_refused", "Connection refused")
+        for outcome in (refused, pair[0], refused):
+            pool.connect(outcomes.append)
+            made[-1][3](outcome)
+        assert [outcomes[0].reason, outcomes[2].reason] == ["upstream_not_started", "upstream_connect_refused"]
+
     def test_limit_counts_open_ones_and_attempts(
         self, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
     ) -> None:

@@ -153,8 +153,9 @@ class TestRequestRefused:
         """A 403 says that a certificate is invalid; operators see in which way."""
         peers = connect(server_context(ClientRefusal.HTTP), client_context(identity=EXPIRED))
         refusal = Refusal(403, "client_certificate_invalid", "Refused.", "rule default: it has expired")
-        rejecter.request_refused("192.0.2.1", read_session(peers.server), refusal)
+        rejecter.request_refused("192.0.2.1", read_session(peers.server), refusal, "/secret")
         (event,) = rejecter.rejections.as_json()
+        assert event["path"] == "/secret"
         assert (event["reason"], event["answer"], event["message"]) == ("expired", "403", refusal.detail)
         assert event["certificate"]["serial"] == f"{EXPIRED.certificate.serial_number:x}"
         assert metrics.client_rejections == {"expired": 1}
@@ -171,7 +172,7 @@ class TestRequestRefused:
         assert len(log) == 2
         clock.advance(PAUSE_SECONDS)
         rejecter.request_refused("192.0.2.1", session, missing)
-        assert log[-1].endswith("; 19 more like it since the last line")
+        assert log[-1].endswith("; 19 more since the last line, see /handshakes")
         assert len(rejecter.rejections.as_json()) == 21
         assert metrics.client_rejections == {"client_certificate_missing": 21, "client_not_authorized": 1}
 

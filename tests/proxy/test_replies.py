@@ -70,9 +70,10 @@ class TestRender:
         whole = render(502, "upstream_reset", "Gone.")
         assert render(502, "upstream_reset", "Gone.", with_body=False) == whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
-    def test_connection_may_stay(self) -> None:
-        """Without a close there is no word of it."""
-        assert b"Connection" not in render(502, "upstream_reset", "Gone.", close=False)
+    def test_503_says_when_to_try_again(self) -> None:
+        """Clients and balancers need not guess; other answers are final."""
+        assert b"\r\nRetry-After: 1\r\n" in render(503, "upstream_not_started", "Wait.")
+        assert b"Retry-After" not in render(502, "upstream_reset", "No.")
 
     def test_hostile_message_stays_in_the_body(self) -> None:
         """Text of a message cannot become a field."""

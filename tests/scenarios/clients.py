@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from OpenSSL import SSL
 from tests.support.certs import Issued, authority
 from tests.support.forge import ForgingClient
 from tests.support.handshake import outgoing
-from tests.support.program import WAIT_SECONDS, Program
+from tests.support.program import ROOT, WAIT_SECONDS, Program, environment
 
 _T = TypeVar("_T")
 
@@ -45,6 +46,11 @@ def client_context(
     if identity is not None:
         context.load_cert_chain(identity)
     return context
+
+
+def alert_of(error: ssl.SSLError) -> str:
+    """The alert that ended a connection, in the words of RFC 8446 section 6.2; empty if *error* is another."""
+    return (error.reason or "").partition("_ALERT_")[2].lower()
 
 
 def write_identity(issued: Issued, file: Path) -> Path:
@@ -295,12 +301,31 @@ def root_file(program: Program) -> Path:
     return file
 
 
-def openssl(*arguments: str, input: bytes = b"", deadline_seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
-    """Run openssl; its output as text."""
-    done = subprocess.run(["openssl", *arguments], input=input, capture_output=True, timeout=deadline_seconds)
+def openssl(
+    *arguments: str, input: bytes = b"", directory: Path | None = None, deadline_seconds: float = 30.0
+) -> subprocess.CompletedProcess[str]:
+    """Run openssl in *directory*; its output as text."""
+    done = subprocess.run(
+        ["openssl", *arguments], cwd=directory, input=input, capture_output=True, timeout=deadline_seconds
+    )
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")
     )
+
+
+def sidecar_certs(directory: Path, *arguments: str) -> str:
+    """Run ``sidecar certs`` in *directory*, where it must succeed without a warning; return its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "certs", *arguments],
+        cwd=directory,
+        env={**environment(), "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30.0,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def s_client(

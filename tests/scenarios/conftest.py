@@ -17,7 +17,7 @@ import pytest
 from tests.support.apps import App
 from tests.support.program import Program
 
-TOOLS = frozenset({"curl", "openssl"})
+TOOLS = frozenset({"certutil", "chromium", "curl", "openssl", "pk12util"})
 """Programs of the machine that scenarios use as clients."""
 
 

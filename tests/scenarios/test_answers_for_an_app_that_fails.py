@@ -69,13 +69,26 @@ class TestAppDown:
         with Port() as port:
             yield launch(upstream=f"http://{port}")
 
-    def test_answer_is_502_at_once(self, lonely: Program) -> None:
+    def test_app_that_went_away_is_502_at_once(self, launch: Launch) -> None:
         """A refused connection is answered with 502 and one line of text, and logged with its reason."""
-        done = curl(lonely, "-w", "%{http_code} %{content_type}", "--max-time", "2", f"{lonely.url}/down")
+        with App() as app:
+            program = launch(upstream=app.upstream)
+            assert curl(program, "-f", f"{program.url}/hello").returncode == 0
+        done = curl(program, "-w", "%{http_code} %{content_type}", "--max-time", "2", f"{program.url}/down")
 
         assert done.stdout == ("The app behind this proxy does not accept connections.\n502 text/plain; charset=utf-8")
-        line = lonely.logged("/down")
+        line = program.logged("/down")
         assert (line["status"], line["reason"]) == (502, "upstream_connect_refused")
+
+    def test_app_that_has_not_started_is_503_at_once(self, lonely: Program) -> None:
+        """Until it first takes a connection, the answer says when to try again."""
+        done = curl(lonely, "-i", "--max-time", "2", f"{lonely.url}/down")
+
+        assert done.stdout.startswith("HTTP/1.1 503 Service Unavailable")
+        assert "\nRetry-After: 1" in done.stdout
+        assert done.stdout.endswith("The app behind this proxy has not started yet.\n")
+        line = lonely.logged("/down")
+        assert (line["status"], line["reason"]) == (503, "upstream_not_started")
         address, _, why = line["detail"].partition(": ")
         assert address.startswith("127.0.0.1:")
         assert why == "Connection refused"
@@ -85,12 +98,12 @@ class TestAppDown:
         with HttpsClient(lonely) as client:
             response = client.get("/", "Accept: application/json")
 
-        assert response.status == 502
+        assert response.status == 503
         assert response.values("content-type") == ["application/json"]
         assert response.json() == {
-            "status": 502,
-            "reason": "upstream_connect_refused",
-            "message": "The app behind this proxy does not accept connections.",
+            "status": 503,
+            "reason": "upstream_not_started",
+            "message": "The app behind this proxy has not started yet.",
         }
 
     def test_answer_to_head_has_no_body(self, lonely: Program) -> None:
@@ -98,15 +111,15 @@ class TestAppDown:
         with HttpsClient(lonely) as client:
             response = client.get("/", method="HEAD")
 
-            assert response.status == 502
+            assert response.status == 503
             assert client.is_closed()
 
     def test_upload_is_answered_while_it_is_sent(self, lonely: Program) -> None:
-        """A client in the middle of a large body can read the 502."""
+        """A client in the middle of a large body can read the 503."""
         with HttpsClient(lonely) as client:
             client.send(request("/", "Content-Length: 10000000", method="POST", body=bytes(300_000)))
 
-            assert client.response().status == 502
+            assert client.response().status == 503
 
     def test_app_that_comes_back_is_served_again(self, launch: Launch) -> None:
         """Nothing is remembered of a failure: the next request tries anew."""
@@ -114,7 +127,7 @@ class TestAppDown:
             upstream, port = first.upstream, first.port
         program = launch(upstream=upstream)
         with HttpsClient(program) as client:
-            assert client.get("/hello").status == 502
+            assert client.get("/hello").status == 503
         with socket.create_server(("127.0.0.1", port)) as listener, HttpsClient(program) as client:
             client.send(request("/hello"))
             listener.settimeout(10)

@@ -10,7 +10,7 @@ from tests.scenarios.clients import HttpsClient, request
 from tests.support.apps import App
 from tests.support.program import Program
 
-OURS = re.compile(r"(?i)X-Forwarded-(For|Proto|Port|Host)|X-Request-Id")
+OURS = re.compile(r"(?i)X-Forwarded-(For|Proto|Port|Host)|X-Request-Id|traceparent")
 
 
 def lines_at_app(program: Program, *lines: str, target: str = "/echo") -> list[str]:
@@ -137,7 +137,7 @@ class TestForwarding:
             heads = [client.get("/echo", "X-Forwarded-For: 6.6.6.6").json()["head"] for _ in range(5)]
 
         ids = {value(head.split("\r\n")[1:-2], "X-Request-Id") for head in heads}
-        rest = {re.sub("X-Request-Id: [0-9a-f]{32}", "", head) for head in heads}
+        rest = {re.sub("(X-Request-Id: |traceparent: )[0-9a-f-]+", "", head) for head in heads}
         assert len(ids) == 5
         assert len(rest) == 1
         assert "6.6.6.6" not in heads[0]

@@ -28,7 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sidecar.certs.bundle import Bundle, PrivateKey
+from sidecar.certs.bundle import Bundle
+from sidecar.certs.items import PrivateKey
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 """The moment of this run: OpenSSL judges dates by the real clock."""
@@ -110,9 +111,9 @@ class Authority(Issued):
         certificate = _sign(builder, own_key, self, digest)
         return Issued(certificate, own_key, self._chain_below())
 
-    def delegate(self, name: str) -> Authority:
+    def delegate(self, name: str, not_after: datetime = NOW + 365 * DAY) -> Authority:
         """Issue an intermediate CA."""
-        return _make_authority(name, self)
+        return _make_authority(name, self, not_after=not_after)
 
     def _chain_below(self) -> tuple[x509.Certificate, ...]:
         is_root = self.certificate.issuer == self.certificate.subject

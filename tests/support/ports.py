@@ -17,7 +17,7 @@ from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import Deadline, Deadlines, Waiting
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, SocketTransport, StreamProtocol
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.settings import Limits
+from sidecar.settings import HostPort, Limits
 from sidecar.wire.http1 import ClientCodec
 
 LIMITS = Limits()
@@ -274,6 +274,8 @@ class FakePeer:
 
     def __init__(self, owner: Waiting, deadlines: Deadlines, host: str = "192.0.2.7") -> None:
         self.host = host
+        self.remote = HostPort(host, 50_000)
+        self.local = HostPort("192.0.2.1", 443)
         self.deadline = Deadline(owner, deadlines)
         self.is_reading = True
 
@@ -296,6 +298,7 @@ class FakePool:
     """
 
     def __init__(self, clock: task.Clock, limits: Limits = LIMITS) -> None:
+        self.address = "127.0.0.1:8080"
         self.opened: list[UpstreamConnection] = []
         self.idle: list[UpstreamConnection] = []
         self.waiting: list[Callable[[UpstreamConnection | ConnectFailed], None]] = []

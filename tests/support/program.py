@@ -130,6 +130,7 @@ class Program:
         settings.setdefault("listen", str(self._ports[0]))
         settings.setdefault("admin", str(self._ports[1]))
         settings.setdefault("drain_timeout", "5s")
+        settings.setdefault("lame_duck", "0")  # the tests may run in a container
         self._stdout = directory / "stdout"
         self._stderr = directory / "stderr"
         with self._stdout.open("wb") as out, self._stderr.open("wb") as err:
@@ -289,7 +290,7 @@ def run_to_end(*prefix: str, **settings: str | None) -> subprocess.CompletedProc
     """
     return subprocess.run(
         [*prefix, *COMMAND],
-        env=environment(**settings),
+        env=environment(**{"wait": "0", **settings}),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -17,7 +17,7 @@ from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.authz import NO_CERTIFICATE, Admission, Decision, Rule, judge
 from sidecar.proxy.deadlines import Deadlines
-from sidecar.proxy.downstream import DownstreamConnection
+from sidecar.proxy.downstream import DownstreamConnection, Forwarding
 from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.rejecting import Rejecter
@@ -38,7 +38,8 @@ SESSION = TlsSession(
     verification=NONE_SHOWN,
 )
 
-FORWARDING = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n"
+FORWARDED = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n"
+FORWARDING = Forwarding(FORWARDED, FORWARDED)
 
 
 ADMITTED = judge(Rule(name="default", mode=ClientCertMode.NONE), NO_CERTIFICATE)
@@ -60,7 +61,17 @@ class RecordedLog:
         self.ended: list[Ended] = []
         self.exchanges: list[Exchange] = []
 
-    def exchange(self, exchange: Exchange, status: int, reason: str, detail: str, now: float) -> None:
+    def exchange(
+        self,
+        exchange: Exchange,
+        status: int,
+        reason: str,
+        detail: str,
+        now: float,
+        *,
+        upstream: str = "",
+        trace_id: str = "",
+    ) -> None:
         assert now >= exchange.started_at
         assert exchange not in self.exchanges, "an exchange is recorded once"
         self.exchanges.append(exchange)

@@ -125,6 +125,16 @@ class Connection:
             self.to_client()
         return self
 
+    def last_flight(self) -> bytes:
+        """Shake hands up to the client's last message, and return that."""
+        self.transport.deliver(self.hello())
+        self.to_client()
+        try:
+            self.client.do_handshake()
+        except SSL.WantReadError:
+            pass
+        return outgoing(self.client)
+
     def sealed(self, data: bytes) -> bytes:
         self.client.sendall(data)
         return outgoing(self.client)
@@ -540,3 +550,33 @@ class TestMemory:
             assert [ref() for ref in gone] == [None, None]
         finally:
             gc.enable()
+
+
+class TestHandshakeSize:
+    def test_endless_handshake_is_cut(self, context: SSL.Context) -> None:
+        """What a client may send before it is anybody is bounded."""
+        connection = Connection(context)
+        hello = connection.hello()
+        connection.transport.deliver(hello)
+        record = b"\x16\x03\x03\x40\x00" + b"\x0b\x00\xff\xff" + bytes(0x4000 - 4)
+        for _ in range(3):
+            if connection.transport.is_open:
+                connection.transport.deliver(record)
+        assert connection.acceptor.events[0] in ("handshake_too_large", "protocol_error")
+
+    def test_data_behind_a_handshake_is_no_part_of_it(self, context: SSL.Context) -> None:
+        """A client may send a large request together with its Finished."""
+        connection = Connection(context)
+        flight = connection.last_flight()
+        data = b"a" * 60_000
+        connection.transport.deliver(flight + connection.sealed(data))
+        assert connection.acceptor.events == ["established"]
+        assert connection.application.received == data
+
+    def test_bytes_that_are_too_many_are_told(self, context: SSL.Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The reason is one of its own."""
+        monkeypatch.setattr("sidecar.tls.server.MAX_HANDSHAKE_BYTES", 100)
+        connection = Connection(context)
+        connection.transport.deliver(connection.hello())
+        assert connection.acceptor.events == ["handshake_too_large"]
+        assert not connection.transport.is_open

@@ -141,12 +141,19 @@ class TestRevocationKnownUntil:
     def test_first_list_to_end_counts(self) -> None:
         """The earliest promise, and a day."""
         lists = crl(next_update=NOW + 3 * DAY), crl(intermediate(), next_update=NOW + 2 * DAY)
-        assert with_lists(*lists).revocation_known_until == NOW + 3 * DAY
+        assert with_lists(*lists).revocation_known_until() == NOW + 3 * DAY
+
+    def test_list_of_another_ca_does_not_count(self) -> None:
+        """Nobody is refused for the list of a CA that has nothing to do with him, unless all must be good."""
+        lists = crl(next_update=NOW + 3 * DAY), crl(intermediate(), next_update=NOW + 2 * DAY)
+        issuer = ROOT.certificate.subject
+        assert with_lists(*lists).revocation_known_until(issuer) == NOW + 4 * DAY
+        assert with_lists(*lists, crl_scope=CrlScope.CHAIN).revocation_known_until(issuer) == NOW + 3 * DAY
 
     def test_no_end(self) -> None:
         """Without lists, and where old ones are used on, nothing ends."""
-        assert TRUST.revocation_known_until is None
-        assert with_lists(crl(), crl_policy=CrlPolicy.WARN).revocation_known_until is None
+        assert TRUST.revocation_known_until() is None
+        assert with_lists(crl(), crl_policy=CrlPolicy.WARN).revocation_known_until() is None
 
 
 def alert(trust: ClientTrust, identity: Issued | None, version: int) -> str:
@@ -236,6 +243,34 @@ class TestHandshakeRefusal:
 
         told = alert(attrs.evolve(self.TRUST, admits=admits), GOOD, version)
         assert "alert" in told
+
+
+class TestCostlyChains:
+    """What a client shows that is not to be believed must not make us work for it."""
+
+    @staticmethod
+    def stranger(length: int, padding: int = 0) -> Issued:
+        issuer = other_authority()
+        for number in range(length):
+            issuer = issuer.delegate(f"{'x' * padding}{number}")
+        return issuer.issue("mallory", purposes=CLIENT)
+
+    @both_versions
+    def test_short_chain_of_a_stranger_is_answered_in_http(self, version: int) -> None:
+        """Somebody with the wrong certificate is to read why."""
+        assert reason(TRUST, self.stranger(2), version) is VerifyReason.UNKNOWN_CA
+
+    @both_versions
+    def test_long_chain_of_a_stranger_is_ended_by_an_alert(self, version: int) -> None:
+        """Nobody gets signatures checked with keys of his own choice, nor names compared."""
+        assert alert(TRUST, self.stranger(6), version).endswith("unknown ca")
+
+    def test_good_long_chain_is_no_stranger(self) -> None:
+        """Length alone is no reason."""
+        issuer = ROOT
+        for number in range(6):
+            issuer = issuer.delegate(f"CA {number}")
+        assert reason(TRUST, issuer.issue("deep", purposes=CLIENT)) is None
 
 
 class TestDigest:

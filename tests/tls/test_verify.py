@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import attrs
@@ -16,8 +16,19 @@ from sidecar.policy.identity import identity_of
 from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls.context import build_context
 from sidecar.tls.trust import ClientTrust
-from sidecar.tls.verify import NO_CERTIFICATE, Verification, VerifyReason, reason_of, verification
-from tests.support.certs import CLIENT, DAY, NOW, Issued, authority, other_authority, rsa_key
+from sidecar.tls.verify import NO_CERTIFICATE, Verification, VerifyReason, reason_of, verification, verify_again
+from tests.support.certs import (
+    CLIENT,
+    DAY,
+    NOW,
+    Authority,
+    Issued,
+    authority,
+    intermediate,
+    other_authority,
+    revocation_list,
+    rsa_key,
+)
 from tests.support.handshake import TLS12, TLS13, client_context, connect
 
 both_versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
@@ -146,6 +157,89 @@ class TestVerification:
         assert verification(server, attrs.evolve(TRUST, clock=lambda: NOW)).reason is None
         expired = verification(server, attrs.evolve(TRUST, clock=lambda: NOW + 2 * DAY))
         assert expired == Verification(identity.certificate, VerifyReason.EXPIRED, identity_of(identity.certificate))
+
+    @both_versions
+    def test_intermediate_expired_since_is_refused_on_resumption(self, version: int) -> None:
+        """A session has no chain any more; when its first certificate ends is remembered."""
+        issuer = _brief_authority()
+        identity = issuer.issue("via", purposes=CLIENT, not_after=NOW + 9 * DAY)
+        context, client = server_context(), client_context(version=version, identity=identity)
+        assert verification(connect(context, client).server, TRUST).is_accepted
+        server = connect(context, client, session=connect(context, client).session()).server
+        assert verification(server, attrs.evolve(TRUST, clock=lambda: NOW)).reason is None
+        later = attrs.evolve(TRUST, clock=lambda: NOW + 3 * DAY)
+        assert verification(server, later).reason is VerifyReason.EXPIRED
+
+
+class TestVerifyAgain:
+    """An established connection, judged by what holds now."""
+
+    GOOD = authority().issue("ci", purposes=CLIENT, not_after=NOW + DAY)
+    VIA = intermediate().issue("via", purposes=CLIENT)
+
+    def again(self, trust: ClientTrust, identity: Issued = GOOD) -> VerifyReason | None:
+        server = connect(server_context(), client_context(identity=identity)).server
+        earlier = verification(server, TRUST)
+        assert earlier.is_accepted
+        later = verify_again(server, earlier, trust)
+        assert (later.certificate, later.identity) == (earlier.certificate, earlier.identity)
+        return later.reason
+
+    def crl(self, *revoked: Issued, next_update: datetime = NOW + DAY) -> ClientTrust:
+        certificates = [issued.certificate for issued in revoked]
+        crl = revocation_list(authority(), *certificates, last_update=NOW - 9 * DAY, next_update=next_update)
+        return attrs.evolve(TRUST, crls=(crl,))
+
+    @pytest.mark.parametrize("identity", [GOOD, VIA], ids=["direct", "via an intermediate"])
+    def test_same_trust_is_the_same_verdict(self, identity: Issued) -> None:
+        """Nothing has changed; the intermediates that the client showed count."""
+        assert self.again(TRUST, identity) is None
+
+    def test_what_was_refused_stays_refused(self) -> None:
+        """Here neither the purpose nor how the chain was shown is looked at again: a new handshake is."""
+        for identity, why in (
+            (authority().issue("server"), VerifyReason.WRONG_PURPOSE),
+            (other_authority().issue("x", purposes=CLIENT), VerifyReason.UNKNOWN_CA),
+        ):
+            server = connect(server_context(), client_context(identity=identity)).server
+            earlier = verification(server, TRUST)
+            assert earlier.reason is why
+            trust = attrs.evolve(TRUST, anchors=(authority().certificate, other_authority().certificate))
+            assert verify_again(server, earlier, trust) is earlier
+
+    def test_expired_certificate_is_found_out(self) -> None:
+        """The clock went on."""
+        assert self.again(attrs.evolve(TRUST, clock=lambda: NOW + 2 * DAY)) is VerifyReason.EXPIRED
+
+    def test_ca_that_is_gone_is_found_out(self) -> None:
+        """Trust that no longer holds."""
+        assert self.again(attrs.evolve(TRUST, anchors=(other_authority().certificate,))) is VerifyReason.UNKNOWN_CA
+
+    def test_revocation_is_found_out(self) -> None:
+        """A new list speaks of it, or there is none any more that does."""
+        assert self.again(self.crl()) is None
+        assert self.again(self.crl(self.GOOD)) is VerifyReason.REVOKED
+        assert self.again(self.crl(), self.VIA) is VerifyReason.NO_CRL
+
+    def test_overdue_list_is_tolerated_as_in_handshakes(self) -> None:
+        """It still says who is revoked; after a day more it says nothing."""
+        late = NOW - timedelta(hours=1)
+        assert self.again(self.crl(next_update=late)) is None
+        assert self.again(self.crl(self.GOOD, next_update=late)) is VerifyReason.REVOKED
+        assert self.again(self.crl(next_update=NOW - 2 * DAY)) is VerifyReason.CRL_OVERDUE
+
+    def test_client_without_a_certificate_stays_one(self) -> None:
+        """There is nothing to look at, and nothing is where nobody is asked any more."""
+        server = connect(server_context(), client_context()).server
+        assert verify_again(server, NO_CERTIFICATE, TRUST) is NO_CERTIFICATE
+        server = connect(server_context(), client_context(identity=self.GOOD)).server
+        earlier = verification(server, TRUST)
+        assert verify_again(server, earlier, ClientTrust()) is earlier
+
+
+def _brief_authority() -> Authority:
+    """An intermediate that ends in two days."""
+    return authority().delegate("Brief CA", not_after=NOW + 2 * DAY)
 
 
 def _edited(identity: Issued, old: bytes, new: bytes) -> bytes:

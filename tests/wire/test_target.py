@@ -180,6 +180,11 @@ AMBIGUOUS = {
     "encoded dots before a parameter": b"/a/%2e%2e;/b",
     "dots behind an empty segment": b"/a//../b",
     "dots somewhere behind an empty segment": b"//a/../b",
+    "dots behind an empty segment with a parameter": b"/a/;/../b",
+    "dots behind an empty segment with an encoded parameter": b"/a/%3B/../b",
+    "overlong dots": b"/a/%c0%ae%c0%ae/b",
+    "overlong slash": b"/a%e0%80%afb",
+    "octet that is no UTF-8": b"/a%ff",
 }
 
 

@@ -1,0 +1,226 @@
+"""
+`sidecar healthcheck`: looks at the running program from outside, as a client would. For containers, whose image has
+neither a shell nor curl.
+
+It runs every few seconds beside the program, perhaps on a quarter of a CPU: it imports little, and what costs most only
+where it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from sidecar.config import flags
+from sidecar.config.load import gather
+from sidecar.errors import SidecarError
+from sidecar.settings import ClientRefusal, HostPort, Settings, UnixPath
+
+if TYPE_CHECKING:
+    import ssl
+
+DEADLINE_SECONDS: Final = 3.0
+"""For all of it together; less than any orchestrator's timeout, so that the line with the reason still comes."""
+
+EXIT_HEALTHY: Final = 0
+EXIT_UNHEALTHY: Final = 1
+"""Also for settings that cannot be read: Docker knows no other status."""
+
+USAGE: Final = """\
+usage: sidecar healthcheck [--app] [--NAME VALUE ...]
+
+Exits with 0 if the TLS listener completes a handshake and its certificate is in date, else with 1, and says why in one
+line. With --app the app must answer HTTP too. It reads the settings where `sidecar run` does: give it the same flags.
+"""
+
+_STDOUT: Final = 1
+_STDERR: Final = 2
+
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked for, not listened on
+
+_LARGEST_READ: Final = 65_536
+_LONGEST_STATUS_LINE: Final = 4096
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: |\r?\n)")
+
+
+class UnhealthyError(SidecarError):
+    """Something is not as it should be; the text says what, in one line."""
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """
+    Check the program that the settings describe, and print the finding as one line.
+
+    Args:
+        argv: ``--app`` and flags, as for ``run``.
+        environ: The environment.
+
+    Returns:
+        The exit status.
+    """
+    given, problems = flags.parse(flags.make_parser("", ""), [argument for argument in argv if argument != "--app"])
+    if flags.HELP in given:
+        return _say(_STDOUT, USAGE, EXIT_HEALTHY)
+    loaded, more = gather(given, environ)
+    problems += more
+    try:
+        if problems:
+            others = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+            raise UnhealthyError(f"{problems[0]}{others}")
+        findings = _check(loaded.settings, "--app" in argv, time.monotonic() + DEADLINE_SECONDS)
+    except UnhealthyError as error:
+        return _say(_STDERR, f"unhealthy: {error}\n", EXIT_UNHEALTHY)
+    return _say(_STDOUT, f"healthy: {'; '.join(findings)}\n", EXIT_HEALTHY)
+
+
+def _say(descriptor: int, text: str, status: int) -> int:
+    """Print *text*; return *status*, which counts whether anybody reads the text or not."""
+    try:
+        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+    except OSError:  # closed, full, or its reader went away
+        pass
+    return status
+
+
+def _check(settings: Settings, wants_app: bool, until: float) -> list[str]:
+    address = HostPort(_ANY_ADDRESS.get(settings.listen.host, settings.listen.host), settings.listen.port)
+    in_silence = settings.client.refusal is ClientRefusal.HANDSHAKE
+    findings = [f"{address} {_check_tls(address, until, in_silence, datetime.now(UTC))}"]
+    if wants_app:
+        findings.append(f"the app at {settings.upstream} {_check_app(settings.upstream, until)}")
+    return findings
+
+
+# -- the TLS listener -------------------------------------------------------------------------------------------
+
+
+def _check_tls(address: HostPort, until: float, in_silence: bool, now: datetime) -> str:
+    version, certificate = _shake_hands(address, until, in_silence)
+    try:
+        from cryptography import x509
+
+        parsed = x509.load_der_x509_certificate(certificate)
+        begin, end = parsed.not_valid_before_utc, parsed.not_valid_after_utc
+    except ValueError:
+        raise UnhealthyError(f"{address} serves a certificate that cannot be read") from None
+    if now > end:
+        raise UnhealthyError(f"the certificate served on {address} expired on {end:%Y-%m-%d %H:%M} UTC; renew it")
+    if now < begin:
+        fact = f"the certificate served on {address} is valid from {begin:%Y-%m-%d %H:%M} UTC only"
+        raise UnhealthyError(f"{fact}, and it is {now:%Y-%m-%d %H:%M}; compare the clocks")
+    return f"speaks {version}, certificate until {end:%Y-%m-%d} ({(end - now).days} days left)"
+
+
+def _shake_hands(address: HostPort, until: float, in_silence: bool) -> tuple[str, bytes]:
+    """
+    Return the version agreed on and the certificate, in DER. Clients verify it; what is asked here is its date.
+
+    Args:
+        in_silence: Leave before the server learns that we have no certificate: where it refuses such clients with an
+            alert, it would note each check as one of them.
+    """
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing)
+    try:
+        with _connect(address, until) as sock:
+            while not _is_done(tls):
+                sock.sendall(outgoing.read())
+                sock.settimeout(_left(until))
+                data = sock.recv(_LARGEST_READ)
+                if not data:
+                    raise OSError("the connection was closed in the middle of it")
+                incoming.write(data)
+            if not in_silence:
+                sock.sendall(outgoing.read())
+    except OSError as error:
+        raise UnhealthyError(f"no TLS handshake with {address} (SIDECAR_LISTEN): {_why(error)}") from None
+    return tls.version() or "", tls.getpeercert(binary_form=True) or b""
+
+
+def _is_done(tls: ssl.SSLObject) -> bool:
+    """Go on with the handshake; False: it needs more of the server. True: our own last words may still be unsent."""
+    from ssl import SSLWantReadError
+
+    try:
+        tls.do_handshake()
+    except SSLWantReadError:
+        return False
+    return True
+
+
+# -- the app ----------------------------------------------------------------------------------------------------
+
+
+def _check_app(upstream: HostPort | UnixPath, until: float) -> str:
+    host = "localhost" if isinstance(upstream, UnixPath) else str(upstream)
+    request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sidecar-healthcheck\r\nConnection: close\r\n\r\n"
+    try:
+        with _connect(upstream, until) as sock:
+            sock.sendall(request.encode())
+            line = _first_line(sock, until)
+    except OSError as error:
+        raise UnhealthyError(f"no answer of the app at {upstream} (SIDECAR_UPSTREAM): {_why(error)}") from None
+    match = _STATUS_LINE.match(line)
+    if match is None:
+        fact = "closes the connection without an answer" if not line else "answers with something that is not HTTP/1.1"
+        raise UnhealthyError(f"the app at {upstream} (SIDECAR_UPSTREAM) {fact}")
+    return f"answers {match[1].decode()}"
+
+
+def _first_line(sock: socket.socket, until: float) -> bytes:
+    line = b""
+    while b"\n" not in line and len(line) < _LONGEST_STATUS_LINE:
+        sock.settimeout(_left(until))
+        data = sock.recv(_LONGEST_STATUS_LINE)
+        if not data:
+            break
+        line += data
+    return line
+
+
+# -- sockets ----------------------------------------------------------------------------------------------------
+
+
+def _connect(address: HostPort | UnixPath, until: float) -> socket.socket:
+    """Connect to the first address that a name has and that takes it; raises OSError."""
+    problem = OSError("the name has no address")
+    for family, target in _targets(address):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(_left(until))
+            sock.connect(target)
+        except OSError as error:
+            sock.close()
+            problem = error
+        else:
+            return sock
+    raise problem
+
+
+def _targets(address: HostPort | UnixPath) -> list[tuple[socket.AddressFamily, Any]]:
+    """Families and addresses as each writes them."""
+    if isinstance(address, UnixPath):
+        return [(socket.AF_UNIX, address.path)]
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    return [(family, target) for family, _, _, _, target in found]
+
+
+def _left(until: float) -> float:
+    """The seconds that are left; never 0, which would make a socket non-blocking."""
+    return max(0.001, until - time.monotonic())
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return f"nothing came within {DEADLINE_SECONDS:g} s"
+    return error.strerror or str(error) or type(error).__name__

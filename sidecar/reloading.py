@@ -1,0 +1,158 @@
+"""
+New settings and key material for a program that serves: read whole, checked whole, then handed over; or not at all.
+
+What triggers it: a change of the files, SIGHUP, the admin endpoint. A set that cannot be used leaves the last good one
+in force and raises an alarm, which stays until a good one is loaded. Files are rarely replaced in one step, so of a set
+that was found on disk the alarm is raised only once it has stayed as it is for `SETTLE_SECONDS`: the key whose
+certificate is still to come is no news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+from twisted.logger import Logger
+
+from sidecar.config.load import Loaded
+from sidecar.config.names import SETTINGS
+from sidecar.credentials import Credentials
+from sidecar.errors import ConfigError, Problem
+
+SETTLE_SECONDS: Final = 5.0
+
+NEEDS_RESTART: Final = frozenset(
+    {"listen", "upstream", "admin", "max_upstream_connections", "access_log", "access_log_format", "wait"}
+)
+"""Settings that are looked at only at start."""
+
+_log = Logger()
+
+
+@attrs.define
+class ReloadState:
+    """
+    How the last reloads went, for readiness and metrics.
+
+    Attributes:
+        succeeded, failed: How many did, since start.
+        last_success: Moment of the last, in seconds since the epoch; that of the start before the first.
+        alarms: What is wrong with what should be in force; empty if it is.
+    """
+
+    last_success: float
+    succeeded: int = 0
+    failed: int = 0
+    alarms: tuple[str, ...] = ()
+
+
+class Reloader:
+    """
+    Attributes:
+        loaded: The settings in force.
+        state: How it went.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        reread: Callable[[], Loaded],
+        load: Callable[[Loaded], Credentials],
+        apply: Callable[[Loaded, Credentials], None],
+        clock: Callable[[], float],
+        reactor: Any,
+    ) -> None:
+        """
+        Args:
+            reread: Reads the settings anew; raises ConfigError.
+            load: Reads and checks key material; raises ConfigError.
+            apply: Puts both in force; cannot fail.
+            clock: Seconds since the epoch.
+            reactor: IReactorTime.
+        """
+        self.loaded = loaded
+        self.state = ReloadState(clock())
+        self._reread = reread
+        self._load = load
+        self._apply = apply
+        self._clock = clock
+        self._reactor = reactor
+        self._alarm_call: Any = None
+
+    def files_changed(self) -> None:
+        """What the settings name has other content now."""
+        problems = self._try(self.loaded)
+        if problems:
+            self._cancel_alarm()
+            self._alarm_call = self._reactor.callLater(SETTLE_SECONDS, self._raise_alarm, problems)
+
+    def reload(self) -> tuple[str, ...]:
+        """
+        Read settings and files anew, because somebody asked.
+
+        Returns:
+            What is wrong, a line each; empty if the new set is in force.
+        """
+        try:
+            loaded = self._keep_what_needs_a_restart(self._reread())
+        except ConfigError as error:
+            problems: Sequence[Problem] = error.problems
+        else:
+            problems = self._try(loaded)
+        if problems:
+            self._cancel_alarm()
+            self._raise_alarm(problems)
+        return self.state.alarms
+
+    def stop(self) -> None:
+        self._cancel_alarm()
+
+    def _try(self, loaded: Loaded) -> Sequence[Problem]:
+        """Load and put in force, or return what is wrong."""
+        try:
+            credentials = self._load(loaded)
+        except ConfigError as error:
+            return error.problems
+        self._cancel_alarm()
+        self.loaded = loaded
+        self._apply(loaded, credentials)
+        self.state.succeeded += 1
+        self.state.last_success = self._clock()
+        self.state.alarms = ()
+        _log.info("reloaded; {certificates}", certificates=_describe(credentials))
+        return ()
+
+    def _raise_alarm(self, problems: Sequence[Problem]) -> None:
+        self._alarm_call = None
+        self.state.failed += 1
+        self.state.alarms = tuple(map(str, problems))
+        for line in self.state.alarms:
+            _log.error("reload failed, what was in force stays in force: {problem}", problem=line)
+
+    def _cancel_alarm(self) -> None:
+        if self._alarm_call is not None and self._alarm_call.active():
+            self._alarm_call.cancel()
+        self._alarm_call = None
+
+    def _keep_what_needs_a_restart(self, loaded: Loaded) -> Loaded:
+        settings, sources = loaded.settings, dict(loaded.sources)
+        for name in NEEDS_RESTART:
+            setting, old = SETTINGS[name], SETTINGS[name].of(self.loaded.settings)
+            if setting.of(settings) != old:
+                _log.warn(
+                    "{name} is now {new}, and stays {old} until a restart",
+                    name=setting.written_in(sources[name]),
+                    new=setting.text(setting.of(settings)),
+                    old=setting.text(old),
+                )
+                settings = setting.put(settings, old)
+                sources[name] = self.loaded.sources[name]
+        return Loaded(settings, sources)
+
+
+def _describe(credentials: Credentials) -> str:
+    leafs = [bundle.leaf for bundle in credentials.bundles]
+    named = ", ".join(f"{leaf.subject.rfc4514_string()!r} until {leaf.not_valid_after_utc:%Y-%m-%d}" for leaf in leafs)
+    return f"serving {named}"

@@ -1,0 +1,233 @@
+"""`observe.jsonline`: what an operator needs of an exchange, as JSON that no client can forge."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.observe.accesslog import AccessLog
+from sidecar.observe.escaping import MAX_VALUE_BYTES
+from sidecar.policy.identity import PeerIdentity, identity_of
+from sidecar.proxy.exchange import Exchange
+from sidecar.settings import AccessLogFormat
+from sidecar.tls.verify import Verification
+from tests.support.certs import CLIENT, authority
+from tests.support.pump import Pump
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+IDENTITY = PeerIdentity(
+    uri=("spiffe://prod/ns/a", "spiffe://prod/ns/b"),
+    subject="CN=ci",
+    issuer="CN=Private CA",
+    serial="5e26",
+    sha256="ab" * 32,
+    spki_sha256="cd" * 32,
+    not_before=0.0,
+    not_after=0.0,
+)
+
+
+class Logged:
+    """A pump whose access log writes JSON into a list."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.pump = Pump()
+        self.log = self.pump.service.access_log = AccessLog(
+            self.lines.append,
+            AccessLogFormat.JSON,
+            wall_clock=lambda: 1_000_000_000.125 + self.pump.clock.seconds(),
+        )
+
+    def identify(self, identity: PeerIdentity | None) -> None:
+        """Let the client have shown a certificate that says *identity*."""
+        downstream = self.pump.downstream
+        downstream.session = attrs.evolve(downstream.session, verification=Verification(None, None, identity))
+
+    def ask(self) -> Exchange:
+        """Send a request that is not answered yet, and return its exchange."""
+        self.pump.start_exchange(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        return cast(Exchange, self.pump.pool.opened[-1].lessee)
+
+    def serve(self, request: bytes, response: bytes = OK) -> str:
+        self.pump.start_exchange(request)
+        self.pump.app_sends(response)
+        return self.line
+
+    @property
+    def line(self) -> str:
+        (line,) = self.lines
+        return line
+
+    @property
+    def record(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self.line)
+        return record
+
+
+@pytest.fixture
+def as_json() -> Logged:
+    return Logged()
+
+
+class TestJsonFormat:
+    def test_all_fields_are_there(self, as_json: Logged) -> None:
+        """What an operator needs of an exchange, and numbers as numbers."""
+        as_json.pump.start_exchange(
+            b"POST /x HTTP/1.1\r\nHost: a.example\r\nUser-Agent: t/1\r\nContent-Length: 3\r\n\r\nab"
+        )
+        as_json.pump.pass_time(0.25)
+        as_json.pump.client_sends(b"c")
+        as_json.pump.app_sends(OK[:-1])
+        as_json.pump.pass_time(0.5)
+        as_json.pump.app_sends(OK[-1:])
+        record = as_json.record
+        assert len(record.pop("request_id")) == 32
+        assert {name: value for name, value in record.items() if name not in ("trace_id", "upstream")} == {
+            "time": "2001-09-09T01:46:40.875Z",
+            "client": "192.0.2.7",
+            "status": 200,
+            "tls_version": "TLSv1.3",
+            "tls_cipher": "TLS_AES_256_GCM_SHA384",
+            "tls_resumed": False,
+            "sni": "localhost",
+            "method": "POST",
+            "path": "/x",
+            "protocol": "HTTP/1.1",
+            "host": "a.example",
+            "bytes_received": 3,
+            "bytes_sent": 2,
+            "duration_ms": 750.0,
+            "upstream_ms": 250.0,
+            "user_agent": "t/1",
+        }
+
+    def test_request_id_is_the_apps(self, as_json: Logged) -> None:
+        """The line can be found from the app's own log."""
+        as_json.pump.start_exchange()
+        sent = as_json.pump.app_receives()
+        as_json.pump.app_sends(OK)
+        assert b"X-Request-Id: %b\r\n" % as_json.record["request_id"].encode() in sent
+
+    def test_own_answer_has_its_reason(self, as_json: Logged) -> None:
+        """Why we answered, and the detail that the client does not get."""
+        as_json.pump.client_sends(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        as_json.pump.pool.refuse("upstream_unreachable", "No route to host")
+        assert as_json.record["status"] == 502
+        assert as_json.record["reason"] == "upstream_unreachable"
+        assert as_json.record["detail"] == "No route to host"
+        assert "upstream_ms" not in as_json.record
+
+    def test_refused_head_shows_nothing_of_it(self, as_json: Logged) -> None:
+        """A request that breaks a rule cannot be trusted in any part."""
+        as_json.pump.client_sends(b"GET /s3cret HTTP/1.1\r\nHost: a\r\nBad Name: s3cret\r\n\r\n")
+        assert as_json.record["status"] == 400
+        assert as_json.record["reason"]
+        assert "s3cret" not in as_json.line
+
+    def test_client_certificate_is_named(self, as_json: Logged) -> None:
+        """Whoever shows a certificate is in the log by its subject, cut to size."""
+        certificate = authority().issue("ci", purposes=CLIENT).certificate
+        as_json.identify(identity_of(certificate))
+        as_json.pump.downstream.principal = "ci"
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert as_json.record["client_subject"] == "CN=ci"
+        assert as_json.record["client_serial"] == f"{certificate.serial_number:x}"
+        assert as_json.record["principal"] == "ci"
+        assert "client_uri" not in as_json.record
+
+    def test_first_uri_of_a_client_is_its_name(self, as_json: Logged) -> None:
+        """A workload is known by its SPIFFE ID."""
+        as_json.identify(IDENTITY)
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert as_json.record["client_uri"] == "spiffe://prod/ns/a"
+
+    @pytest.mark.parametrize(
+        ("change", "field", "value"),
+        [
+            ({"principal": "other"}, "principal", "other"),
+            ({"identity": attrs.evolve(IDENTITY, subject="CN=other")}, "client_subject", "CN=other"),
+            ({"identity": attrs.evolve(IDENTITY, serial="1")}, "client_serial", "1"),
+            ({"identity": attrs.evolve(IDENTITY, uri=("urn:other",))}, "client_uri", "urn:other"),
+            ({"host": "192.0.2.8"}, "client", "192.0.2.8"),
+            ({"resumed": True}, "tls_resumed", True),
+            ({"version": "TLSv1.2"}, "tls_version", "TLSv1.2"),
+            ({"cipher": "ECDHE"}, "tls_cipher", "ECDHE"),
+            ({"server_name": "b"}, "sni", "b"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_no_client_is_logged_as_another(
+        self, as_json: Logged, change: dict[str, Any], field: str, value: object
+    ) -> None:
+        """Of two clients, or one before and after a change, that differ in one thing, each line has its own."""
+        downstream = as_json.pump.downstream
+        as_json.identify(IDENTITY)
+        exchange = as_json.ask()
+        as_json.log.exchange(exchange, 200, "", "", 1.0)
+        downstream.principal = change.pop("principal", "")
+        as_json.pump.peer.host = change.pop("host", "192.0.2.7")
+        as_json.identify(change.pop("identity", IDENTITY))
+        downstream.session = attrs.evolve(downstream.session, **change)
+        as_json.log.exchange(exchange, 200, "", "", 1.0)
+        before, after = map(json.loads, as_json.lines)
+        assert after[field] == value
+        assert {key for key in before | after if before.get(key) != after.get(key)} == {field}
+
+    def test_trace_and_upstream_are_shown_if_known(self, as_json: Logged) -> None:
+        """The line can be found from the trace, and says where the request went."""
+        exchange = as_json.ask()
+        as_json.log.exchange(exchange, 200, "", "", 1.0, upstream="unix:/a b", trace_id="4bf9")
+        assert as_json.record["upstream"] == "unix:/a b"
+        assert as_json.record["trace_id"] == "4bf9"
+
+    def test_lost_client_has_status_0(self, as_json: Logged) -> None:
+        """Nothing was answered."""
+        as_json.pump.start_exchange()
+        as_json.pump.client_vanishes()
+        assert (as_json.record["status"], as_json.record["reason"]) == (0, "downstream_lost")
+
+
+class TestHostileValues:
+    def test_json_keeps_its_status(self, as_json: Logged) -> None:
+        """A value that looks like JSON stays a value."""
+        as_json.serve(b'GET /x HTTP/1.1\r\nHost: a\r\nUser-Agent: ","status":500,"x":"\r\n\r\n')
+        assert as_json.record["status"] == 200
+        assert as_json.record["user_agent"] == '","status":500,"x":"'
+
+    def test_long_path_and_method_are_cut(self, as_json: Logged) -> None:
+        """Each value has its limit."""
+        as_json.serve(b"%b /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"M" * 30, b"p" * 5000))
+        assert len(as_json.record["path"]) == MAX_VALUE_BYTES
+
+    def test_empty_value_is_there(self, as_json: Logged) -> None:
+        """An empty user agent is no missing one."""
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent:\r\n\r\n")
+        assert as_json.record["user_agent"] == ""
+
+    @given(
+        agent=st.binary(max_size=400).map(lambda value: bytes(o for o in value if o > 31 and o != 127).strip()),
+        path=st.text(alphabet=st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="#?")),
+        subject=st.text(),
+        detail=st.text(),
+    )
+    def test_json_reads_back_what_was_sent(self, agent: bytes, path: str, subject: str, detail: str) -> None:
+        """One line of JSON holds every value as it was, up to its limit; bytes that are not UTF-8 are escaped."""
+        logged = Logged()
+        logged.identify(attrs.evolve(IDENTITY, subject=subject))
+        logged.pump.client_sends(b"GET /%b?q HTTP/1.1\r\nHost: a\r\nUser-Agent: %b\r\n\r\n" % (path.encode(), agent))
+        logged.pump.pool.refuse("upstream_unreachable", detail)
+        assert logged.line.count("\n") == 1
+        assert logged.line[:-1].isprintable()
+        record = logged.record
+        assert record["user_agent"] == agent[:MAX_VALUE_BYTES].decode("utf-8", "backslashreplace")
+        assert record["path"] == f"/{path}"[:MAX_VALUE_BYTES]
+        assert record.get("client_subject", "") == subject[:MAX_VALUE_BYTES]
+        assert record.get("detail", "") == detail
+        assert (record["status"], record["reason"]) == (502, "upstream_unreachable")

@@ -1,0 +1,145 @@
+"""`reloading`: a new set is put in force whole, or not at all, and what is wrong is told for as long as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from twisted.internet import task
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
+
+from sidecar.config.load import Loaded, load
+from sidecar.credentials import Credentials
+from sidecar.errors import ConfigError, Problem
+from sidecar.reloading import NEEDS_RESTART, SETTLE_SECONDS, Reloader
+from tests.support.certs import authority
+
+PROBLEM = Problem("SIDECAR_TLS_KEY", "environment", "the key does not fit", "give the right one")
+
+
+class World:
+    """Settings and files that a test changes, and what was put in force."""
+
+    def __init__(self) -> None:
+        self.clock = task.Clock()
+        self.loaded = load({}, {})
+        self.problems: tuple[Problem, ...] = ()
+        self.applied: list[tuple[Loaded, object]] = []
+        self.credentials = SimpleNamespace(bundles=(authority().issue("localhost").bundle,))
+        self.reloader = Reloader(
+            self.loaded,
+            reread=self.reread,
+            load=self.load,
+            apply=lambda loaded, credentials: self.applied.append((loaded, credentials)),
+            clock=lambda: 1000.0 + self.clock.seconds(),
+            reactor=self.clock,
+        )
+
+    def reread(self) -> Loaded:
+        if isinstance(self.loaded, Exception):
+            raise self.loaded
+        return self.loaded
+
+    def load(self, loaded: Loaded) -> Credentials:
+        if self.problems:
+            raise ConfigError(self.problems)
+        return cast(Credentials, self.credentials)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def log() -> Iterator[list[LogEvent]]:
+    events: list[LogEvent] = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def errors(log: list[LogEvent]) -> list[str]:
+    return [formatEvent(event) for event in log if event["log_level"] is LogLevel.error]
+
+
+class TestFilesChanged:
+    def test_good_set_is_put_in_force(self, world: World) -> None:
+        """At once, with the settings that are in force already."""
+        world.clock.advance(5)
+        world.reloader.files_changed()
+        assert world.applied == [(world.loaded, world.credentials)]
+        state = world.reloader.state
+        assert (state.succeeded, state.failed, state.last_success, state.alarms) == (1, 0, 1005.0, ())
+
+    def test_torn_set_waits_for_its_other_half(self, world: World, log: list[LogEvent]) -> None:
+        """The key whose certificate is still to come is no news."""
+        world.problems = (PROBLEM,)
+        world.reloader.files_changed()
+        world.clock.advance(SETTLE_SECONDS - 0.1)
+        world.problems = ()
+        world.reloader.files_changed()
+        world.clock.advance(SETTLE_SECONDS)
+        assert len(world.applied) == 1
+        assert world.reloader.state.failed == 0
+        assert errors(log) == []
+
+    def test_bad_set_that_stays_raises_an_alarm(self, world: World, log: list[LogEvent]) -> None:
+        """The last good one serves on; the alarm stays until there is a good one."""
+        world.problems = (PROBLEM,)
+        world.reloader.files_changed()
+        world.clock.advance(1.0)
+        world.reloader.files_changed()
+        world.clock.advance(SETTLE_SECONDS)
+        assert world.applied == []
+        assert world.reloader.state.alarms == (str(PROBLEM),)
+        assert world.reloader.state.failed == 1
+        assert errors(log) == [f"reload failed, what was in force stays in force: {PROBLEM}"]
+        world.problems = ()
+        world.reloader.files_changed()
+        assert world.reloader.state.alarms == ()
+        assert not world.clock.getDelayedCalls()
+
+
+class TestReload:
+    def test_settings_are_read_anew(self, world: World) -> None:
+        """What can change at run time does."""
+        world.loaded = load({"idle_timeout": "99s"}, {})
+        assert world.reloader.reload() == ()
+        assert world.applied[0][0].settings.timeouts.idle == 99
+        assert world.reloader.loaded is world.applied[0][0]
+
+    def test_what_is_wrong_is_the_answer(self, world: World, log: list[LogEvent]) -> None:
+        """Whoever asked is told at once, and the log too."""
+        world.problems = (PROBLEM,)
+        assert world.reloader.reload() == (str(PROBLEM),)
+        assert len(errors(log)) == 1
+        assert world.applied == []
+
+    def test_settings_that_cannot_be_read_change_nothing(self, world: World) -> None:
+        """A slip in the file is not the end."""
+        world.loaded = cast(Any, ConfigError([PROBLEM, PROBLEM]))
+        assert len(world.reloader.reload()) == 2
+        assert world.applied == []
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("listen", "127.0.0.1:1"), ("upstream", "http://127.0.0.1:1"), ("access_log", "off")]
+    )
+    def test_what_needs_a_restart_stays(self, world: World, log: list[LogEvent], name: str, value: str) -> None:
+        """And is said so; the rest is put in force."""
+        before = world.loaded
+        world.loaded = load({name: value, "idle_timeout": "99s"}, {})
+        assert world.reloader.reload() == ()
+        ((loaded, _),) = world.applied
+        assert loaded.settings.timeouts.idle == 99
+        assert (loaded.settings.listen, loaded.settings.upstream) == (before.settings.listen, before.settings.upstream)
+        assert loaded.sources[name] == "default"
+        warnings = [formatEvent(event) for event in log if event["log_level"] is LogLevel.warn]
+        assert len(warnings) == 1
+        assert "until a restart" in warnings[0]
+
+    def test_names_that_need_a_restart_exist(self) -> None:
+        """A setting that is renamed must not slip out of the list."""
+        assert set(load({}, {}).sources) >= NEEDS_RESTART
