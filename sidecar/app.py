@@ -7,16 +7,17 @@ Everything that another module needs is handed to it here; nothing below looks f
 from __future__ import annotations
 
 import os
+import platform
 import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
 from twisted.logger import Logger
 
-from sidecar.admin.pages import Snapshot
-from sidecar.admin.prometheus import Figures
+from sidecar import __version__
+from sidecar.admin.pages import ADMIN, HEALTH, Surface
 from sidecar.admin.server import AdminConnection, AdminListener
 from sidecar.certs import selfsigned
 from sidecar.certs.advice import expiry_level
@@ -25,6 +26,7 @@ from sidecar.certs.describe import describe
 from sidecar.certs.files import fingerprint, watched
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
+from sidecar.console import Console
 from sidecar.credentials import Credentials, load_credentials
 from sidecar.errors import ConfigError, ListenError, Problem
 from sidecar.observe import logs
@@ -33,12 +35,14 @@ from sidecar.observe.logformat import compile_format
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.writer import LineWriter
 from sidecar.policy.rewrite import is_ours
+from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.listener import Listener, listen
 from sidecar.proxy.pool import Pool
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.reloading import Reloader
 from sidecar.settings import AccessLogFormat, HostPort, Switch
 from sidecar.watching import Watcher
@@ -54,6 +58,9 @@ RECHECK_SECONDS: Final = 10.0
 """How often clients of open connections are looked at whose certificates may have run out."""
 
 EXPIRY_CHECK_SECONDS: Final = 60.0
+
+APP_LOOK_SECONDS: Final = 2.0
+"""How often an app that cannot be reached is tried again."""
 
 _T = TypeVar("_T")
 
@@ -85,7 +92,7 @@ class App:
         self._deadlines = Deadlines(reactor)
         self._metrics = Metrics()
         self._writer: LineWriter | None = None
-        self._admin: AdminListener | None = None
+        self._pages: list[AdminListener] = []
         self._watcher: Watcher | None = None
         self._reloader: Reloader
         self._draining = False
@@ -114,8 +121,10 @@ class App:
         downstream_socket = self._collect(problems, lambda: self._listen("listen", settings.listen))
         admin = settings.admin
         admin_socket = None if admin is None else self._collect(problems, lambda: self._listen("admin", admin))
+        health = settings.health
+        health_socket = None if health is None else self._collect(problems, lambda: self._listen("health", health))
         if problems or credentials is None or downstream_socket is None:
-            for sock in (downstream_socket, admin_socket):
+            for sock in (downstream_socket, admin_socket, health_socket):
                 if sock is not None:
                     sock.close()
             self._cancel("renewal")
@@ -143,9 +152,6 @@ class App:
         )
         self._listener.start()
         self._tell_of(credentials)
-        if admin_socket is not None:
-            self._admin = AdminListener(admin_socket, self.snapshot, self._transport, self._reactor)
-            self._admin.start()
         self._reloader = Reloader(
             self._loaded,
             reread=self._reread,
@@ -157,6 +163,12 @@ class App:
         self._watch(seen)
         self._call_later("recheck", RECHECK_SECONDS, self._recheck)
         self._check_expiry()
+        self._call_later("app", APP_LOOK_SECONDS, self._look_for_app)
+        self.console = self._console()
+        if admin_socket is not None:
+            self._serve_pages(admin_socket, ADMIN)
+        if health_socket is not None:
+            self._serve_pages(health_socket, HEALTH)
         _log.info(
             "serving https on {listen}, forwarding to {upstream}; client certificates: {mode}; admin: {admin}",
             listen=self._listener.address,
@@ -173,10 +185,12 @@ class App:
         """
         Accept no more, finish what is in flight, then call *stopped* with the number of exchanges that were cut.
 
-        Bounded by SIDECAR_DRAIN_TIMEOUT.
+        Bounded by SIDECAR_DRAIN_TIMEOUT; asked for again, it goes on as it was, and the last *stopped* is called.
         """
-        self._draining = True
         self._stopped = stopped
+        if self._draining:
+            return
+        self._draining = True
         timeout = self._settings.timeouts.drain
         until = self._reactor.seconds() + timeout
         wait = min(self._lame_duck_seconds(), timeout)
@@ -207,29 +221,6 @@ class App:
         self._listener.stop()
         self._finish(self._listener.end_all())
 
-    def snapshot(self) -> Snapshot:
-        """Return the program as it is now, for the admin pages."""
-        return Snapshot(
-            now=self._now(),
-            figures=Figures(
-                metrics=self._metrics,
-                certificates=tuple(describe(bundle.leaf) for bundle in self._credentials.bundles),
-                upstream_connections=self._pool.open_count,
-                upstream_idle=self._pool.idle_count,
-                upstream_connects=self._pool.statistics.connects,
-                upstream_connect_failures=self._pool.statistics.connect_failures,
-                access_log_dropped=self._writer.dropped if self._writer is not None else 0,
-                is_ready=not self._not_ready(),
-            ),
-            certificate_sources=tuple(map(str, self._settings.tls.cert)) or ("ephemeral",),
-            certificate_pem=b"".join(
-                certificate.public_bytes(Encoding.PEM)
-                for certificate in (self._credentials.bundles[0].leaf, *self._credentials.bundles[0].chain)
-            ),
-            rejections=self._service.rejecter.rejections.as_json(),
-            not_ready=self._not_ready(),
-        )
-
     # -- start --
 
     @staticmethod
@@ -245,6 +236,29 @@ class App:
             return listen(address)
         except ListenError as error:
             raise ConfigError([self._problem(name, error.fact, error.fix)]) from None
+
+    def _serve_pages(self, sock: socket.socket, surface: Surface) -> None:
+        listener = AdminListener(sock, self.console, self._transport, self._reactor, surface)
+        self._pages.append(listener)
+        listener.start()
+
+    def _console(self) -> Console:
+        openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
+        self._metrics.build_info = {(__version__, platform.python_version(), openssl): 1}
+        self._metrics.started_at = self._now().timestamp()
+        return Console(
+            metrics=self._metrics,
+            pool=self._pool,
+            listener=self._listener,
+            rejecter=self._service.rejecter,
+            reloader=self._reloader,
+            writer=self._writer,
+            credentials=lambda: self._credentials,
+            is_draining=lambda: self._draining,
+            stop=lambda: self._call_later("stop", 0, self.drain, lambda cut: self._reactor.stop()),
+            clock=self._now,
+            seconds=self._reactor.seconds,
+        )
 
     def _load(self, loaded: Loaded) -> Credentials:
         return load_credentials(loaded, self._make_ephemeral, self._now)
@@ -286,6 +300,16 @@ class App:
         self._call_later("recheck", RECHECK_SECONDS, self._recheck)
         if self._settings.life.recheck is Switch.ON:
             self._listener.judge_expired_again()
+
+    def _look_for_app(self) -> None:
+        """Find out that the app is back: while it is not ready for want of it, no request would."""
+        self._call_later("app", APP_LOOK_SECONDS, self._look_for_app)
+        if self._pool.statistics.last_error:
+            self._pool.connect(self._app_found)
+
+    def _app_found(self, outcome: UpstreamConnection | ConnectFailed) -> None:
+        if isinstance(outcome, UpstreamConnection):
+            self._pool.release(outcome)
 
     def _call_later(self, about: str, seconds: float, call: Callable[..., None], *arguments: object) -> None:
         self._cancel(about)
@@ -369,14 +393,6 @@ class App:
 
     # -- state and stop --
 
-    def _not_ready(self) -> tuple[str, ...]:
-        reasons = []
-        if self._draining:
-            reasons.append("draining")
-        if any(bundle.leaf.not_valid_after_utc <= self._now() for bundle in self._credentials.bundles):
-            reasons.append("a certificate has expired")
-        return tuple(reasons)
-
     def _look_drained(self, until: float) -> None:
         if not self._listener.open_connections:
             self._finish(0)
@@ -390,9 +406,9 @@ class App:
             return  # a forced end, while the drain was still looking
         self._finished = True
         self._pool.stop()
-        if self._admin is not None:
-            self._admin.stop()
-            self._admin = None
+        for pages in self._pages:
+            pages.stop()
+        self._pages.clear()
         if self._watcher is not None:
             self._watcher.stop()
         self._reloader.stop()

@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         from sidecar import cli_certs  # what `run` does without
 
         return cli_certs.main(arguments)
+    if name == "healthcheck":
+        from sidecar import healthcheck
+
+        return healthcheck.main(arguments, os.environ if environ is None else environ)
     if name not in _COMMANDS:
         return _refuse_command(name)
     given, problems = flags.parse(flags.make_parser("", ""), arguments)
@@ -140,15 +144,16 @@ def _call(command: _Command, given: _Input) -> int:
 def _refuse_command(name: str) -> int:
     if not name or name.startswith("-"):
         return _complain(["sidecar: say what to do first: sidecar run, or see sidecar --help"], EXIT_USAGE)
-    fix = did_you_mean(name, [*_COMMANDS, "certs", "version", "help"], "see sidecar --help")
+    fix = did_you_mean(name, [*_COMMANDS, "certs", "healthcheck", "version", "help"], "see sidecar --help")
     return _complain([f"sidecar: there is no command {name!a}; {fix}"], EXIT_USAGE)
 
 
 def _help(usage: str) -> str:
     commands = {name: command.summary for name, command in _COMMANDS.items()}
     commands["certs"] = "make a private CA and certificates, or look at some: see sidecar certs --help"
+    commands["healthcheck"] = "ask the running program whether it is well: see sidecar healthcheck --help"
     commands["version"] = "print the versions of the program and what it is built on"
-    lines = ["TLS in front of any app.", "", "commands:", *(f"  {name:<10}{text}" for name, text in commands.items())]
+    lines = ["TLS in front of any app.", "", "commands:", *(f"  {name:<13}{text}" for name, text in commands.items())]
     lines += ["", "Each setting is a flag, a variable or a line in the YAML file, in this order of precedence."]
     return flags.make_parser(usage, "\n".join(lines)).format_help().rstrip("\n")
 

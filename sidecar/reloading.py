@@ -23,7 +23,7 @@ from sidecar.errors import ConfigError, Problem
 SETTLE_SECONDS: Final = 5.0
 
 NEEDS_RESTART: Final = frozenset(
-    {"listen", "upstream", "admin", "max_upstream_connections", "access_log", "access_log_format", "wait"}
+    {"access_log", "access_log_format", "admin", "health", "listen", "max_upstream_connections", "upstream", "wait"}
 )
 """Settings that are looked at only at start."""
 

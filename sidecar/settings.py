@@ -444,6 +444,12 @@ class Settings:
     admin: HostPort | None = setting(
         "admin", HostPort("127.0.0.1", 8081), "admin listener, HOST:PORT, or off; it has no authentication"
     )
+    health: HostPort | None = setting(
+        "health",
+        None,
+        "listener for probes of kubelets and load balancers, HOST:PORT, or off: /live and /ready over plain HTTP, "
+        "nothing else",
+    )
     tls: TlsSettings = TlsSettings()
     client: ClientSettings = ClientSettings()
     timeouts: Timeouts = Timeouts()

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.logger import LogEvent, globalLogPublisher
 
 from sidecar import app as module
-from sidecar.app import App, local_addresses
+from sidecar.app import APP_LOOK_SECONDS, App, local_addresses
 from sidecar.certs import selfsigned
 from sidecar.config.load import load
 from sidecar.errors import ConfigError
+from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listener import listen
 from sidecar.settings import HostPort
 from tests.support.certs import NOW, authority
@@ -124,6 +126,21 @@ def presented(program: Program, app: App) -> Any:
     return certificate
 
 
+def ask(program: Program, name: str, line: str) -> tuple[int, str]:
+    """Ask the listener that the setting *name* is about; return status and body."""
+    (app,) = program.apps
+    pages = dict(zip([each for each in ("admin", "health") if getattr(app._settings, each)], app._pages, strict=True))
+    with socket.create_connection(pages[name]._socket.getsockname()) as client:
+        client.sendall(f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        program.turn()
+        program.turn()
+        data = b""
+        while piece := client.recv(10_000):
+            data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
 class TestStart:
     def test_both_listeners_serve(self, program: Program) -> None:
         """TLS where it was asked for, and the admin pages beside it."""
@@ -143,7 +160,7 @@ class TestStart:
         issued.write(tmp_path)
         app = program.start(tls_cert=str(tmp_path / "tls.crt"), tls_key=str(tmp_path / "tls.key"))
         assert app._credentials.bundles[0].leaf == issued.certificate
-        assert app.snapshot().certificate_sources == (str(tmp_path / "tls.crt"),)
+        assert [served.source for served in app.console.certificates().served] == [str(tmp_path / "tls.crt")]
         assert "renewal" not in app._calls
 
     def test_all_problems_come_at_once(self, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +201,7 @@ class TestEphemeralCertificate:
         (warning,) = [event for event in log if "made one in memory" in event["log_format"]]
         assert "app.example" in warning["names"]
         assert "192.0.2.7" in warning["names"]
-        assert app.snapshot().certificate_sources == ("ephemeral",)
+        assert [served.source for served in app.console.certificates().served] == ["ephemeral"]
 
     def test_renewal_is_for_newcomers(self, program: Program) -> None:
         """Before it expires a new one takes its place: listener, admin page and metrics show it."""
@@ -197,9 +214,10 @@ class TestEphemeralCertificate:
         assert renewed != first
         assert renewed.not_valid_after_utc > first.not_valid_after_utc
         assert presented(program, app) == renewed
-        snapshot = app.snapshot()
-        assert snapshot.figures.certificates[0].serial == f"{renewed.serial_number:x}"
-        assert b"BEGIN CERTIFICATE" in snapshot.certificate_pem
+        shown = app.console.certificates()
+        assert shown.served[0].leaf.serial == f"{renewed.serial_number:x}"
+        assert shown.pem == renewed.public_bytes(Encoding.PEM)
+        assert [serial for _, _, serial in shown.not_after()] == [f"{renewed.serial_number:x}"]
         assert program.reactor.pending
 
     def test_next_renewal_is_planned(self, program: Program) -> None:
@@ -214,33 +232,59 @@ class TestEphemeralCertificate:
         assert len(seen) == 4
 
 
-class TestSnapshot:
+class TestConsole:
     def test_ready_after_start(self, program: Program) -> None:
-        """With a valid certificate and no drain there is nothing against traffic."""
-        snapshot = program.start().snapshot()
-        assert snapshot.not_ready == ()
-        assert snapshot.figures.is_ready
+        """With a valid certificate, an app that nobody missed yet and no drain there is nothing against traffic."""
+        app = program.start()
+        assert app.console.readiness().reasons == ()
+        assert Metrics.load(app.console.figures()).ready == 1
 
     def test_expired_certificate_is_not_ready(self, program: Program, tmp_path: Path) -> None:
         """Nobody could use it."""
         authority().issue("localhost", not_after=NOW + timedelta(days=1)).write(tmp_path)
         app = program.start(tls_cert=str(tmp_path))
         program.calendar.now += timedelta(days=2)
-        assert app.snapshot().not_ready == ("a certificate has expired",)
-        assert not app.snapshot().figures.is_ready
+        (reason,) = app.console.readiness().reasons
+        assert reason.startswith("a certificate has expired: CN=localhost, ")
+        assert Metrics.load(app.console.figures()).ready == 0
+
+    def test_app_that_is_away_is_looked_for(self, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not ready, it gets no request that would find the app again; while the app is there, nobody asks for it."""
+        app = program.start()
+        looked: list[object] = []
+        monkeypatch.setattr(app._pool, "connect", looked.append)
+        program.reactor.advance(APP_LOOK_SECONDS)
+        assert looked == []
+        app._pool.statistics.last_error = "refused"
+        assert app.console.readiness().reasons == ("the app cannot be reached: refused",)
+        program.reactor.pump([APP_LOOK_SECONDS, APP_LOOK_SECONDS])
+        assert len(looked) == 2
 
     def test_admin_pages_show_it(self, program: Program) -> None:
         """The endpoint is connected to this very program."""
-        app = program.start()
-        assert app._admin is not None
-        with socket.create_connection(app._admin._socket.getsockname()) as client:
-            client.sendall(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            program.turn()
-            program.turn()
-            data = b""
-            while piece := client.recv(10_000):
-                data += piece
-        assert json.loads(data.partition(b"\r\n\r\n")[2]) == {"ready": True, "reasons": []}
+        program.start()
+        status, body = ask(program, "admin", "GET /ready")
+        assert (status, json.loads(body)) == (200, {"ready": True, "reasons": []})
+        status, body = ask(program, "admin", "GET /config")
+        assert status == 200
+        assert "listen: 127.0.0.1:8443 " in body
+
+    def test_health_listener_has_two_pages(self, program: Program) -> None:
+        """Others than operators can reach it."""
+        program.start(health="127.0.0.1:8082", admin="off")
+        assert ask(program, "health", "GET /live") == (200, "live\n")
+        assert ask(program, "health", "GET /ready")[0] == 200
+        assert ask(program, "health", "GET /config")[0] == 404
+        assert ask(program, "health", "POST /drain")[0] == 404
+
+    def test_drain_is_asked_for_and_answered(self, program: Program) -> None:
+        """The answer goes out before the end, which stops the process."""
+        program.start()
+        status, body = ask(program, "admin", "POST /drain")
+        assert (status, body.partition(":")[0]) == (202, "Draining")
+        assert program.reactor.is_stopped
+        assert not program.reactor.readers
+        assert not program.reactor.pending
 
 
 class TestDrain:
@@ -252,7 +296,7 @@ class TestDrain:
         assert stopped == [0]
         assert not program.reactor.readers
         assert not program.reactor.pending
-        assert app.snapshot().not_ready == ("draining",)
+        assert app.console.readiness().reasons == ("draining",)
 
     def test_admin_answers_while_draining(self, program: Program) -> None:
         """A load balancer must be able to see it."""
@@ -264,7 +308,8 @@ class TestDrain:
             program.turn()
             app.drain(stopped.append)
             assert stopped == []
-            assert [type(reader).__name__ for reader in program.reactor.readers if reader is app._admin]
+            assert ask(program, "admin", "GET /ready")[0] == 503
+            assert ask(program, "admin", "GET /live")[0] == 200
         program.turn()
         program.reactor.advance(0.1)
         assert stopped == [0]

@@ -133,10 +133,10 @@ class TestConfig:
     def test_effective_settings_are_printed_with_sources(self, capsys: pytest.CaptureFixture[str]) -> None:
         """`config` prints every setting."""
         assert main(["config", "--tls-cert=/nonexistent"], {"SIDECAR_ADMIN": "off"}) == 0
-        out = capsys.readouterr().out.splitlines()
-        assert len(out) == len(SETTINGS)
-        assert "tls_cert: /nonexistent" in out[3]
-        assert out[2].endswith("# environment")
+        out = {line.partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
+        assert list(out) == list(SETTINGS)
+        assert out["tls_cert"].split() == ["tls_cert:", "/nonexistent", "#", "flag"]
+        assert out["admin"].split() == ["admin:", "off", "#", "environment"]
 
     def test_value_that_cannot_be_read_fails_with_78(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Settings that cannot be read cannot be shown."""

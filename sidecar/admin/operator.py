@@ -1,5 +1,5 @@
 """
-What the admin endpoint knows of the program: one protocol that `app` implements, and the values it answers with.
+What the admin endpoint knows of the program: one protocol that `console` implements, and the values it answers with.
 
 Each method builds only what its page shows, and only when asked, so that a probe costs next to nothing.
 """

@@ -19,7 +19,6 @@ import attrs
 
 from sidecar.admin import prometheus
 from sidecar.admin.operator import CheckState, Connection, Operator, RevocationList, ServedCertificate
-from sidecar.admin.snapshot import Snapshot as Snapshot  # where `app` looks for it
 from sidecar.certs import describe
 from sidecar.observe.metrics import FAMILIES, Dump, Kind
 from sidecar.settings import LogLevel
@@ -299,11 +298,6 @@ HEALTH: Final = Surface(
     is_guarded=False,
 )
 """For kubelets and load balancers."""
-
-_SNAPSHOTS: Final = ("/live", "/ready", "/stats", "/stats/prometheus", "/certs", "/certs/server.pem", "/handshakes")
-
-OF_SNAPSHOTS: Final = Surface(_with_index({path: _PAGES[path] for path in _SNAPSHOTS}))
-"""What a `SnapshotOperator` can answer."""
 
 
 def _text(status: int, text: str) -> Page:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sidecar.admin.snapshot import Figures as Figures  # where `app` looks for it
 from sidecar.observe.metrics import BOUNDS, FAMILIES, Dump, Family, Kind
 
 

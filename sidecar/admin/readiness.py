@@ -1,5 +1,5 @@
 """
-Whether traffic should be sent here: facts to checks. Pure; `app` gathers the facts, `admin.pages` shows the checks.
+Whether traffic should be sent here: facts to checks. Pure; `console` gathers the facts, `admin.pages` shows the checks.
 
 A check fails only if clients are better off elsewhere. What needs an operator but still works is a warning; so is a
 revocation list that is overdue, since the other replicas have the same one and clients would be told less by a load

@@ -6,7 +6,7 @@ import errno
 import socket
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -16,8 +16,7 @@ from zope.interface import implementer
 
 from sidecar.admin import guard
 from sidecar.admin.operator import Operator
-from sidecar.admin.pages import ADMIN, OF_SNAPSHOTS, TEXT, Page, Question, Surface, respond
-from sidecar.admin.snapshot import Snapshot, SnapshotOperator
+from sidecar.admin.pages import TEXT, Page, Question, Surface, respond
 from sidecar.errors import RequestError
 from sidecar.wire.events import RequestHead
 from sidecar.wire.http1 import ServerCodec
@@ -50,22 +49,19 @@ class AdminListener:
     def __init__(
         self,
         sock: socket.socket,
-        operator: Operator | Callable[[], Snapshot],
+        operator: Operator,
         make_transport: Transport,
         reactor: Any,
-        surface: Surface = ADMIN,
+        surface: Surface,
     ) -> None:
         """
         Args:
-            operator: The program; or what takes snapshots of it, which are enough for some of the pages.
+            operator: The program.
             surface: `pages.ADMIN`, or `pages.HEALTH` for a listener that others than operators can reach.
         """
         self._socket = sock
-        if callable(operator):
-            self._operator: Operator = cast(Operator, SnapshotOperator(operator))
-            self._surface = OF_SNAPSHOTS
-        else:
-            self._operator, self._surface = operator, surface
+        self._operator = operator
+        self._surface = surface
         self._make_transport = make_transport
         self._reactor = reactor
         self._connections: set[AdminConnection] = set()

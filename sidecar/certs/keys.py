@@ -97,7 +97,9 @@ def _unlocked(item: Item, contents: Contents, passwords: Sequence[Password]) -> 
     load = load_pem_private_key if item.data.startswith(b"-----BEGIN ") else load_der_private_key
     what = f"the private key in {contents.where(item)}"
     if not passwords:
-        raise contents.error(f"{what} is encrypted, and no password is given", "give its password as the passphrase")
+        raise contents.error(
+            f"{what} is encrypted, and no password is given", "give its password as SIDECAR_TLS_KEY_PASSWORD"
+        )
     for password in passwords:
         try:
             with quiet():
@@ -157,7 +159,7 @@ def _opened(item: Item, contents: Contents, passwords: Sequence[Password]) -> It
         raise contents.error(f"{what} is encrypted in a way that is no longer supported", f"convert it: {command}")
     if not passwords:
         fact = f"{what} is encrypted, and no password is given"
-        raise contents.error(fact, "give its password as the passphrase; if it has none, the file is damaged")
+        raise contents.error(fact, "give its password as SIDECAR_TLS_KEY_PASSWORD; if it has none, the file is damaged")
     raise _refused(passwords, what, "give the password it was exported with; if it is right, the file is damaged")
 
 

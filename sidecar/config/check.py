@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import combinations
 
 import attrs
 
@@ -193,16 +194,23 @@ def _lame_duck_fits(case: _Case) -> Iterator[Problem]:
 
 
 def _listeners_differ(case: _Case) -> Iterator[Problem]:
-    listen, admin = case.loaded.settings.listen, case.loaded.settings.admin
-    if admin is not None and listen.port == admin.port and _collide(listen.host, admin.host):
-        fact = f"{admin} is taken by the TLS listener, {listen}"
-        yield case.problem("admin", fact, "choose another port for one of them", beside="listen")
+    settings = case.loaded.settings
+    listeners = (
+        ("listen", "TLS", settings.listen),
+        ("admin", "admin", settings.admin),
+        ("health", "health", settings.health),
+    )
+    on = [(name, kind, address) for name, kind, address in listeners if address is not None and case.has(name)]
+    for (first, kind, taken), (second, _, address) in combinations(on, 2):
+        if taken.port == address.port and _collide(taken.host, address.host):
+            fact = f"{address} is taken by the {kind} listener, {taken}"
+            yield case.problem(second, fact, "choose another port for one of them", beside=first)
 
 
 def _upstream_is_elsewhere(case: _Case) -> Iterator[Problem]:
     settings = case.loaded.settings
     upstream = settings.upstream
-    for name, listener in (("listen", settings.listen), ("admin", settings.admin)):
+    for name, listener in (("listen", settings.listen), ("admin", settings.admin), ("health", settings.health)):
         if not isinstance(upstream, HostPort) or listener is None or not case.has(name):
             continue
         if upstream.port == listener.port and _reaches(upstream.host, listener.host):
@@ -268,9 +276,9 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[_Case], Iterator[Problem]]], ...]
     (("client_ca", "client_crl", "tls_key_password"), _client_material_is_usable),
     (("lame_duck", "drain_timeout"), _lame_duck_fits),
     (("access_log", "access_log_format"), _log_format_is_used),
-    (("listen", "admin"), _listeners_differ),
+    ((), _listeners_differ),
     (("upstream",), _upstream_is_elsewhere),
 )
-"""The settings a rule looks at, and the rule."""
+"""The settings that a rule cannot do without, and the rule."""
 
 _ABOUT_MATERIAL = (_server_material_is_usable, _client_material_is_usable)

@@ -57,11 +57,12 @@ class JsonFormat:
         downstream = entry.downstream
         session = downstream.session
         identity = session.verification.identity
-        if identity is None:
-            subject = serial = uri = ""
-        else:
+        subject = unverified = serial = uri = ""
+        if identity is not None and session.verification.reason is None:
             subject, serial = identity.subject[:MAX_VALUE_BYTES], identity.serial
             uri = identity.uri[0][:MAX_VALUE_BYTES] if identity.uri else ""
+        elif identity is not None:
+            unverified = identity.subject[:MAX_VALUE_BYTES]
         client, connection = _of_connection(
             downstream.peer.host,
             session.version,
@@ -69,6 +70,7 @@ class JsonFormat:
             session.resumed,
             session.server_name and session.server_name[:MAX_VALUE_BYTES],
             subject,
+            unverified,
             serial,
             uri,
             downstream.principal[:MAX_VALUE_BYTES],
@@ -87,6 +89,7 @@ def _of_connection(
     resumed: bool,
     server_name: str | None,
     subject: str,
+    unverified: str,
     serial: str,
     uri: str,
     principal: str,
@@ -95,6 +98,7 @@ def _of_connection(
     members = {
         "sni": server_name,
         "client_subject": subject,
+        "client_unverified_subject": unverified,
         "client_serial": serial,
         "client_uri": uri,
         "principal": principal,

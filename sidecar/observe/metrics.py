@@ -112,7 +112,7 @@ class Metrics:
     """
     Counters since start, and gauges.
 
-    Those who count add to the attributes. The gauges of others (the pool, certificates, readiness) are set by `app`
+    Those who count add to the attributes. The gauges of others (the pool, certificates, readiness) are set by `console`
     right before a dump.
     """
 
@@ -225,15 +225,6 @@ class Metrics:
     def handshake_done(self, version: str, *, resumed: bool) -> None:
         self.handshakes[version] = self.handshakes.get(version, 0) + 1
         self.handshakes_resumed += resumed
-
-    def reloaded(self, result: str, now: float) -> None:
-        """Count a reload; *result* is ``ok`` or ``failed``, *now* in seconds since 1970."""
-        self.reloads[result] = self.reloads.get(result, 0) + 1
-        if result == "ok":
-            self.reload_success_at = now
-
-    def connect_failed(self, reason: str) -> None:
-        self.upstream_connect_failures[reason] = self.upstream_connect_failures.get(reason, 0) + 1
 
     def client_request(self, principal: str, not_after: float, now: float) -> None:
         """

@@ -86,6 +86,7 @@ class DownstreamConnection:
         peer: Where the client is.
         forwarding: The fields that all its requests get.
         principal: Who the client is, for the log; "" if nobody in particular.
+        requests: Begun on it.
         is_closing: Whether the current response is to be the last one.
         wait: Sets the connection's one deadline, so many seconds from now; 0 means never.
     """
@@ -108,6 +109,7 @@ class DownstreamConnection:
         "is_closing",
         "peer",
         "principal",
+        "requests",
         "service",
         "session",
         "wait",
@@ -134,6 +136,7 @@ class DownstreamConnection:
         self.session = session
         self.forwarding = forwarding
         self.is_closing = service.is_draining
+        self.requests = 0
         self._admission: Admission | None
         self._refusal: Refusal | None
         self.principal: str
@@ -209,10 +212,7 @@ class DownstreamConnection:
             self._exchange.downstream_drained()
         elif self._is_stuck:
             self._is_stuck = False
-            if self.is_closing:
-                self._finish()
-            else:
-                self._next()
+            self._go_on()
 
     def deadline_passed(self) -> None:
         if self._splice is not None:
@@ -233,11 +233,12 @@ class DownstreamConnection:
         """
         Answer what is in flight with «Connection: close», then close.
 
-        An idle connection stays for a moment: a request may be on its way, and a client that sends one after the other
-        learns from its answer that this is the end.
+        An idle connection stays for a moment, and so does one whose response had begun without saying that it is the
+        last: a request may be on its way, and a client that sends one after the other learns from its answer that this
+        is the end.
         """
         self.is_closing = True
-        if self._exchange is None and self._splice is None and self._codec.is_idle:
+        if self.is_idle and self._codec.is_idle:
             self.wait(DRAIN_IDLE_SECONDS)
 
     def judge_again(self, session: TlsSession, admission: Admission | Decision, forwarding: Forwarding) -> None:
@@ -263,6 +264,15 @@ class DownstreamConnection:
         else:
             self._admission = admission
             self._refusal, self.principal = None, ""
+
+    @property
+    def doing(self) -> str:
+        """What it is about, in a word for operators."""
+        if self._splice is not None:
+            return "upgraded"
+        if self._exchange is not None:
+            return "request"
+        return "closing" if self.is_closing else "idle"
 
     @property
     def is_idle(self) -> bool:
@@ -297,7 +307,7 @@ class DownstreamConnection:
         """The whole response has been sent."""
         self._exchange = None
         self.service.record(exchange, "")
-        if close or self.is_closing or not self._codec.is_complete:
+        if close or not self._codec.is_complete:
             self._finish()
         elif exchange.is_response_stuck:
             # The next response would queue up behind this one, without a bound.
@@ -305,7 +315,7 @@ class DownstreamConnection:
             self.pause_reading()
             self.wait(self.service.timeouts.body)
         else:
-            self._next()
+            self._go_on()
 
     def exchange_refused(self, exchange: Exchange, reason: str, detail: str) -> None:
         """Nothing of a response has been sent: send ours, and close."""
@@ -342,6 +352,7 @@ class DownstreamConnection:
         service = self.service
         exchange = Exchange(self, head)
         service.metrics.requests += 1
+        self.requests += 1
         if self._refusal is not None:
             self._refuse(exchange, self._refusal)
             return
@@ -394,9 +405,16 @@ class DownstreamConnection:
         path = exchange.head.target.partition(b"?")[0].decode("ascii")
         self.service.rejecter.request_refused(self.peer.host, self.session, refusal, path)
 
+    def _go_on(self) -> None:
+        """What was sent did not say that it is the last."""
+        if self._is_half_closed and not self._codec.has_pipelined:
+            self._finish()
+        else:
+            self._next()
+
     def _next(self) -> None:
         """Go on with the next request: what of it has arrived already, or wait for its first byte."""
-        self.wait(self.service.timeouts.idle)
+        self.wait(DRAIN_IDLE_SECONDS if self.is_closing else self.service.timeouts.idle)
         codec = self._codec
         try:
             events = codec.next_request()
@@ -407,7 +425,7 @@ class DownstreamConnection:
             if not codec.is_complete:
                 self._tls.close()  # the rest of this request will never come
                 return
-            self.is_closing = not codec.has_pipelined
+            self.is_closing = self.is_closing or not codec.has_pipelined
         if self._is_reading_paused:
             self.resume_reading()  # before the exchange begins: it may pause reading again
         if events:

@@ -11,6 +11,7 @@ import errno
 import math
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any, Final
 
 import attrs
@@ -27,7 +28,7 @@ from sidecar.policy.identity_headers import TlsFacts, identity_lines
 from sidecar.policy.rewrite import forwarding_fields
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline, Deadlines
-from sidecar.proxy.downstream import DownstreamConnection, Forwarding
+from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection, Forwarding
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
 from sidecar.settings import HostPort, IdentityDialect
@@ -103,7 +104,7 @@ def _remedy(problem: OSError, address: HostPort) -> str:
 class Peer:
     """The socket side of one connection: what its layers need of it besides bytes."""
 
-    __slots__ = ("_patience_seconds", "_tls", "deadline", "host", "local", "remote", "transport")
+    __slots__ = ("_patience_seconds", "_tls", "accepted_at", "deadline", "host", "local", "remote", "transport")
 
     transport: SocketTransport
 
@@ -118,6 +119,7 @@ class Peer:
         self.host = remote.host
         self.remote = remote
         self.local = local
+        self.accepted_at = deadlines.now()
         self.deadline = Deadline(self, deadlines)
         self._tls = tls
         self._patience_seconds = patience_seconds
@@ -184,6 +186,7 @@ class Listener:
         self._resume_call: Any = None
         self._noted_at: dict[str, float] = {}  # what -> when it was last logged
         self._closed = False
+        self._bytes_received = self._bytes_sent = 0  # of connections that are gone
 
     # -- life --
 
@@ -194,9 +197,14 @@ class Listener:
             self._reactor.addReader(self)
 
     def stop(self) -> None:
-        """Accept no more, and let every connection end after what is in flight."""
+        """
+        Accept no more, and let every connection end after what is in flight.
+
+        Who has connected already, as far as the kernel is concerned, is still let in: closing would reset them.
+        """
         if self._closed:
             return
+        self._accept(BACKLOG)
         self._pause()
         self._closed = True
         if self._resume_call is not None and self._resume_call.active():
@@ -205,8 +213,14 @@ class Listener:
         for tls in list(self._peers):
             if isinstance(tls.application, DownstreamConnection):
                 tls.application.drain()
-            elif tls.is_silent:
-                tls.abort()  # connected in advance, as browsers and balancers do: nothing is lost
+        if self._peers:
+            self._reactor.callLater(DRAIN_IDLE_SECONDS, self._end_silent)
+
+    def _end_silent(self) -> None:
+        """End what was connected in advance, as browsers and balancers do: nothing was on its way."""
+        for tls in list(self._peers):
+            if tls.is_silent:
+                tls.abort()
 
     def end_all(self) -> int:
         """End every connection now; return how many had something in flight."""
@@ -224,6 +238,17 @@ class Listener:
     def open_connections(self) -> int:
         return len(self._peers)
 
+    def open(self) -> Iterator[tuple[Peer, DownstreamConnection | None]]:
+        """Yield what is open, the oldest first, each with what speaks on it once the handshake is done."""
+        for tls, peer in self._peers.items():
+            yield peer, tls.application if isinstance(tls.application, DownstreamConnection) else None
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """Return how much was received from and sent to clients, since start."""
+        transports = [peer.transport for peer in self._peers.values()]
+        received = self._bytes_received + sum(transport.bytes_received for transport in transports)
+        return received, self._bytes_sent + sum(transport.bytes_sent for transport in transports)
+
     # -- called by the reactor --
 
     def fileno(self) -> int:
@@ -237,7 +262,17 @@ class Listener:
         self._is_accepting = False
 
     def doRead(self) -> None:
-        for _ in range(min(ACCEPTS_PER_TURN, self._service.limits.connections - len(self._peers))):
+        self._accept(ACCEPTS_PER_TURN)
+        if len(self._peers) >= self._service.limits.connections:
+            self._note(
+                "max_connections",
+                "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
+                count=len(self._peers),
+            )
+            self._pause()
+
+    def _accept(self, at_most: int) -> None:
+        for _ in range(min(at_most, self._service.limits.connections - len(self._peers))):
             try:
                 sock, address = self._socket.accept()
             except OSError as problem:
@@ -253,13 +288,6 @@ class Listener:
                 sock.close()
                 self._back_off(problem)
                 return
-        if len(self._peers) >= self._service.limits.connections:
-            self._note(
-                "max_connections",
-                "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
-                count=len(self._peers),
-            )
-            self._pause()
 
     def _accepted(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         sock.setblocking(False)
@@ -395,6 +423,8 @@ class Listener:
     def closed(self, tls: TlsServer) -> None:
         peer = self._peers.pop(tls)
         peer.deadline.end()
+        self._bytes_received += peer.transport.bytes_received
+        self._bytes_sent += peer.transport.bytes_sent
         self._metrics.connections_active -= 1
         if not self._is_accepting and len(self._peers) < self._service.limits.connections:
             self.start()

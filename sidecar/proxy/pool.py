@@ -50,11 +50,19 @@ class PoolStatistics:
 
     Attributes:
         connects: Connections made.
-        connect_failures: Attempts that failed.
+        failures: Attempts that failed, by reason.
+        last_error: Why the last one did, in words; "" once one has worked.
+        keep_alive_seconds: How long the app last promised to keep an idle connection.
     """
 
     connects: int = 0
-    connect_failures: int = 0
+    failures: dict[str, int] = attrs.Factory(dict)
+    last_error: str = ""
+    keep_alive_seconds: float | None = None
+
+    @property
+    def connect_failures(self) -> int:
+        return sum(self.failures.values())
 
 
 class Pool:
@@ -73,6 +81,7 @@ class Pool:
         self._idle: list[UpstreamConnection] = []  # oldest first
         self._open: set[UpstreamConnection] = set()
         self._connecting = 0
+        self._bytes_received = self._bytes_sent = 0  # of connections that are gone
         self._sweep: Any = None
         self._stopped = False
         self._told_at = -math.inf
@@ -84,6 +93,17 @@ class Pool:
     @property
     def open_count(self) -> int:
         return len(self._open)
+
+    @property
+    def pending_count(self) -> int:
+        """Requests that wait for a connection to be made."""
+        return self._connecting
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """Return how much was received from and sent to the app, since start."""
+        transports = [upstream.transport for upstream in self._open]
+        received = self._bytes_received + sum(transport.bytes_received for transport in transports)
+        return received, self._bytes_sent + sum(transport.bytes_sent for transport in transports)
 
     def take(self) -> UpstreamConnection | None:
         """Return an idle connection that is fresh enough, or None."""
@@ -104,14 +124,16 @@ class Pool:
         def connected(outcome: socket.socket | connect.ConnectFailed) -> None:
             self._connecting -= 1
             if isinstance(outcome, connect.ConnectFailed):
-                self.statistics.connect_failures += 1
                 reason = outcome.reason
+                self.statistics.failures[reason] = self.statistics.failures.get(reason, 0) + 1
+                self.statistics.last_error = str(outcome)
                 if not self.statistics.connects and reason == "upstream_connect_refused":
                     reason = "upstream_not_started"  # for all we know: clients may try again
                 self._tell_of_failure(str(outcome))
                 ready(connect.ConnectFailed(reason, f"{self.target}: {outcome}"))
                 return
             self.statistics.connects += 1
+            self.statistics.last_error = ""
             upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
             upstream.transport = SocketTransport(outcome, upstream, self._reactor, MAX_READ_SIZE)
             self._open.add(upstream)
@@ -119,6 +141,7 @@ class Pool:
 
         limit = self._limits.upstream_connections
         if len(self._open) + self._connecting >= limit:
+            self.statistics.failures["upstream_overflow"] = self.statistics.failures.get("upstream_overflow", 0) + 1
             full = connect.ConnectFailed("upstream_overflow", f"{limit:,} connections to the app are open, the limit")
             self._reactor.callLater(0, ready, full)
             return
@@ -141,6 +164,8 @@ class Pool:
         """Take back a connection whose exchange is complete on both sides."""
         upstream.lessee = None
         promised = upstream.codec.keep_alive_seconds
+        if promised is not None:
+            self.statistics.keep_alive_seconds = promised
         usable = IDLE_SECONDS if promised is None else min(promised - MARGIN_SECONDS, LONGEST_IDLE_SECONDS)
         if self._stopped or len(self._idle) >= MAX_IDLE_CONNECTIONS or usable <= 0 or not upstream.transport.is_open:
             upstream.retire()
@@ -152,7 +177,10 @@ class Pool:
 
     def forget(self, upstream: UpstreamConnection) -> None:
         """The connection is gone or going."""
-        self._open.discard(upstream)
+        if upstream in self._open:
+            self._open.discard(upstream)
+            self._bytes_received += upstream.transport.bytes_received
+            self._bytes_sent += upstream.transport.bytes_sent
         if upstream.lessee is None and upstream in self._idle:
             self._idle.remove(upstream)
 

@@ -51,14 +51,17 @@ class Service:
         """
         if status is None:
             status = exchange.response.status if exchange.response is not None else 0
-        self.metrics.count(status, reason)
+        now, downstream = self.now(), exchange.downstream
+        self.metrics.count(status, reason, now - exchange.started_at)
+        if downstream.principal and (identity := downstream.session.verification.identity) is not None:
+            self.metrics.client_request(downstream.principal, identity.not_after, now)
         if self.access_log is not None:
             self.access_log.exchange(
                 exchange,
                 status,
                 reason,
                 detail,
-                self.now(),
+                now,
                 upstream=exchange.upstream,
                 trace_id=exchange.trace_id.decode(),
             )

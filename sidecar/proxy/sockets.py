@@ -91,6 +91,7 @@ class SocketTransport:
 
     Attributes:
         protocol: Who is told what happens.
+        bytes_received, bytes_sent: Since it was connected; sent is what the kernel has taken.
     """
 
     __slots__ = (
@@ -106,6 +107,8 @@ class SocketTransport:
         "_send",
         "_socket",
         "_state",
+        "bytes_received",
+        "bytes_sent",
         "fileno",
         "protocol",
     )
@@ -134,6 +137,8 @@ class SocketTransport:
         self._eof_seen = False
         self._queue: deque[bytes] = deque()
         self._pending_seen = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
         reactor.addReader(self)
 
     # -- towards the peer --
@@ -175,6 +180,7 @@ class SocketTransport:
                 self._write_failed()
                 return
             sent = 0
+        self.bytes_sent += sent
         if sent < len(data):
             self._queue.append(data[sent:])
             self._pending_seen = self._pending_bytes()
@@ -247,6 +253,7 @@ class SocketTransport:
             return None if problem.errno in _RETRY else main.CONNECTION_LOST
         if not data:
             return self._read_eof()
+        self.bytes_received += len(data)
         if self._state is _OPEN or self._state in _DELIVERING:
             self.protocol.dataReceived(data)
             if len(data) >= READ_SIZE and not self._paused:
@@ -262,6 +269,7 @@ class SocketTransport:
             if problem.errno not in _RETRY:
                 return main.CONNECTION_LOST
             sent = 0
+        self.bytes_sent += sent
         if sent < len(data):
             self._queue.append(data[sent:])
             return None

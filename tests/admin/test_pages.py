@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.admin.pages import ADMIN, HEALTH, MOST_CONNECTIONS, OF_SNAPSHOTS, Page, Question, Surface, respond
+from sidecar.admin.pages import ADMIN, HEALTH, MOST_CONNECTIONS, Page, Question, Surface, respond
 from sidecar.observe.metrics import Dump, Metrics
 from tests.admin.fakes import BAD, DOUBTFUL, GOOD, ISSUED, RELOAD_FAILURE, FakeOperator, connection
 
@@ -115,15 +115,6 @@ class TestHealthSurface:
         """A kubelet looks at the status."""
         assert read(get(operator, "/ready", HEALTH)) == {"ready": True, "reasons": []}
         assert get(operator, "/live", HEALTH).body == b"live\n"
-
-
-class TestSnapshotSurface:
-    def test_root_lists_what_is_there(self, operator: FakeOperator) -> None:
-        """A page that snapshots are not enough for is not promised."""
-        body = get(operator, "/", OF_SNAPSHOTS).body.decode()
-        assert "/certs" in body
-        assert "/connections" not in body
-        assert get(operator, "/connections", OF_SNAPSHOTS).status == 404
 
 
 class TestReady:

@@ -13,11 +13,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from sidecar.admin.operator import Readiness
 from sidecar.admin.pages import ADMIN, HEALTH, Surface
 from sidecar.admin.server import IDLE_SECONDS, MAX_CONNECTIONS, AdminConnection, AdminListener
-from sidecar.admin.snapshot import Figures, Snapshot
-from sidecar.certs.describe import describe
-from sidecar.observe.metrics import Metrics
 from tests.admin.fakes import FakeOperator
-from tests.support.certs import NOW, authority
 from tests.support.ports import FakeReactor, RecordingTransport
 
 
@@ -272,7 +268,7 @@ class TestListener:
             accepted.append(RecordingTransport(reactor, connection))
             return accepted[-1]
 
-        listener = AdminListener(sock, FakeOperator(), make_transport, reactor)
+        listener = AdminListener(sock, FakeOperator(), make_transport, reactor, ADMIN)
         listener.start()
         self.address = sock.getsockname()
         yield listener
@@ -327,40 +323,6 @@ class TestListener:
             accepted[-1].deliver(get(b"/live"))
             assert accepted[-1].sent.endswith(b"live\n")
         assert accepted[1].calls == ["abortConnection"]
-
-    def test_snapshots_are_enough_for_some_pages(self, reactor: FakeReactor, listener: AdminListener) -> None:
-        """A program that only takes snapshots of itself is shown as far as they go."""
-        snapshot = Snapshot(
-            now=NOW,
-            figures=Figures(
-                metrics=Metrics(),
-                certificates=(describe(authority().issue("localhost").certificate),),
-                upstream_connections=0,
-                upstream_idle=0,
-                upstream_connects=0,
-                upstream_connect_failures=0,
-                access_log_dropped=0,
-                is_ready=False,
-            ),
-            certificate_sources=("ephemeral",),
-            certificate_pem=b"PEM",
-            rejections=[],
-            not_ready=("draining",),
-        )
-        transports: list[RecordingTransport] = []
-
-        def make_transport(accepted_socket: socket.socket, connection: AdminConnection) -> RecordingTransport:
-            self.clients.append(accepted_socket)
-            transports.append(RecordingTransport(reactor, connection))
-            return transports[-1]
-
-        of_snapshots = AdminListener(listener._socket, lambda: snapshot, make_transport, reactor)
-        self.come()
-        of_snapshots.doRead()
-        transports[0].deliver(get(b"/ready"))
-        assert transports[0].sent.endswith(b'"draining"\n  ]\n}\n')
-        transports[0].deliver(get(b"/config"))
-        assert b"HTTP/1.1 404 " in transports[0].sent
 
     def test_spurious_event_is_nothing(self, listener: AdminListener, accepted: list[RecordingTransport]) -> None:
         """A client may be gone before it is accepted."""

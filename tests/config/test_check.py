@@ -231,6 +231,35 @@ class TestListeners:
         """TLS and admin listener need addresses that differ, wildcards counted in."""
         assert [problem.setting for problem in check_flags(listen=listen, admin=admin)] == ["--admin"] * collide
 
+    @pytest.mark.parametrize(
+        ("health", "facts"),
+        [
+            (":8443", [":8443 is taken by the TLS listener, 127.0.0.1:8443"]),
+            ("localhost:8081", ["localhost:8081 is taken by the admin listener, 127.0.0.1:8081"]),
+            ("[::1]:8081", []),
+            (":8082", []),
+            ("off", []),
+        ],
+    )
+    def test_health_listener_collides_like_the_admin_listener(self, health: str, facts: list[str]) -> None:
+        """Its own setting is named, since it came last, and who has the address."""
+        problems = check_flags(listen="127.0.0.1:8443", admin="127.0.0.1:8081", health=health)
+
+        assert [problem.fact.replace("0.0.0.0", "") for problem in problems] == facts
+        assert {problem.setting for problem in problems} <= {"--health"}
+
+    def test_one_address_for_all_is_told_of_each_pair(self) -> None:
+        """Whoever mends one collision is not surprised by the next."""
+        problems = check_flags(listen=":9000", admin="127.0.0.1:9000", health=":9000")
+
+        assert [problem.setting for problem in problems] == ["--admin", "--health", "--health"]
+
+    def test_listener_that_was_refused_hides_no_collision_of_others(self) -> None:
+        """What is unknown collides with nothing, not even the default in its place."""
+        loaded, _ = gather({"listen": ":8081", "admin": "443x", "health": ":8081"}, {})
+
+        assert [problem.setting for problem in check(loaded, NOW)] == ["--health"]
+
 
 class TestLoop:
     @pytest.mark.parametrize(
@@ -264,6 +293,10 @@ class TestLoop:
 
         assert len(problems) == 1
         assert "SIDECAR_ADMIN is 127.0.0.1:8081" in problems[0].fact.replace("--admin", "SIDECAR_ADMIN")
+
+    def test_upstream_at_the_health_listener_is_a_problem(self) -> None:
+        """Nor is the health listener."""
+        assert [problem.setting for problem in check_flags(upstream="localhost:8082", health=":8082")] == ["--upstream"]
 
     def test_default_upstream_is_named_as_the_listener_was_written(self) -> None:
         """A listener moved onto the default upstream is reported in the words of who moved it."""

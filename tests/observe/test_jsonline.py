@@ -15,7 +15,7 @@ from sidecar.observe.escaping import MAX_VALUE_BYTES
 from sidecar.policy.identity import PeerIdentity, identity_of
 from sidecar.proxy.exchange import Exchange
 from sidecar.settings import AccessLogFormat
-from sidecar.tls.verify import Verification
+from sidecar.tls.verify import Verification, VerifyReason
 from tests.support.certs import CLIENT, authority
 from tests.support.pump import Pump
 
@@ -45,10 +45,10 @@ class Logged:
             wall_clock=lambda: 1_000_000_000.125 + self.pump.clock.seconds(),
         )
 
-    def identify(self, identity: PeerIdentity | None) -> None:
-        """Let the client have shown a certificate that says *identity*."""
+    def identify(self, identity: PeerIdentity | None, reason: VerifyReason | None = None) -> None:
+        """Let the client have shown a certificate that says *identity*, and was not accepted if there is a *reason*."""
         downstream = self.pump.downstream
-        downstream.session = attrs.evolve(downstream.session, verification=Verification(None, None, identity))
+        downstream.session = attrs.evolve(downstream.session, verification=Verification(None, reason, identity))
 
     def ask(self) -> Exchange:
         """Send a request that is not answered yet, and return its exchange."""
@@ -141,6 +141,13 @@ class TestJsonFormat:
         assert as_json.record["client_serial"] == f"{certificate.serial_number:x}"
         assert as_json.record["principal"] == "ci"
         assert "client_uri" not in as_json.record
+
+    def test_client_that_was_not_accepted_has_no_name(self, as_json: Logged) -> None:
+        """Anybody can write anything into a certificate: it stands where nobody takes it for a fact."""
+        as_json.identify(IDENTITY, VerifyReason.UNKNOWN_CA)
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert as_json.record["client_unverified_subject"] == IDENTITY.subject
+        assert not {"client_subject", "client_serial", "client_uri"} & as_json.record.keys()
 
     def test_first_uri_of_a_client_is_its_name(self, as_json: Logged) -> None:
         """A workload is known by its SPIFFE ID."""

@@ -413,13 +413,27 @@ class TestDrain:
         assert pump.tls.ending == "close"
 
     def test_response_that_streams_is_finished(self) -> None:
-        """Its head is out already; the connection closes all the same."""
+        """Its head is out already, and promises more: one more request is served, if it comes soon."""
         pump = Pump()
         pump.start_exchange()
         pump.app_sends(OK[:-1])
         pump.downstream.drain()
         pump.app_sends(OK[-1:])
         assert pump.received() == OK
+        assert not pump.tls.ending
+        pump.client_sends(GET)
+        pump.app_sends(OK)
+        assert b"\r\nConnection: close\r\n" in pump.received()
+        assert pump.tls.ending == "close"
+
+    def test_response_that_streamed_is_the_last_if_nothing_follows(self) -> None:
+        """The promise of more is kept for a moment only."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(OK[:-1])
+        pump.downstream.drain()
+        pump.app_sends(OK[-1:])
+        pump.pass_time(DRAIN_IDLE_SECONDS + 0.1)
         assert pump.tls.ending == "close"
 
     def test_unfinished_head_is_waited_for(self) -> None:

@@ -896,15 +896,18 @@ class TestResponseThatIsStuckAtItsEnd:
         assert pump.tls.ending == "abort"
         assert pump.last == Ended(200, "", "")
 
-    def test_drain_closes_once_it_is_taken(self) -> None:
-        """A drain waits for what is under way, and no next request begins."""
-        pump = self.stuck(GET)
+    def test_drain_waits_until_it_is_taken(self) -> None:
+        """The client has the body timeout for it, and the request behind it is the last."""
+        pump = self.stuck(GET + GET)
         pump.downstream.drain()
+        pump.pass_time(2.0)
         assert not pump.tls.ending
         assert not pump.downstream.is_idle
         pump.tls.take()
+        pump.app_sends(OK)
+        assert b"\r\nConnection: close\r\n" in pump.received()
         assert pump.tls.ending
-        assert pump.app_receives().count(b"GET /x") == 1
+        assert pump.app_receives().count(b"GET /x") == 2
 
     def test_half_close_closes_behind_it(self) -> None:
         """A client that says it sends no more still gets the rest."""

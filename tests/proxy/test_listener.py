@@ -708,6 +708,15 @@ class TestStop:
         door.turn()
         door.listener.stop()
         door.reactor.turn()
+        assert door.listener.open_connections == 2
+        door.reactor.advance(DRAIN_IDLE_SECONDS)
+        door.reactor.turn()
+        assert door.listener.open_connections == 1
+
+    def test_client_that_waits_to_be_accepted_is_let_in(self, door: Door) -> None:
+        """To the client it is connected: closing the listener under it would be a reset."""
+        door.client_comes()
+        door.listener.stop()
         assert door.listener.open_connections == 1
 
     def test_nothing_is_accepted_afterwards(self, door: Door) -> None:

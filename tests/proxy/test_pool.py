@@ -99,6 +99,7 @@ class TestPromise:
         self.promise(first, promised)
         self.promise(second, promised)
         pool.release(first)
+        assert pool.statistics.keep_alive_seconds == promised
         reactor.advance(usable - 0.01)
         assert pool.take() is first
         pool.release(second)
@@ -179,6 +180,24 @@ class TestRelease:
         assert pool.take() is None
 
 
+class TestBytesMoved:
+    def test_bytes_of_what_is_gone_still_count(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """A counter never goes back, and counts nothing twice."""
+        for upstream in connections:
+            transport_of(upstream).write(b"request")
+            transport_of(upstream).bytes_received = 100
+        assert pool.bytes_moved() == (300, 21)
+        transport_of(connections[0]).reset()
+        reactor.turn()
+        pool.forget(connections[0])
+        assert pool.open_count == 2
+        assert pool.bytes_moved() == (300, 21)
+        transport_of(connections[1]).write(b"more")
+        assert pool.bytes_moved() == (300, 25)
+
+
 class TestStop:
     def test_idle_ones_close_and_no_timer_is_left(
         self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
@@ -240,6 +259,22 @@ class TestConnect:
         assert [(failed.reason, str(failed)) for failed in outcomes] == [(why.reason, f"{pool.target}: no route")]
         assert (pool.open_count, pool.statistics.connect_failures) == (0, 1)
 
+    def test_failures_are_told_by_reason_until_one_works(
+        self, pool: Pool, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """The counts stay; the last error goes, for the app is back."""
+        for reason in ("upstream_unreachable", "upstream_timeout", "upstream_timeout"):
+            pool.connect(lambda outcome: None)
+            assert pool.pending_count == 1
+            made[-1][3](ConnectFailed(reason, f"{reason} in words"))
+        statistics = pool.statistics
+        assert statistics.failures == {"upstream_unreachable": 1, "upstream_timeout": 2}
+        assert (statistics.last_error, pool.pending_count) == ("upstream_timeout in words", 0)
+        pool.connect(lambda outcome: None)
+        made[-1][3](pair[0])
+        assert statistics.last_error == ""
+        assert statistics.connect_failures == 3
+
     def test_app_that_never_answered_has_not_started(
         self, pool: Pool, made: list[Any], pair: tuple[socket.socket, socket.socket]
     ) -> None:
@@ -264,6 +299,8 @@ class TestConnect:
         assert outcomes == []
         reactor.turn()
         assert outcomes.pop().reason == "upstream_overflow"
+        assert pool.statistics.failures == {"upstream_overflow": 1}
+        assert pool.statistics.last_error == ""  # the app can be reached
         made[0][3](pair[0])
         made[1][3](ConnectFailed("upstream_unreachable", "no route"))
         pool.connect(outcomes.append)

@@ -29,10 +29,16 @@ def make_failure(why: Exception) -> failure.Failure:
 
 
 class FakeReactor(task.Clock):
-    """A `Clock` that also keeps sets of who is registered for what; the test calls `doRead` and `doWrite`."""
+    """
+    A `Clock` that also keeps sets of who is registered for what; the test calls `doRead` and `doWrite`.
+
+    Attributes:
+        is_stopped: Whether somebody wanted it to end.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.is_stopped = False
         self.readers: set[Any] = set()
         self.writers: set[Any] = set()
 
@@ -49,6 +55,9 @@ class FakeReactor(task.Clock):
 
     def removeWriter(self, writer: Any) -> None:
         self.writers.discard(writer)
+
+    def stop(self) -> None:
+        self.is_stopped = True
 
     def turn(self) -> None:
         """Run what was put off to the next turn."""
@@ -71,6 +80,7 @@ class RecordingTransport:
         is_stuck: Set by `stop_taking`: the peer takes nothing more.
         in_kernel: What the kernel has of the bytes written, and the peer has not taken; the test sets it.
         is_reading: Whether the owner wants to hear more from the peer.
+        bytes_received: What the peer has sent.
     """
 
     def __init__(self, clock: task.Clock, protocol: StreamProtocol | None = None) -> None:
@@ -80,6 +90,7 @@ class RecordingTransport:
         self.is_stuck = False
         self.in_kernel = 0
         self.is_reading = True
+        self.bytes_received = 0
         self._clock = clock
         self._queue = b""
         self._pending_seen = 0
@@ -96,6 +107,10 @@ class RecordingTransport:
     @property
     def is_flushed(self) -> bool:
         return not self._queue
+
+    @property
+    def bytes_sent(self) -> int:
+        return len(self.sent)
 
     def has_progressed(self) -> bool:
         pending = len(self._queue) + self.in_kernel
@@ -179,6 +194,8 @@ class RecordingTransport:
         """The peer sends *data*."""
         assert self.is_reading, "the owner has asked for silence"
         assert self.protocol is not None
+        if not self._ended:
+            self.bytes_received += len(data)
         if not self._ended and not self._flushing:
             self.protocol.dataReceived(data)
 
