@@ -76,6 +76,8 @@ class App:
         reactor: Any,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         reread: Callable[[], Loaded] | None = None,
+        listener: socket.socket | None = None,
+        ephemeral: Bundle | None = None,
     ) -> None:
         """
         Args:
@@ -83,6 +85,8 @@ class App:
             reactor: IReactorFDSet, IReactorTime, IReactorThreads.
             now: The calendar, for certificates.
             reread: Reads the settings anew, checked, for a reload; raises ConfigError. None: they never change.
+            listener: A listening socket, of a supervisor, which also serves the admin pages; None: it is opened here.
+            ephemeral: What is served where no certificate is given; None: it is made here.
         """
         self._loaded = loaded
         self._settings = loaded.settings
@@ -100,7 +104,9 @@ class App:
         self._stopped: Callable[[int], None] = lambda cut: None
         self._calls: dict[str, Any] = {}  # what is to come, by what it is about
         self._told_of_expiry: dict[str, int] = {}
-        self._ephemeral: Bundle | None = None
+        self._ephemeral = ephemeral
+        self._inherited = listener
+        self._has_given_ephemeral = ephemeral is not None
         self._credentials: Credentials
         self._service: Service
         self._pool: Pool
@@ -118,10 +124,10 @@ class App:
         paths = watched(settings)
         seen = fingerprint(paths)
         credentials = self._collect(problems, lambda: self._load(self._loaded))
-        downstream_socket = self._collect(problems, lambda: self._listen("listen", settings.listen))
-        admin = settings.admin
+        downstream_socket = self._collect(problems, lambda: self._inherited or self._listen("listen", settings.listen))
+        admin = settings.admin if self._inherited is None else None
         admin_socket = None if admin is None else self._collect(problems, lambda: self._listen("admin", admin))
-        health = settings.health
+        health = settings.health if self._inherited is None else None
         health_socket = None if health is None else self._collect(problems, lambda: self._listen("health", health))
         if problems or credentials is None or downstream_socket is None:
             for sock in (downstream_socket, admin_socket, health_socket):
@@ -169,6 +175,8 @@ class App:
             self._serve_pages(admin_socket, ADMIN)
         if health_socket is not None:
             self._serve_pages(health_socket, HEALTH)
+        if self._inherited is not None:
+            return  # the supervisor has said it for all
         _log.info(
             "serving https on {listen}, forwarding to {upstream}; client certificates: {mode}; admin: {admin}",
             listen=self._listener.address,
@@ -181,7 +189,7 @@ class App:
         """Read settings and files anew; return what is wrong, empty if all is in force now."""
         return self._reloader.reload()
 
-    def drain(self, stopped: Callable[[int], None]) -> None:
+    def drain(self, stopped: Callable[[int], None], *, replaced: bool = False) -> None:
         """
         Accept no more, finish what is in flight, then call *stopped* with the number of exchanges that were cut.
 
@@ -193,7 +201,7 @@ class App:
         self._draining = True
         timeout = self._settings.timeouts.drain
         until = self._reactor.seconds() + timeout
-        wait = min(self._lame_duck_seconds(), timeout)
+        wait = 0.0 if replaced else min(self._lame_duck_seconds(), timeout)
         if wait:
             _log.info("not ready any more; still serving for {wait:g} s, so that balancers can take notice", wait=wait)
             self._call_later("lame duck", wait, self._stop_accepting, until)
@@ -323,6 +331,8 @@ class App:
     def _make_ephemeral(self) -> Bundle:
         """Return the certificate that is served where none is given; made anew before it expires."""
         now = self._now()
+        if self._has_given_ephemeral and self._ephemeral is not None:
+            return self._ephemeral
         if self._ephemeral is None or selfsigned.renew_at(self._ephemeral) <= now:
             names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._settings.tls.names)
             self._ephemeral = selfsigned.make(names, now)
@@ -380,7 +390,7 @@ class App:
         style = self._settings.log.access
         if style is AccessLogFormat.OFF:
             return None
-        self._writer = LineWriter(STDOUT, self._reactor)
+        self._writer = LineWriter(STDOUT, self._reactor, is_shared=self._inherited is not None)
         text = self._settings.log.format
         return AccessLog(self._writer.write, style, compile_format(text, is_ours) if text else None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import TextIO
 
 import attrs
 
-from sidecar import __version__
+from sidecar import __version__, cgroup
 from sidecar.certs import files
 from sidecar.config import flags
 from sidecar.config.check import check, material_warnings, warnings
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         from sidecar import healthcheck
 
         return healthcheck.main(arguments, os.environ if environ is None else environ)
+    if name == "_worker":
+        return _serve_supervised(arguments)
     if name not in _COMMANDS:
         return _refuse_command(name)
     given, problems = flags.parse(flags.make_parser("", ""), arguments)
@@ -111,7 +114,41 @@ def _run(given: _Input) -> int:
 
     # The environment as it is now: a reload reads it again, and by then secrets have been taken out of it.
     again = attrs.evolve(given, environ=dict(given.environ))
+    workers = _workers(loaded)
+    if workers > 1:
+        from sidecar import supervisor
+
+        return supervisor.run(
+            loaded, supervisor.Given(flags=given.flags, environ=again.environ, reread=again.load_checked), workers
+        )
     return worker.run(loaded, again.load_checked)
+
+
+def _workers(loaded: Loaded) -> int:
+    given = loaded.settings.workers
+    return cgroup.workers_for(cgroup.cpu_quota()) if given is None else given
+
+
+def _serve_supervised(arguments: Sequence[str]) -> int:
+    """What a supervisor starts."""
+    from sidecar import member, worker
+
+    channel, listener = (socket.socket(fileno=int(number)) for number in arguments)
+    try:
+        start = member.receive_start(channel)
+    except OSError:
+        return EXIT_OK  # the supervisor has gone
+    given = _Input(start.flags, (), start.environ)
+
+    def shared(load: Callable[[], Loaded]) -> Callable[[], Loaded]:
+        return lambda: member.share_of(load(), start.workers)
+
+    inherited = worker.Inherited(channel=channel, listener=listener, ephemeral=start.ephemeral)
+    try:
+        return worker.run(shared(given.load_to_run)(), shared(given.load_checked), inherited)
+    except ConfigError as error:
+        member.tell_failure(channel, error.problems)
+        return EXIT_CONFIG
 
 
 def _check(given: _Input) -> int:

@@ -23,7 +23,10 @@ from sidecar.errors import ConfigError, Problem
 SETTLE_SECONDS: Final = 5.0
 
 NEEDS_RESTART: Final = frozenset(
-    {"access_log", "access_log_format", "admin", "health", "listen", "max_upstream_connections", "upstream", "wait"}
+    {
+        *("access_log", "access_log_format", "admin", "health", "listen", "max_upstream_connections"),
+        *("upstream", "wait", "workers"),
+    }
 )
 """Settings that are looked at only at start."""
 

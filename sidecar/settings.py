@@ -450,6 +450,12 @@ class Settings:
         "listener for probes of kubelets and load balancers, HOST:PORT, or off: /live and /ready over plain HTTP, "
         "nothing else",
     )
+    workers: int | None = setting(
+        "workers",
+        None,
+        "processes that serve; auto: the CPU quota of the container, rounded down, and 1 without a quota",
+        bounds=(1, 256),
+    )
     tls: TlsSettings = TlsSettings()
     client: ClientSettings = ClientSettings()
     timeouts: Timeouts = Timeouts()

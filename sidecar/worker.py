@@ -4,18 +4,22 @@ One serving process: installs the reactor, runs the app, turns signals into drai
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+import attrs
 from twisted.internet import main
 from twisted.logger import Logger
 
 from sidecar.certs import files
+from sidecar.certs.bundle import Bundle
 from sidecar.config.check import warnings
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
@@ -26,12 +30,29 @@ from sidecar.settings import Settings
 _log = Logger()
 
 
-def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None) -> int:
+@attrs.frozen(kw_only=True)
+class Inherited:
+    """
+    What a worker has of its supervisor.
+
+    Attributes:
+        channel: To it; a `Start` has been read.
+        listener: What to accept from.
+        ephemeral: The certificate to serve where none is given.
+    """
+
+    channel: socket.socket
+    listener: socket.socket
+    ephemeral: Bundle | None
+
+
+def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None, inherited: Inherited | None = None) -> int:
     """
     Serve until told to stop.
 
     Args:
         reread: Reads the settings anew for a reload; raises ConfigError. None: they stay as they are.
+        inherited: Of a supervisor, which is obeyed in place of signals. None: there is none.
 
     Returns:
         Exit status: 0, after a stop on request.
@@ -39,24 +60,43 @@ def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None) -> int:
     Raises:
         ConfigError: It could not start.
     """
-    _fill_standard_descriptors()
-    reactor = _install_reactor()
-    logs.start(loaded.settings.log.level, sys.stderr)
-    _forget_secrets()
-    for warning in warnings(loaded):
-        _log.warn("{warning}", warning=warning)
-
+    reactor = prepare(loaded)
+    if inherited is None:
+        warn(loaded)
     from sidecar.app import App
 
-    app = App(loaded, reactor, reread=reread)
-    start = _Start(app, loaded.settings, reactor)
+    if inherited is None:
+        app = App(loaded, reactor, reread=reread)
+        start = _Start(app, loaded.settings, reactor)
+        _Signals(app, start, reactor).install()
+    else:
+        from sidecar.member import Member
+
+        app = App(loaded, reactor, reread=reread, listener=inherited.listener, ephemeral=inherited.ephemeral)
+        member = Member(inherited.channel, app, reactor)
+        start = _Start(app, loaded.settings, reactor, lambda: member.serves(app.console))
+        member.start()
     start.attempt()
-    _Signals(app, start, reactor).install()
     _keep_freed_memory()
     reactor.run(installSignalHandlers=False)
     if start.error is not None:
         raise start.error
     return 0
+
+
+def prepare(loaded: Loaded) -> Any:
+    """Make the process fit to serve, or to supervise those that do; return the reactor."""
+    _fill_standard_descriptors()
+    reactor = _install_reactor()
+    logs.start(loaded.settings.log.level, sys.stderr)
+    _forget_secrets()
+    return reactor
+
+
+def warn(loaded: Loaded) -> None:
+    """Log what is odd about the settings."""
+    for warning in warnings(loaded):
+        _log.warn("{warning}", warning=warning)
 
 
 WAIT_LOOK_SECONDS: Final = 0.5
@@ -73,7 +113,8 @@ class _Start:
         error: Why it gave up, if it did.
     """
 
-    def __init__(self, app: Any, settings: Settings, reactor: Any) -> None:
+    def __init__(self, app: Any, settings: Settings, reactor: Any, done: Callable[[], None] = lambda: None) -> None:
+        self._done = done
         self.is_done = False
         self.error: ConfigError | None = None
         self._app = app
@@ -104,6 +145,7 @@ class _Start:
         self._app.start()
         self.is_done = True
         _settle_garbage_collector()
+        self._done()
 
     def _again(self) -> None:
         if self.error is not None or self.is_done:
@@ -186,6 +228,14 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+def _inherit_strays() -> None:
+    """As process 1 we become the parent of every orphan in the container: let the kernel bury them."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:  # those that ended before
+            pass
+
+
 class _Signals:
     """SIGTERM and SIGINT drain; a second one forces. SIGHUP reloads."""
 
@@ -199,6 +249,9 @@ class _Signals:
         signal.signal(signal.SIGTERM, self._caught)
         signal.signal(signal.SIGINT, self._caught)
         signal.signal(signal.SIGHUP, self._hung_up)
+        if os.getpid() == 1:
+            _inherit_strays()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 
     def _caught(self, number: int, frame: object) -> None:
         # Between two bytecodes of whatever is running: only leave a note, and wake the poller.

@@ -184,6 +184,7 @@ _FORMS: dict[Any, _Form] = {
     ByteCount: _Form(units.parse_size, units.size_text),
     Seconds | None: _Form(units.parse_optional_duration, units.optional_duration_text),
     int: _Form(units.parse_count, str),
+    int | None: _Form(units.parse_optional_count, units.optional_count_text),
     str: _Form(units.parse_log_format, units.text_or_none),
     HostPort: _Form(units.parse_listener, str),
     HostPort | None: _Form(units.parse_optional_listener, units.optional_listener_text),

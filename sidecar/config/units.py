@@ -159,6 +159,16 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_optional_count(text: str) -> int | None:
+    """As `parse_count`; ``auto`` is None."""
+    return None if text.lower() == "auto" else parse_count(text)
+
+
+def optional_count_text(value: int | None) -> str:
+    """The count, or ``auto``."""
+    return "auto" if value is None else str(value)
+
+
 # -- words and paths --------------------------------------------------------------------------------------------
 
 

@@ -7,10 +7,14 @@ not fit into a bounded queue is dropped and counted.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import queue
 import select
+import stat
 import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
 MAX_QUEUED_BYTES: Final = 1024 * 1024
@@ -29,13 +33,15 @@ class LineWriter:
         dropped: Lines lost because the reader was too slow, or gone.
     """
 
-    def __init__(self, descriptor: int, clock: Any) -> None:
+    def __init__(self, descriptor: int, clock: Any, *, is_shared: bool = False) -> None:
         """
         Args:
             descriptor: Stays open; may be blocking.
             clock: IReactorTime.
+            is_shared: Whether other processes write lines to it in the same way.
         """
         self.dropped = 0
+        self._turn = _turn if is_shared and _is_pipe(descriptor) else _no_turn
         self._descriptor = descriptor
         self._clock = clock
         self._lines: list[str] = []
@@ -85,11 +91,38 @@ class LineWriter:
         """Write all of *block*; False if the descriptor is closed or otherwise gone."""
         view = memoryview(block)
         try:
-            while view:
-                try:
-                    view = view[os.write(self._descriptor, view) :]
-                except BlockingIOError:  # somebody made it non-blocking: half a line must not stay the last
-                    select.select((), (self._descriptor,), ())
+            with self._turn(self._descriptor):
+                while view:
+                    try:
+                        view = view[os.write(self._descriptor, view) :]
+                    except BlockingIOError:  # somebody made it non-blocking: half a line must not stay the last
+                        select.select((), (self._descriptor,), ())
         except OSError:
             return False
         return True
+
+
+def _is_pipe(descriptor: int) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _turn(descriptor: int) -> Iterator[None]:
+    """
+    Keep the other processes from writing to a pipe, which takes a long block in pieces if its reader is slow.
+
+    A record lock: it belongs to the process, not to the descriptor that all have inherited, and ends with it.
+    """
+    fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
+def _no_turn(descriptor: int) -> Iterator[None]:
+    yield

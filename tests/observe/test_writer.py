@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -164,3 +166,46 @@ class TestStop:
         pipe.writer.stop()
         pipe.writer.stop()
         assert not pipe.writer._thread.is_alive()
+
+
+WRITING = """
+import sys
+from twisted.internet.task import Clock
+from sidecar.observe.writer import LineWriter
+clock = Clock()
+writer = LineWriter(1, clock, is_shared=True)
+for _ in range(500):
+    writer.write(sys.argv[1] * 999 + "\\n")
+sys.stderr.write("ready")
+sys.stderr.flush()
+sys.stdin.read()
+clock.advance(1)
+writer.stop()
+"""
+
+
+class TestSharedPipe:
+    def test_lines_of_two_processes_stay_whole(self) -> None:
+        """A pipe that is full takes what it can: without turns, lines end up in the middle of others."""
+        reading, writing = os.pipe()
+        command = (sys.executable, "-c", WRITING)
+        pipe = subprocess.PIPE
+        writers = [
+            subprocess.Popen([*command, name], stdin=pipe, stdout=writing, stderr=pipe, bufsize=0) for name in "ab"
+        ]
+        os.close(writing)
+        for each in writers:
+            assert each.stderr is not None
+            assert each.stderr.read(5) == b"ready"
+        for each in writers:
+            assert each.stdin is not None
+            each.stdin.close()
+        data = b""
+        while piece := os.read(reading, 4096):
+            data += piece
+        os.close(reading)
+        for each in writers:
+            assert each.stderr is not None
+            assert (each.wait(10), each.stderr.read()) == (0, b"")
+            each.stderr.close()
+        assert sorted(data.splitlines()) == [b"a" * 999] * 500 + [b"b" * 999] * 500

@@ -1,0 +1,234 @@
+"""
+One process that serves nobody, and the workers that do: `crew` put together with real processes, sockets and signals.
+
+The listening socket is opened once, here, and inherited: a taken port is told before any worker starts, and while
+workers come and go connections wait in it instead of being refused.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+from twisted.logger import Logger
+
+from sidecar import worker
+from sidecar.admin.pages import ADMIN, HEALTH
+from sidecar.admin.server import AdminConnection, AdminListener
+from sidecar.app import local_addresses
+from sidecar.certs import selfsigned
+from sidecar.certs.bundle import Bundle
+from sidecar.config import show
+from sidecar.config.load import Loaded
+from sidecar.config.names import SETTINGS
+from sidecar.control import Channel, Kind, Message
+from sidecar.crew import Crew
+from sidecar.errors import ConfigError, ListenError, Problem
+from sidecar.member import Start
+from sidecar.merged import MergedOperator
+from sidecar.observe import logs
+from sidecar.proxy.listener import listen
+from sidecar.proxy.sockets import SocketTransport
+from sidecar.reloading import NEEDS_RESTART
+from sidecar.spawning import Process, reap_strays, spawn
+
+_log = Logger()
+
+
+@attrs.frozen(kw_only=True)
+class Given:
+    """
+    What the operator gave, for workers to read their settings from.
+
+    Attributes:
+        flags, environ: As of `config.load.gather`.
+        reread: Reads the settings anew, checked; raises ConfigError.
+    """
+
+    flags: Mapping[str, str] = attrs.field(repr=False)
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    reread: Callable[[], Loaded]
+
+
+def run(loaded: Loaded, given: Given, count: int) -> int:
+    """
+    Serve with *count* workers until told to stop.
+
+    Returns:
+        Exit status: 0, after a stop on request.
+
+    Raises:
+        ConfigError: An address cannot be listened on, or no worker could start.
+    """
+    reactor = worker.prepare(loaded)
+    worker.warn(loaded)
+    sockets = _open(loaded)
+    listener = sockets["listen"]
+    current = _Current(loaded, given.reread)
+    launcher = _Launcher(given, count, listener, reactor)
+    crew = Crew(
+        count,
+        launch=launcher,
+        settings=lambda: current.loaded.settings,
+        reloaded=current.reload,
+        close_listener=listener.close,
+        stopped=reactor.stop,
+        reactor=reactor,
+    )
+    _Certificate(loaded, launcher, crew, reactor).make()
+    operator = MergedOperator(crew, current.lines, _now)
+    pages = [
+        AdminListener(sockets[name], operator, _transport(reactor), reactor, surface)
+        for name, surface in (("admin", ADMIN), ("health", HEALTH))
+        if name in sockets
+    ]
+    for each in pages:
+        each.start()
+    _Signals(crew, reactor).install()
+    _log.info(
+        "{count} workers for https on {listen}, forwarding to {upstream}; admin: {admin}",
+        count=count,
+        listen=loaded.settings.listen,
+        upstream=loaded.settings.upstream,
+        admin=loaded.settings.admin or "off",
+    )
+    crew.start()
+    reactor.run(installSignalHandlers=False)
+    for each in pages:
+        each.stop()
+    if crew.problems:
+        raise ConfigError(crew.problems)
+    return 0
+
+
+def _open(loaded: Loaded) -> dict[str, socket.socket]:
+    """Open every listening socket, by the name of its setting; raise ConfigError with all that cannot be."""
+    settings = loaded.settings
+    problems: list[Problem] = []
+    sockets: dict[str, socket.socket] = {}
+    for name, address in (("listen", settings.listen), ("admin", settings.admin), ("health", settings.health)):
+        if address is not None:
+            try:
+                sockets[name] = listen(address)
+            except ListenError as error:
+                source = loaded.sources[name]
+                problems.append(Problem(SETTINGS[name].written_in(source), source, error.fact, error.fix))
+    if problems:
+        for sock in sockets.values():
+            sock.close()
+        raise ConfigError(problems)
+    return sockets
+
+
+class _Current:
+    """The settings in force, as far as the supervisor can know."""
+
+    def __init__(self, loaded: Loaded, reread: Callable[[], Loaded]) -> None:
+        self.loaded = loaded
+        self._reread = reread
+
+    def reload(self) -> None:
+        try:
+            new = self._reread()
+        except ConfigError:
+            return  # the workers find the same, and say so
+        settings, sources = new.settings, dict(new.sources)
+        for name in NEEDS_RESTART:
+            settings = SETTINGS[name].put(settings, SETTINGS[name].of(self.loaded.settings))
+            sources[name] = self.loaded.sources[name]
+        self.loaded = Loaded(settings, sources)
+        logs.set_level(settings.log.level)
+
+    def lines(self) -> Sequence[str]:
+        return tuple(show.effective(self.loaded.settings, self.loaded.sources))
+
+
+class _Launcher:
+    """
+    Starts workers.
+
+    Attributes:
+        ephemeral: What they serve where no certificate is given.
+    """
+
+    def __init__(self, given: Given, count: int, listener: socket.socket, reactor: Any) -> None:
+        self.ephemeral: Bundle | None = None
+        self._given = given
+        self._count = count
+        self._listener = listener
+        self._reactor = reactor
+
+    def __call__(self, received: Callable[[Message], None], closed: Callable[[], None]) -> tuple[Process, Channel]:
+        process, sock = spawn(self._listener, os.environ)
+        channel = Channel(sock, received, closed, self._reactor)
+        channel.start()
+        start = Start(
+            flags=self._given.flags, environ=self._given.environ, workers=self._count, ephemeral=self.ephemeral
+        )
+        channel.send(Message(Kind.START, start.pack()))
+        return process, channel
+
+
+class _Certificate:
+    """The certificate that is served where none is given: made here, so that all workers have the same."""
+
+    def __init__(self, loaded: Loaded, launcher: _Launcher, crew: Crew, reactor: Any) -> None:
+        self._tls = loaded.settings.tls
+        self._launcher = launcher
+        self._crew = crew
+        self._reactor = reactor
+
+    def make(self) -> None:
+        """Make it, and plan its successor, with which new workers are started."""
+        if self._tls.cert:
+            return
+        names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._tls.names)
+        bundle = self._launcher.ephemeral = selfsigned.make(names, _now())
+        wait = (selfsigned.renew_at(bundle) - _now()).total_seconds()
+        self._reactor.callLater(wait, self._renew)
+
+    def _renew(self) -> None:
+        self.make()
+        self._crew.roll()
+
+
+class _Signals:
+    """SIGTERM and SIGINT drain, a second one forces; SIGHUP reloads; SIGUSR2 replaces; SIGCHLD is a worker's end."""
+
+    def __init__(self, crew: Crew, reactor: Any) -> None:
+        self._crew = crew
+        self._reactor = reactor
+        self._acts: Mapping[int, Callable[[], None]] = {
+            signal.SIGTERM: crew.stop,
+            signal.SIGINT: crew.stop,
+            signal.SIGHUP: crew.reload,
+            signal.SIGUSR2: crew.roll,
+            signal.SIGCHLD: self._reap,
+        }
+
+    def install(self) -> None:
+        for number in self._acts:
+            signal.signal(number, self._caught)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._acts)
+
+    def _caught(self, number: int, frame: object) -> None:
+        # Between two bytecodes of whatever is running: only leave a note, and wake the poller.
+        self._reactor.callFromThread(self._acts[number])
+
+    def _reap(self) -> None:
+        self._crew.reap()
+        if os.getpid() == 1:
+            reap_strays(self._crew.pids)
+
+
+def _transport(reactor: Any) -> Callable[[socket.socket, AdminConnection], SocketTransport]:
+    return lambda sock, connection: SocketTransport(sock, connection, reactor)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,143 @@
+"""`supervisor`: what of it needs no processes; the scenarios run the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from sidecar import supervisor as module
+from sidecar.config.load import Loaded, load
+from sidecar.errors import ConfigError, Problem
+from tests.support.program import Port
+
+PROBLEM = Problem("SIDECAR_TLS_CERT", "environment", "is missing", "put it there")
+
+
+class TestCurrent:
+    def test_reload_takes_over_what_needs_no_restart(self) -> None:
+        """As workers do: the pages show what is in force."""
+        old, new = load({"listen": ":1443"}, {}), load({"listen": ":2443", "max_headers": "50"}, {})
+        current = module._Current(old, lambda: new)
+        current.reload()
+        assert (current.loaded.settings.listen.port, current.loaded.settings.limits.headers) == (1443, 50)
+        assert any("1443" in line for line in current.lines())
+
+    def test_settings_that_cannot_work_change_nothing(self) -> None:
+        """The workers say what is wrong."""
+
+        def refuse() -> Loaded:
+            raise ConfigError([PROBLEM])
+
+        old = load({}, {})
+        current = module._Current(old, refuse)
+        current.reload()
+        assert current.loaded is old
+
+
+class TestOpen:
+    def test_every_listener_is_opened_by_its_name(self) -> None:
+        """Those that are off are not."""
+        with Port() as listen, Port() as health:
+            sockets = module._open(load({"listen": str(listen), "admin": "off", "health": str(health)}, {}))
+            for sock in sockets.values():
+                sock.close()
+        assert set(sockets) == {"listen", "health"}
+
+    def test_all_that_are_taken_are_told_at_once(self) -> None:
+        """And those that are not are closed again."""
+        with Port() as free, Port() as one, Port() as other, listening(one), listening(other):
+            before = len(os.listdir("/proc/self/fd"))
+            flags = {"listen": str(one), "admin": str(free), "health": str(other)}
+            with pytest.raises(ConfigError) as caught:
+                module._open(load(flags, {}))
+            assert len(os.listdir("/proc/self/fd")) == before
+        assert [problem.setting for problem in caught.value.problems] == ["--listen", "--health"]
+
+
+def listening(port: Port) -> socket.socket:
+    """Take *port*; for ``with``."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((port.host, port.number))
+    sock.listen()
+    return sock
+
+
+class FakeCrew:
+    """Notes what it is told."""
+
+    pids: frozenset[int] = frozenset()
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def reload(self) -> None:
+        self.told.append("reload")
+
+    def roll(self) -> None:
+        self.told.append("roll")
+
+    def reap(self) -> None:
+        self.told.append("reap")
+
+
+class FakeReactor:
+    """Keeps what signal handlers leave for the next turn."""
+
+    def __init__(self) -> None:
+        self.notes: list[Callable[[], None]] = []
+
+    def callFromThread(self, note: Callable[[], None]) -> None:
+        self.notes.append(note)
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Put the handlers of signals back."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+class TestSignals:
+    @pytest.mark.parametrize(
+        ("number", "told"),
+        [
+            (signal.SIGTERM, "stop"),
+            (signal.SIGINT, "stop"),
+            (signal.SIGHUP, "reload"),
+            (signal.SIGUSR2, "roll"),
+            (signal.SIGCHLD, "reap"),
+        ],
+    )
+    def test_each_is_acted_on_in_the_next_turn(self, number: signal.Signals, told: str) -> None:
+        """Nothing happens between two bytecodes of whatever was running."""
+        crew, reactor = FakeCrew(), FakeReactor()
+        module._Signals(crew, reactor).install()  # type: ignore[arg-type]
+        signal.raise_signal(number)
+        assert crew.told == []
+        for note in reactor.notes:
+            note()
+        assert crew.told == [told]
+
+    @pytest.mark.parametrize(("pid", "expected"), [(1, [frozenset()]), (7, [])])
+    def test_strays_are_reaped_by_process_one_only(
+        self, pid: int, expected: list[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody else is given any."""
+        reaped: list[object] = []
+        monkeypatch.setattr(module, "reap_strays", reaped.append)
+        monkeypatch.setattr(os, "getpid", lambda: pid)
+        signals = module._Signals(FakeCrew(), FakeReactor())  # type: ignore[arg-type]
+        signals._reap()
+        assert reaped == expected
