@@ -253,7 +253,7 @@ class TestHalfClose:
     def test_client_that_has_said_all_gets_its_answer(self, program: Program) -> None:
         """A client may end its side after its request: it still reads the answer, which is the last one."""
         with HalfClosingClient(program) as client:
-            client.end(request("/chunked?n=100000"))
+            client.end(request("/chunked?n=100000", "TE: trailers"))
             answer = client.read_until(b"0\r\nX-Checksum: ")
 
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -263,7 +263,7 @@ class TestHalfClose:
         """The same holds when the end comes while the answer is under way."""
         for _ in range(20):
             with HalfClosingClient(program) as client:
-                client.send(request("/chunked?n=300000"))
+                client.send(request("/chunked?n=300000", "TE: trailers"))
                 client.end()
                 answer = client.read_until(b"0\r\nX-Checksum: ")
 

@@ -33,9 +33,10 @@ class TestUpstream:
         assert seen == [1, 1, 1]
 
     def test_unix_socket_that_is_not_there(self, launch: Launch, tmp_path: Path) -> None:
-        """A missing Unix socket is an app that is down: 502."""
+        """A missing Unix socket is an app that has not started: 503, and when to ask again."""
         with HttpsClient(launch(upstream=f"unix:{tmp_path}/missing.sock")) as client:
-            assert client.get("/").status == 502
+            response = client.get("/")
+        assert (response.status, response.values("retry-after")) == (503, ["1"])
 
     @IPV6
     def test_ipv6(self, launch: Launch) -> None:
