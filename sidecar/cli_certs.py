@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -100,7 +101,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _describe_ca(parser: _Parser) -> None:
-    parser.add_argument("--name", default="Private CA", help="what people see [Private CA]")
+    # Two CAs of one name are hard to tell apart, for people and for whoever looks for an issuer by its name.
+    parser.add_argument(
+        "--name", default=f"Private CA {secrets.token_hex(3)}", help="what people see [Private CA and some digits]"
+    )
     parser.add_argument("--dir", type=Path, default=Path("ca"), help="where its files go [ca]")
     _add_days(parser, 3650, MAX_CA_DAYS)
     _add_key_kind(parser)
