@@ -112,6 +112,7 @@ def prepare_sidecar(place: Placement) -> StartLine:
         "SIDECAR_TLS_KEY": str(place.certificate.key_path),
         "SIDECAR_ADMIN": f"{LOOPBACK}:{place.admin_port}",
         "SIDECAR_ACCESS_LOG": "off",
+        "SIDECAR_WORKERS": "1",
     }
     if place.are_clients_verified:
         environment["SIDECAR_CLIENT_CERT"] = "required"
