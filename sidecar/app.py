@@ -62,6 +62,8 @@ EXPIRY_CHECK_SECONDS: Final = 60.0
 APP_LOOK_SECONDS: Final = 2.0
 """How often an app that cannot be reached is tried again."""
 
+RENEWAL_RETRY_SECONDS: Final = 60.0
+
 _T = TypeVar("_T")
 
 _log = Logger()
@@ -222,7 +224,10 @@ class App:
         given = self._settings.life.lame_duck
         if given is not None:
             return given
-        return DRAIN_IN_CONTAINERS_SECONDS if is_in_container(os.environ, os.path.exists) else 0.0
+        if not is_in_container(os.environ, os.path.exists):
+            return 0.0
+        # What nobody asked for must leave time to finish what is in flight.
+        return min(DRAIN_IN_CONTAINERS_SECONDS, self._settings.timeouts.drain / 2)
 
     def force(self) -> None:
         """Cut what a drain still waits for."""
@@ -275,16 +280,15 @@ class App:
         """Put new settings and key material in force; open connections go on."""
         changed = credentials.trust.digest() != self._credentials.trust.digest()
         changed = changed or credentials.access.rules != self._credentials.access.rules
-        settings = loaded.settings
-        if watched(settings) != watched(self._settings) or settings.life != self._settings.life:
-            self._loaded, self._settings = loaded, settings
-            self._watch(fingerprint(watched(settings)))
+        settings, before = loaded.settings, self._settings
         self._loaded, self._settings, self._credentials = loaded, settings, credentials
         service = self._service
         service.timeouts, service.limits, service.http = settings.timeouts, settings.limits, settings.http
         listener = self._listener
         listener.context, listener.access, listener.trust = credentials.context, credentials.access, credentials.trust
         logs.set_level(settings.log.level)
+        if watched(settings) != watched(before) or settings.life != before.life:
+            self._watch(fingerprint(watched(settings)))
         if changed and settings.life.recheck is Switch.ON:
             listener.judge_all_again()
         self._tell_of(credentials)
@@ -341,7 +345,10 @@ class App:
         return self._ephemeral
 
     def _renew(self) -> None:
-        self._apply(self._loaded, self._load(self._loaded))
+        try:
+            self._apply(self._loaded, self._load(self._loaded))
+        except ConfigError:  # of other key material, which has its own alarm
+            self._call_later("renewal", RENEWAL_RETRY_SECONDS, self._renew)
 
     def _tell_of(self, credentials: Credentials) -> None:
         for name, text in credentials.warnings:

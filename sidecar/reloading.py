@@ -4,7 +4,8 @@ New settings and key material for a program that serves: read whole, checked who
 What triggers it: a change of the files, SIGHUP, the admin endpoint. A set that cannot be used leaves the last good one
 in force and raises an alarm, which stays until a good one is loaded. Files are rarely replaced in one step, so of a set
 that was found on disk the alarm is raised only once it has stayed as it is for `SETTLE_SECONDS`: the key whose
-certificate is still to come is no news.
+certificate is still to come is no news. It is tried again from time to time as it is: a certificate may become valid, a
+shortage may pass.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from sidecar.credentials import Credentials
 from sidecar.errors import ConfigError, Problem
 
 SETTLE_SECONDS: Final = 5.0
+MAX_RETRY_SECONDS: Final = 60.0
+"""Between two looks at a set that cannot be used; they begin with `SETTLE_SECONDS` and double."""
 
 NEEDS_RESTART: Final = frozenset(
     {
@@ -82,14 +85,12 @@ class Reloader:
         self._apply = apply
         self._clock = clock
         self._reactor = reactor
-        self._alarm_call: Any = None
+        self._retry_call: Any = None
 
     def files_changed(self) -> None:
         """What the settings name has other content now."""
-        problems = self._try(self.loaded)
-        if problems:
-            self._cancel_alarm()
-            self._alarm_call = self._reactor.callLater(SETTLE_SECONDS, self._raise_alarm, problems)
+        if self._try(self.loaded):
+            self._retry_in(SETTLE_SECONDS)
 
     def reload(self) -> tuple[str, ...]:
         """
@@ -105,12 +106,11 @@ class Reloader:
         else:
             problems = self._try(loaded)
         if problems:
-            self._cancel_alarm()
             self._raise_alarm(problems)
         return self.state.alarms
 
     def stop(self) -> None:
-        self._cancel_alarm()
+        self._cancel_retry()
 
     def _try(self, loaded: Loaded) -> Sequence[Problem]:
         """Load and put in force, or return what is wrong."""
@@ -118,7 +118,7 @@ class Reloader:
             credentials = self._load(loaded)
         except ConfigError as error:
             return error.problems
-        self._cancel_alarm()
+        self._cancel_retry()
         self.loaded = loaded
         self._apply(loaded, credentials)
         self.state.succeeded += 1
@@ -128,16 +128,26 @@ class Reloader:
         return ()
 
     def _raise_alarm(self, problems: Sequence[Problem]) -> None:
-        self._alarm_call = None
         self.state.failed += 1
         self.state.alarms = tuple(map(str, problems))
         for line in self.state.alarms:
             _log.error("reload failed, what was in force stays in force: {problem}", problem=line)
 
-    def _cancel_alarm(self) -> None:
-        if self._alarm_call is not None and self._alarm_call.active():
-            self._alarm_call.cancel()
-        self._alarm_call = None
+    def _retry_in(self, seconds: float) -> None:
+        self._cancel_retry()
+        self._retry_call = self._reactor.callLater(seconds, self._retry, seconds)
+
+    def _retry(self, waited_seconds: float) -> None:
+        problems = self._try(self.loaded)
+        if problems:
+            if tuple(map(str, problems)) != self.state.alarms:
+                self._raise_alarm(problems)
+            self._retry_in(min(2 * waited_seconds, MAX_RETRY_SECONDS))
+
+    def _cancel_retry(self) -> None:
+        if self._retry_call is not None and self._retry_call.active():
+            self._retry_call.cancel()
+        self._retry_call = None
 
     def _keep_what_needs_a_restart(self, loaded: Loaded) -> Loaded:
         settings, sources = loaded.settings, dict(loaded.sources)

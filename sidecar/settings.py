@@ -410,7 +410,7 @@ class LifeSettings:
         "lame_duck",
         None,
         "after SIGTERM, time in which readiness fails but everything is served, so that balancers can take notice; "
-        "part of drain_timeout; auto: 5s in a container, else 0",
+        "part of drain_timeout; auto: 5s in a container, at most half of drain_timeout, else 0",
         "seconds",
         bounds=WAIT,
         zero_is_off=True,

@@ -12,6 +12,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from twisted.logger import Logger
+
+_log = Logger()
+
 
 class Watcher:
     """Calls back in the reactor's thread whenever what it looks at differs from last time."""
@@ -57,5 +61,12 @@ class Watcher:
             self._reactor.callFromThread(self._changed)
 
     def _run(self) -> None:
+        is_failing = False
         while not self._stopped.wait(self._interval_seconds):
-            self.look_once()
+            try:
+                self.look_once()
+                is_failing = False
+            except Exception:  # a file system can fail in many ways, and the next look may find it well
+                if not is_failing:
+                    _log.failure("cannot look whether files have changed; trying again")
+                is_failing = True

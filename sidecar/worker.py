@@ -249,9 +249,12 @@ class _Signals:
         signal.signal(signal.SIGTERM, self._caught)
         signal.signal(signal.SIGINT, self._caught)
         signal.signal(signal.SIGHUP, self._hung_up)
+        # What means something to others, or to us with several workers, must not end us.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, self._cannot_replace)
         if os.getpid() == 1:
             _inherit_strays()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
 
     def _caught(self, number: int, frame: object) -> None:
         # Between two bytecodes of whatever is running: only leave a note, and wake the poller.
@@ -259,6 +262,12 @@ class _Signals:
 
     def _hung_up(self, number: int, frame: object) -> None:
         self._reactor.callFromThread(self._reload)
+
+    def _cannot_replace(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._explain)
+
+    def _explain(self) -> None:
+        _log.warn("SIGUSR2 replaces workers, and there is one process (SIDECAR_WORKERS); SIGHUP reloads")
 
     def _reload(self) -> None:
         if self._start.is_done and not self._asked:

@@ -314,6 +314,18 @@ class TestDrain:
         program.reactor.advance(0.1)
         assert stopped == [0]
 
+    def test_lame_duck_of_a_container_leaves_half_of_the_time(
+        self, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Five seconds that nobody asked for must not be all there is for finishing requests."""
+        monkeypatch.setattr(module, "is_in_container", lambda *arguments: True)
+        app = program.start(drain_timeout="4", lame_duck="auto")
+        app.drain(lambda cut: None)
+        program.reactor.advance(1.9)
+        assert app._listener._is_accepting
+        program.reactor.advance(0.2)
+        assert not app._listener._is_accepting
+
     def test_deadline_cuts(self, program: Program) -> None:
         """The drain timeout is the most that it takes; what had nothing in flight is not counted."""
         app, stopped = program.start(drain_timeout="1"), []

@@ -103,7 +103,7 @@ RULES = {
     "console": EVERYTHING,
     "credentials": EVERYTHING,
     "reloading": Rule(ours={"config", "credentials", "errors"}, theirs={"attrs", "twisted"}),
-    "watching": Rule(),
+    "watching": Rule(theirs={"twisted"}),
     "cgroup": Rule(),
     "control": Rule(ours={"errors"}, theirs={"attrs", "twisted", "zope"}),
     "spawning": Rule(ours={"config.names"}),

@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from sidecar.config.load import Loaded, load
 from sidecar.credentials import Credentials
 from sidecar.errors import ConfigError, Problem
-from sidecar.reloading import NEEDS_RESTART, SETTLE_SECONDS, Reloader
+from sidecar.reloading import MAX_RETRY_SECONDS, NEEDS_RESTART, SETTLE_SECONDS, Reloader
 from tests.support.certs import authority
 
 PROBLEM = Problem("SIDECAR_TLS_KEY", "environment", "the key does not fit", "give the right one")
@@ -100,6 +100,25 @@ class TestFilesChanged:
         world.problems = ()
         world.reloader.files_changed()
         assert world.reloader.state.alarms == ()
+        assert not world.clock.getDelayedCalls()
+
+    def test_bad_set_that_becomes_good_by_itself_is_put_in_force(self, world: World, log: list[LogEvent]) -> None:
+        """A certificate becomes valid, a shortage passes: no file changes then. The alarm is told once."""
+        world.problems = (PROBLEM,)
+        world.reloader.files_changed()
+        world.clock.pump([1.0] * 200)
+        assert len(errors(log)) == 1
+        world.problems = ()
+        world.clock.advance(MAX_RETRY_SECONDS)
+        assert len(world.applied) == 1
+        assert world.reloader.state.alarms == ()
+        assert not world.clock.getDelayedCalls()
+
+    def test_nothing_is_tried_after_a_stop(self, world: World) -> None:
+        """Neither now nor later."""
+        world.problems = (PROBLEM,)
+        world.reloader.files_changed()
+        world.reloader.stop()
         assert not world.clock.getDelayedCalls()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from twisted.logger import LogEvent, globalLogPublisher
+
 from sidecar.watching import Watcher
 
 
@@ -38,6 +40,27 @@ class TestWatcher:
         reactor = FakeReactor()
         Watcher(lambda: b"new", b"old", lambda: None, 3600.0, reactor).look_once()
         assert len(reactor.calls) == 1
+
+    def test_look_that_fails_is_not_the_last(self) -> None:
+        """A file system can fail in ways that nobody foresaw; it is told once, and looking goes on."""
+        reactor, failures = FakeReactor(), iter([OSError(), OSError(), ValueError()])
+        events: list[LogEvent] = []
+
+        def look() -> bytes:
+            for failure in failures:
+                raise failure
+            return b"well again"
+
+        globalLogPublisher.addObserver(events.append)
+        try:
+            watcher = Watcher(look, b"", lambda: None, 0.001, reactor)
+            watcher.start()
+            assert reactor.asked.wait(10.0)
+            watcher.stop()
+            watcher._thread.join(10.0)
+        finally:
+            globalLogPublisher.removeObserver(events.append)
+        assert len(events) == 1
 
     def test_thread_looks_until_it_is_stopped(self) -> None:
         """It looks by itself, ends when told to, and never holds up the end of the process."""

@@ -22,6 +22,8 @@ from sidecar.errors import ConfigError, Problem
 from sidecar.observe import logs
 from tests.support.program import ROOT, Program
 
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
 
 class FakeApp:
     """Notes what it is told."""
@@ -87,7 +89,7 @@ def reactor(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeReactor]:
     monkeypatch.setattr(worker, "_install_reactor", lambda: reactor)
     monkeypatch.setattr(app_module, "App", FakeApp)
     monkeypatch.setattr(logs, "start", lambda level, stream: None)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in HANDLED}
     threshold = gc.get_threshold()
     yield reactor
     for number, handler in handlers.items():
@@ -120,6 +122,13 @@ class TestRun:
         reactor.signals = [signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]
         worker.run(load({}, {}))
         assert FakeApp.made[0].calls == ["start", "reload", "drain"]
+
+    @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2], ids=str)
+    def test_signals_of_other_programs_end_nothing(self, reactor: FakeReactor, number: signal.Signals) -> None:
+        """By default they would kill: what reopens the logs of one server, or replaces the workers of another."""
+        reactor.signals = [number, signal.SIGTERM]
+        assert worker.run(load({}, {})) == 0
+        assert FakeApp.made[0].calls == ["start", "drain"]
 
     def test_missing_files_are_waited_for(
         self, reactor: FakeReactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -79,4 +79,11 @@ def _files(path: Path) -> Iterator[Path]:
     except OSError:
         yield path
         return
-    yield from (file for file in names[:_MOST_FILES] if not file.is_dir())
+    yield from (file for file in names[:_MOST_FILES] if not _is_directory(file))
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # whatever it is, it cannot be read either: a change when it can
+        return False

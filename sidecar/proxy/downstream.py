@@ -105,6 +105,7 @@ class DownstreamConnection:
         "_splice",
         "_tls",
         "_trace_id",
+        "_upgraded_by",
         "forwarding",
         "is_closing",
         "peer",
@@ -149,6 +150,7 @@ class DownstreamConnection:
         self._is_reading_paused = False
         self._is_half_closed = False
         self._is_stuck = False  # between two exchanges: the client has not taken the last response
+        self._upgraded_by: RequestHead | None = None
         self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
         self._prefix = b""
         self._trace_id = b""  # of that request's trace, if it names one
@@ -251,10 +253,22 @@ class DownstreamConnection:
         self.forwarding = forwarding
         self._admit(admission)
         self._prefix_of = None
+        if self._splice is not None:
+            self._end_unwelcome_upgrade()
+
+    def _end_unwelcome_upgrade(self) -> None:
+        """End an upgraded connection that would not be upgraded now."""
         refusal = self._refusal
-        if self._splice is not None and (refusal is not None or session.verification.reason is not None):
-            if refusal is not None:
-                self.service.rejecter.request_refused(self.peer.host, session, refusal)
+        if refusal is None and self._upgraded_by is not None:
+            try:
+                decision = self._judge(self._upgraded_by)
+            except RequestError:  # under other settings, its path has become ambiguous
+                self._tls.abort()
+                return
+            refusal = decision.refusal if decision is not None else None
+        if refusal is not None:
+            self.service.rejecter.request_refused(self.peer.host, self.session, refusal)
+        if refusal is not None or self.session.verification.reason is not None:
             self._tls.abort()
 
     def _admit(self, admission: Admission | Decision) -> None:
@@ -338,6 +352,9 @@ class DownstreamConnection:
         splice.start(self._codec.upgrade())
         if self._is_half_closed:
             splice.downstream_ended(True)
+        # The app may have taken its time, and trust or rules may have changed meanwhile.
+        self._upgraded_by = exchange.head
+        self._end_unwelcome_upgrade()
 
     # -- inside --
 

@@ -355,6 +355,13 @@ class Listener:
             self._reactor.callLater(0, self._judge_next, waiting)
 
     def _judge(self, tls: TlsServer, application: DownstreamConnection) -> None:
+        try:
+            self._judge_again(tls, application)
+        except Exception:  # of one client; it must not keep the others from being looked at
+            _log.failure("a client could not be looked at again; its connection is closed")
+            tls.abort()
+
+    def _judge_again(self, tls: TlsServer, application: DownstreamConnection) -> None:
         session = self._verified_again(tls.connection, application.session)
         presented = _presented(session)
         forwarding = self._forwarding(application.peer.host, tls.connection, session, presented)

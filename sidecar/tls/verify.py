@@ -195,7 +195,10 @@ def verify_again(connection: SSL.Connection, earlier: Verification, trust: Clien
     certificate = earlier.certificate
     if certificate is None or earlier.reason is not None or trust.mode is ClientCertMode.NONE:
         return earlier
-    chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+    try:
+        chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+    except Exception:  # as in `read_verification`: the client may append what only OpenSSL can read
+        return attrs.evolve(earlier, reason=VerifyReason.INVALID)
     code = _verify_chain(certificate, chain, trust, with_lists=bool(trust.crls))
     if code == _Codes.ERR_CRL_HAS_EXPIRED and trust.tolerates(certificate.issuer):
         code = _verify_chain(certificate, chain, trust, with_lists=False)

@@ -649,6 +649,10 @@ class TestRules:
         assert pump.downstream.principal == "ci"
 
 
+UPGRADE = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n"
+
+
 class TestJudgedAgain:
     """What becomes of a connection whose client is worth something else now."""
 
@@ -676,12 +680,31 @@ class TestJudgedAgain:
     def test_upgraded_connection_ends_at_once(self) -> None:
         """It will send no further request that could be refused; operators are told."""
         pump = Pump()
-        pump.start_exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
-        pump.app_sends(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+        pump.start_exchange(UPGRADE)
+        pump.app_sends(SWITCHING)
         pump.downstream.judge_again(SESSION, ADMITTED, FORWARDING)
         assert not pump.tls.ending
         pump.downstream.judge_again(SESSION, self.REFUSED, FORWARDING)
         assert pump.tls.ending == "abort"
+        assert len(pump.service.rejecter.rejections.as_json()) == 1
+
+    def test_upgrade_that_the_app_answers_too_late_ends_at_once(self) -> None:
+        """The client was let in when it asked, and is not any more when the app switches."""
+        pump = Pump()
+        pump.start_exchange(UPGRADE)
+        pump.downstream.judge_again(SESSION, self.REFUSED, FORWARDING)
+        pump.app_sends(SWITCHING)
+        assert pump.tls.ending == "abort"
+
+    def test_upgraded_connection_is_judged_by_the_rule_for_its_request(self) -> None:
+        """The path that it was made on may be closed to its client now."""
+        pump = Pump()
+        pump.start_exchange(UPGRADE)
+        pump.app_sends(SWITCHING)
+        for path, ending in (("/x", ""), ("/y", "abort")):
+            client = ClientSettings(cert=REQUIRED, exempt=PathPatterns((path,)))
+            pump.downstream.judge_again(SESSION, access_of(client, "test").admit(NO_CERTIFICATE), FORWARDING)
+            assert pump.tls.ending == ending
         assert len(pump.service.rejecter.rejections.as_json()) == 1
 
     def test_rules_decide_about_the_next_request(self) -> None:

@@ -36,6 +36,7 @@ from sidecar.settings import (
 from sidecar.tls.context import build_context
 from sidecar.tls.server import TlsServer
 from sidecar.tls.trust import ClientTrust
+from sidecar.tls.verify import Verification
 from tests.support.certs import CLIENT, Issued, authority, intermediate, other_authority
 from tests.support.handshake import client_context, outgoing
 from tests.support.ports import FakePool, FakeReactor, RecordingTransport
@@ -666,6 +667,22 @@ class TestEstablished:
             door.turn()
             client.bio_write(received(sock))
             assert client.recv(1000).startswith(b"HTTP/1.1 403 ")
+
+    def test_client_that_cannot_be_looked_at_is_closed(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever goes wrong with one client, it loses its connection, and the others are looked at."""
+        shake_hands(door)
+        shake_hands(door)
+        looked_at: list[object] = []
+
+        def verify_again(connection: object, *arguments: object) -> Verification:
+            looked_at.append(connection)
+            raise ValueError("unforeseen")
+
+        monkeypatch.setattr(module, "verify_again", verify_again)
+        door.listener.judge_all_again()
+        door.reactor.turn()
+        assert len(looked_at) == 2
+        assert door.listener.open_connections == 0
 
     def test_new_context_is_for_newcomers(self, door: Door) -> None:
         """A swap changes who comes, not who is there."""

@@ -247,6 +247,30 @@ class TestTrustFollowsConnections:
             with pytest.raises((ssl.SSLEOFError, ConnectionResetError)):
                 upgraded.read_to_end()
 
+    def test_client_with_an_unreadable_chain_shields_nobody(
+        self,
+        launch: Launch,
+        app: App,
+        tmp_path: Path,
+        good: Issued,
+        context: ssl.SSLContext,
+        settings_of: dict[str, str],
+    ) -> None:
+        """What a client appends to its chain, and nobody needs, keeps neither it nor others from being looked at."""
+        junk = authority().issue("junk.example").certificate.public_bytes(Encoding.DER)
+        junk = junk.replace(bytes.fromhex("a003020102"), bytes.fromhex("a003020103"), 1)  # a version that is none
+        chained = tmp_path / "chained.pem"
+        chained.write_text((tmp_path / "good.pem").read_text() + ssl.DER_cert_to_PEM_cert(junk))
+        program = launch(upstream=app.upstream, **settings_of)
+        with (
+            HttpsClient(program, context=context) as client,
+            HttpsClient(program, context=client_context(identity=chained)) as other,
+        ):
+            assert (client.get("/hello").status, other.get("/hello").status) == (200, 200)
+            (tmp_path / "ca.crl").write_bytes(self.crl(good))
+            eventually(lambda: "reloaded" in program.stderr, "the new list is in force")
+            assert (other.get("/hello").status, client.get("/hello").status) == (403, 403)
+
     def test_client_of_a_ca_that_is_gone_is_refused(
         self, launch: Launch, app: App, tmp_path: Path, context: ssl.SSLContext, settings_of: dict[str, str]
     ) -> None:
