@@ -6,18 +6,20 @@ Everything that another module needs is handed to it here; nothing below looks f
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from OpenSSL import SSL
 from twisted.logger import Logger
 
 from sidecar import __version__
-from sidecar.admin.pages import ADMIN, HEALTH, Surface
+from sidecar.admin.pages import ADMIN, HEALTH
 from sidecar.admin.server import AdminConnection, AdminListener
 from sidecar.certs import selfsigned
 from sidecar.certs.advice import expiry_level
@@ -45,6 +47,7 @@ from sidecar.proxy.sockets import SocketTransport
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.reloading import Reloader
 from sidecar.settings import AccessLogFormat, HostPort, Switch
+from sidecar.waiting import Waiting
 from sidecar.watching import Watcher
 
 STDOUT: Final = 1
@@ -98,7 +101,13 @@ class App:
         self._deadlines = Deadlines(reactor)
         self._metrics = Metrics()
         self._writer: LineWriter | None = None
-        self._pages: list[AdminListener] = []
+        self._pages: dict[str, AdminListener] = {}  # by the name of their setting
+        self._waiting = Waiting(
+            loaded=loaded,
+            metrics=self._metrics,
+            stop=lambda: self._call_later("stop", 0, self._reactor.stop),
+            clock=now,
+        )
         self._watcher: Watcher | None = None
         self._reloader: Reloader
         self._draining = False
@@ -114,6 +123,22 @@ class App:
         self._pool: Pool
         self._listener: Listener
 
+    def wait(self, paths: Sequence[Path]) -> None:
+        """
+        Say on the pages for operators and probes that *paths* are waited for; to be called again when they change.
+
+        Raises:
+            ConfigError: An address cannot be listened on, which is not told only once the files are there.
+        """
+        problems: list[Problem] = []
+        if self._inherited is None and not self._waiting.paths:
+            self._collect(problems, lambda: self._listener_socket().close())
+            self._open_pages(problems)
+        if problems:
+            self._close_pages()
+            raise ConfigError(problems)
+        self._waiting.paths = paths
+
     def start(self) -> None:
         """
         Load key material, open the listeners, begin to serve.
@@ -126,15 +151,12 @@ class App:
         paths = watched(settings)
         seen = fingerprint(paths)
         credentials = self._collect(problems, lambda: self._load(self._loaded))
-        downstream_socket = self._collect(problems, lambda: self._inherited or self._listen("listen", settings.listen))
-        admin = settings.admin if self._inherited is None else None
-        admin_socket = None if admin is None else self._collect(problems, lambda: self._listen("admin", admin))
-        health = settings.health if self._inherited is None else None
-        health_socket = None if health is None else self._collect(problems, lambda: self._listen("health", health))
+        downstream_socket = self._collect(problems, self._listener_socket)
+        self._open_pages(problems)
         if problems or credentials is None or downstream_socket is None:
-            for sock in (downstream_socket, admin_socket, health_socket):
-                if sock is not None:
-                    sock.close()
+            if downstream_socket is not None:
+                downstream_socket.close()
+            self._close_pages()
             self._cancel("renewal")
             raise ConfigError(problems)
         self._credentials = credentials
@@ -173,10 +195,8 @@ class App:
         self._check_expiry()
         self._call_later("app", APP_LOOK_SECONDS, self._look_for_app)
         self.console = self._console()
-        if admin_socket is not None:
-            self._serve_pages(admin_socket, ADMIN)
-        if health_socket is not None:
-            self._serve_pages(health_socket, HEALTH)
+        for pages in self._pages.values():
+            pages.show(self.console)
         if self._inherited is not None:
             return  # the supervisor has said it for all
         _log.info(
@@ -250,10 +270,25 @@ class App:
         except ListenError as error:
             raise ConfigError([self._problem(name, error.fact, error.fix)]) from None
 
-    def _serve_pages(self, sock: socket.socket, surface: Surface) -> None:
-        listener = AdminListener(sock, self.console, self._transport, self._reactor, surface)
-        self._pages.append(listener)
-        listener.start()
+    def _listener_socket(self) -> socket.socket:
+        return self._inherited or self._listen("listen", self._settings.listen)
+
+    def _open_pages(self, problems: list[Problem]) -> None:
+        """Open those that are not open yet; with a supervisor they are its own."""
+        settings = self._settings
+        for name, address, surface in (("admin", settings.admin, ADMIN), ("health", settings.health, HEALTH)):
+            if address is None or name in self._pages or self._inherited is not None:
+                continue
+            sock = self._collect(problems, functools.partial(self._listen, name, address))
+            if sock is not None:
+                pages = AdminListener(sock, self._waiting, self._transport, self._reactor, surface)
+                self._pages[name] = pages
+                pages.start()
+
+    def _close_pages(self) -> None:
+        for pages in self._pages.values():
+            pages.stop()
+        self._pages.clear()
 
     def _console(self) -> Console:
         openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
@@ -423,9 +458,7 @@ class App:
             return  # a forced end, while the drain was still looking
         self._finished = True
         self._pool.stop()
-        for pages in self._pages:
-            pages.stop()
-        self._pages.clear()
+        self._close_pages()
         if self._watcher is not None:
             self._watcher.stop()
         self._reloader.stop()

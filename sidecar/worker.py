@@ -128,11 +128,12 @@ class _Start:
         Start, or plan another attempt.
 
         Raises:
-            ConfigError: The first attempt failed for another reason than missing files.
+            ConfigError: It failed for another reason than missing files.
         """
         missing = files.missing(self._settings)
         now = self._reactor.seconds()
         if missing and now < self._until:
+            self._app.wait(missing)
             if now >= self._say_at:
                 self._say_at = now + WAIT_LINE_SECONDS
                 _log.info(

@@ -18,7 +18,7 @@ from sidecar import app as module
 from sidecar.app import APP_LOOK_SECONDS, App, local_addresses
 from sidecar.certs import selfsigned
 from sidecar.config.load import load
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, ListenError
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listener import listen
 from sidecar.settings import HostPort
@@ -79,6 +79,7 @@ class Program:
             if hasattr(app, "_listener"):
                 app._listener.stop()
                 app.force()
+            app._close_pages()
         self.reactor.turn()
 
 
@@ -129,7 +130,7 @@ def presented(program: Program, app: App) -> Any:
 def ask(program: Program, name: str, line: str) -> tuple[int, str]:
     """Ask the listener that the setting *name* is about; return status and body."""
     (app,) = program.apps
-    pages = dict(zip([each for each in ("admin", "health") if getattr(app._settings, each)], app._pages, strict=True))
+    pages = app._pages
     with socket.create_connection(pages[name]._socket.getsockname()) as client:
         client.sendall(f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         program.turn()
@@ -139,6 +140,41 @@ def ask(program: Program, name: str, line: str) -> tuple[int, str]:
             data += piece
     head, _, body = data.partition(b"\r\n\r\n")
     return int(head.split()[1]), body.decode()
+
+
+class TestWait:
+    PATHS = (Path("/certs/tls.crt"),)
+
+    def test_probes_are_answered_before_anything_is_served(self, program: Program) -> None:
+        """Alive, so that nobody restarts it; not ready, and why."""
+        app = program.make(health="127.0.0.1:8082")
+        app.wait(self.PATHS)
+        app.wait(self.PATHS)
+        assert ask(program, "health", "GET /live")[0] == 200
+        assert ask(program, "health", "GET /ready")[0] == 503
+        assert "/certs/tls.crt" in ask(program, "admin", "GET /ready")[1]
+        app.start()
+        assert ask(program, "health", "GET /ready")[0] == 200
+        assert len(program.asked) == 4  # that for TLS once more, to be told at once of a port that is taken
+
+    def test_port_that_is_taken_is_told_at_once(self, program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not only when the files have come; and nothing stays open."""
+
+        def fail(address: HostPort) -> socket.socket:
+            raise ListenError(f"{address} is taken", "free it")
+
+        monkeypatch.setattr(module, "listen", fail)
+        with pytest.raises(ConfigError) as caught:
+            program.make().wait(self.PATHS)
+        assert len(caught.value.problems) == 2
+        assert not program.reactor.readers
+
+    def test_drain_gives_up(self, program: Program) -> None:
+        """As a signal does."""
+        program.make().wait(self.PATHS)
+        assert ask(program, "admin", "POST /drain")[0] == 202
+        program.reactor.advance(0.1)
+        assert program.reactor.is_stopped
 
 
 class TestStart:

@@ -33,8 +33,12 @@ class FakeApp:
 
     def __init__(self, loaded: Any, reactor: Any, reread: Any) -> None:
         self.calls: list[str] = []
+        self.waits: list[object] = []
         self.stopped: Callable[[int], None] = lambda cut: None
         type(self).made.append(self)
+
+    def wait(self, paths: object) -> None:
+        self.waits.append(paths)
 
     def start(self) -> None:
         self.calls.append("start")
@@ -138,6 +142,7 @@ class TestRun:
         reactor.at_run = [lambda: reactor.advance(1.0), cert.touch, lambda: reactor.advance(1.0)]
         worker.run(load({"tls_cert": str(cert)}, {}))
         assert FakeApp.made[0].calls == ["start"]
+        assert set(FakeApp.made[0].waits) == {(cert,)}
 
     def test_wait_ends(self, reactor: FakeReactor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Then what is missing is told as ever."""

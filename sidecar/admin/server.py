@@ -70,6 +70,12 @@ class AdminListener:
     def start(self) -> None:
         self._reactor.addReader(self)
 
+    def show(self, operator: Operator) -> None:
+        """From now on the pages are those of *operator*; who is connected has to ask anew."""
+        self._operator = operator
+        for connection in list(self._connections):
+            connection.transport.loseConnection()
+
     def stop(self) -> None:
         """Close the socket, and every connection once it has what it was sent: the answer to /drain is among that."""
         self._reactor.removeReader(self)

@@ -322,6 +322,9 @@ class TestWaiting:
         try:
             eventually(lambda: "waiting for" in program.stderr, "it says what it waits for")
             assert str(certs) in program.stderr
+            assert program.admin("/live")[0] == 200
+            status, body = program.admin("/ready")
+            assert (status, json.loads(body)["reasons"]) == (503, [f"waiting for {certs}"])
             in_place(certs, FIRST)
             program.wait_until_ready()
             assert serial(program) == FIRST.certificate.serial_number
