@@ -139,13 +139,13 @@ def _serve_supervised(arguments: Sequence[str]) -> int:
     except OSError:
         return EXIT_OK  # the supervisor has gone
     given = _Input(start.flags, (), start.environ)
-
-    def shared(load: Callable[[], Loaded]) -> Callable[[], Loaded]:
-        return lambda: member.share_of(load(), start.workers)
-
     inherited = worker.Inherited(channel=channel, listener=listener, ephemeral=start.ephemeral)
     try:
-        return worker.run(shared(given.load_to_run)(), shared(given.load_checked), inherited)
+        return worker.run(
+            member.share_of(start.loaded, start.workers),
+            lambda: member.share_of(given.load_checked(), start.workers),
+            inherited,
+        )
     except ConfigError as error:
         member.tell_failure(channel, error.problems)
         return EXIT_CONFIG

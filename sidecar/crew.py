@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import attrs
@@ -20,7 +20,7 @@ from sidecar.control import Kind, Message, pump, unpack_problems
 from sidecar.errors import Problem
 from sidecar.merged import Part
 from sidecar.observe import logs
-from sidecar.observe.metrics import Dump, counters_of, merge
+from sidecar.observe.metrics import Dump, keep
 from sidecar.settings import LogLevel, Settings
 from sidecar.spawning import Process
 
@@ -29,6 +29,9 @@ ASK_SECONDS: Final = 1.0
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the figures of each worker: what one that is killed takes with it is no older than this."""
+
+HUNG_SECONDS: Final = 30.0
+"""A worker that serves but has answered nothing for so long serves nobody either, and is replaced."""
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 10.0
@@ -74,6 +77,7 @@ class Worker:
         served_since: When it began to serve; None before.
         figures: The last that are known.
         unanswered: What was asked, and when, by question; without those that have been answered.
+        missed_looks: How many looks at it have gone by since it owes an answer and gives none.
         problems: Why it could not start, if it said so.
         kill_call: Ends it if it does not do what it is expected to.
     """
@@ -86,6 +90,7 @@ class Worker:
     served_since: float | None = None
     figures: Dump = attrs.Factory(dict)
     unanswered: dict[int, tuple[Part, float]] = attrs.Factory(dict)
+    missed_looks: int = 0
     problems: tuple[Problem, ...] | None = None
     kill_call: Any = None
 
@@ -146,6 +151,7 @@ class Crew:
         self._next_question = 1
         self._awaited: dict[int, Any] = {}  # what `ask` waits for, by question
         self._first_kept = 1  # the number of the first worker that no rolling replacement is after
+        self._has_served = False
         self._failures = 0
         self._not_before = reactor.seconds()
         self._alarm = ""
@@ -205,13 +211,14 @@ class Crew:
 
     # -- merged.Workers --
 
-    def ask(self, part: Part) -> tuple[Sequence[Any], Sequence[str]]:
+    def ask(self, part: Part) -> tuple[Mapping[str, Any], Sequence[str]]:
         if part is Part.RELOAD:
             self._note_reload()
         now = self._reactor.seconds()
         of_state = {State.SERVING} if part in _OF_THOSE_THAT_STAY else {State.SERVING, State.RETIRING}
         asked = [each for each in self._workers if each.state in of_state and each.line is not None]
-        questions = {each: self._ask(each, part) for each in asked if not each.is_silent(now)}
+        # A reload is for those that are late too, or they would stay as they are.
+        questions = {each: self._ask(each, part) for each in asked if part is Part.RELOAD or not each.is_silent(now)}
         self._awaited = dict.fromkeys(questions.values())
         while waiting := [each for each, number in questions.items() if each.line and number in each.unanswered]:
             left = now + ASK_SECONDS - self._reactor.seconds()
@@ -220,7 +227,7 @@ class Crew:
             self._pump([each.line for each in waiting], left)
         found = {each: self._awaited.pop(number) for each, number in questions.items()}
         silent = [each.name for each in asked if found.get(each) is None]
-        return [body for body in found.values() if body is not None], silent
+        return {each.name: body for each, body in found.items() if body is not None}, silent
 
     def figures(self) -> list[Dump]:
         return [self._gone, *(each.figures for each in self._workers)]
@@ -317,7 +324,7 @@ class Crew:
             line.close()
         self._cancel_kill(each)
         self._workers.remove(each)
-        self._gone = merge([self._gone, counters_of(each.figures)])
+        self._gone = keep(self._gone, each.figures)
         if each.state is State.RETIRING or self.is_draining:
             _log.info("{name} has ended", name=each.name)
             return
@@ -333,8 +340,12 @@ class Crew:
             )
 
     def _could_not_start(self, each: Worker, problems: tuple[Problem, ...]) -> None:
-        """Without any that serves, this is the end; else those that do go on, and the operator is told."""
-        if not self._in(State.SERVING):
+        """
+        If none has ever served, this is the end: the operator is still looking.
+
+        After that it is tried again, since what is wrong may be mended any moment; those that serve go on.
+        """
+        if not self._has_served:
             self.problems = problems
             self.is_draining = True
             self._close_listener()
@@ -343,8 +354,10 @@ class Crew:
             return
         self._first_kept = 1
         self._alarm = f"a new one could not start: {'; '.join(map(str, problems))}"
+        pause = self._not_before - self._reactor.seconds()
+        others = "the others go on" if self._in(State.SERVING) else f"none serves; trying again in {pause:.1f} s"
         for problem in problems:
-            _log.error("{name} could not start, the others go on: {problem}", name=each.name, problem=problem)
+            _log.error("{name} could not start, {others}: {problem}", name=each.name, others=others, problem=problem)
 
     def _finish(self) -> None:
         if self._is_finished:
@@ -390,6 +403,7 @@ class Crew:
 
     def _answered(self, each: Worker, message: Message) -> None:
         part, _ = each.unanswered.pop(message.id)
+        each.missed_looks = 0
         if part is Part.FIGURES:
             each.figures = message.body or each.figures
         if message.id in self._awaited:
@@ -399,6 +413,7 @@ class Crew:
         self._cancel_kill(each)
         each.state = State.SERVING
         each.served_since = self._reactor.seconds()
+        self._has_served = True
         self._alarm = ""
         _log.info("{name} serves", name=each.name)
         if self._log_level is not None:
@@ -421,8 +436,24 @@ class Crew:
     def _look(self) -> None:
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look)
         for each in self._workers:
-            if each.state is not State.STARTING and not each.unanswered:
+            if each.state is State.STARTING:
+                continue
+            if not each.unanswered:
                 self._ask(each, Part.FIGURES)
+            else:
+                self._missed(each)
+
+    def _missed(self, each: Worker) -> None:
+        """
+        It has not answered since the last look; replace it if that goes on.
+
+        Looks are counted, not seconds: while the machine is suspended, or when its clock is set, none goes by, and a
+        worker that had no time to answer is not taken for one that hangs.
+        """
+        each.missed_looks += 1
+        hangs = each.missed_looks * LOOK_SECONDS >= HUNG_SECONDS
+        if hangs and each.state is State.SERVING and each.kill_call is None:
+            self._kill_in(each, 0, f"has not answered for {HUNG_SECONDS:g} s, and is to be replaced")
 
     def _kill_in(self, each: Worker, seconds: float, why: str) -> None:
         self._cancel_kill(each)

@@ -6,8 +6,10 @@ If the channel closes, the supervisor has gone: the worker finishes what is in f
 
 from __future__ import annotations
 
+import enum
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 import attrs
@@ -15,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import load_pem_x509_certificate
 from twisted.logger import Logger
 
+from sidecar import settings
 from sidecar.admin.operator import Operator
 from sidecar.certs.bundle import Bundle
 from sidecar.config.load import Loaded
@@ -22,7 +25,6 @@ from sidecar.control import Channel, Kind, Message, encode, pack_problems, recei
 from sidecar.errors import Problem
 from sidecar.merged import Part, answer
 from sidecar.observe import logs
-from sidecar.settings import LogLevel
 
 START_SECONDS: Final = 10.0
 """How long a worker waits for what it is to serve with."""
@@ -38,11 +40,13 @@ class Start:
     What a worker is started with.
 
     Attributes:
-        flags, environ: Where it reads its settings from, as the supervisor did.
+        loaded: The settings in force. What the operator's file says by now is another matter, until a reload.
+        flags, environ: Where it reads its settings from at a reload, as the supervisor does.
         workers: How many share the limits.
         ephemeral: The certificate that is served where none is given, which must be the same in all workers.
     """
 
+    loaded: Loaded = attrs.field(repr=False)
     flags: Mapping[str, str] = attrs.field(repr=False)
     environ: Mapping[str, str] = attrs.field(repr=False)
     workers: int
@@ -50,13 +54,62 @@ class Start:
 
     def pack(self) -> Any:
         """Return it as a message carries it."""
-        return [dict(self.flags), dict(self.environ), self.workers, _pack_bundle(self.ephemeral)]
+        loaded = [_pack(self.loaded.settings), dict(self.loaded.sources)]
+        return [loaded, dict(self.flags), dict(self.environ), self.workers, _pack_bundle(self.ephemeral)]
 
     @classmethod
     def unpack(cls, packed: Any) -> Self:
         """Return what `pack` was made of."""
-        flags, environ, workers, ephemeral = packed
-        return cls(flags=flags, environ=environ, workers=workers, ephemeral=_unpack_bundle(ephemeral))
+        (values, sources), flags, environ, workers, ephemeral = packed
+        return cls(
+            loaded=Loaded(_unpack(values), sources),
+            flags=flags,
+            environ=environ,
+            workers=workers,
+            ephemeral=_unpack_bundle(ephemeral),
+        )
+
+
+_CLASSES: Final[dict[str, Any]] = {
+    name: each
+    for name, each in vars(settings).items()
+    if isinstance(each, type) and (attrs.has(each) or issubclass(each, enum.Enum))
+}
+"""Those that settings are made of, by name."""
+
+
+def _pack(value: Any) -> Any:
+    """
+    Return a value out of settings as a message carries it: what JSON has not as a pair of its class and what is in it.
+
+    The texts that an operator writes would not do: those of secrets are masked.
+    """
+    name = type(value).__name__
+    match value:
+        case enum.Enum():
+            return [name, value.value]
+        case Path():
+            return ["Path", str(value)]
+        case tuple():
+            return ["tuple", [_pack(each) for each in value]]
+        case _ if name in _CLASSES:
+            return [name, {field.name: _pack(getattr(value, field.name)) for field in attrs.fields(type(value))}]
+        case _:
+            return value
+
+
+def _unpack(packed: Any) -> Any:
+    match packed:
+        case ["Path", text]:
+            return Path(text)
+        case ["tuple", values]:
+            return tuple(_unpack(each) for each in values)
+        case [name, dict() as fields]:
+            return _CLASSES[name](**{field: _unpack(each) for field, each in fields.items()})
+        case [name, word]:
+            return _CLASSES[name](word)
+        case _:
+            return packed
 
 
 def _pack_bundle(bundle: Bundle | None) -> list[str] | None:
@@ -154,7 +207,7 @@ class Member:
             case Kind.FORCE:
                 self._force()
             case Kind.LOG_LEVEL:
-                logs.set_level(LogLevel(message.body))
+                logs.set_level(settings.LogLevel(message.body))
             case _:
                 _log.error("a message that is not for a worker: {kind}", kind=message.kind.value)
 

@@ -27,7 +27,7 @@ from sidecar.admin.operator import (
     RevocationList,
     ServedCertificate,
 )
-from sidecar.admin.pages import MOST_CONNECTIONS
+from sidecar.admin.pages import MOST_CONNECTIONS, PartlyReloaded
 from sidecar.certs.describe import CertSummary
 from sidecar.observe.handshakes import MOST_EVENTS
 from sidecar.observe.metrics import Dump, merge
@@ -104,11 +104,11 @@ def _pack(value: Any) -> Any:
 class Workers(Protocol):
     """The workers, as the supervisor knows them."""
 
-    def ask(self, part: Part) -> tuple[Sequence[Any], Sequence[str]]:
-        """Return the answers of those that have any, the oldest first; and the names of those that gave none."""
+    def ask(self, part: Part) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """Return the answers, by the names of those that gave one, the oldest first; and the names of the others."""
 
     def figures(self) -> list[Dump]:
-        """Return the figures of all there were and are; of those that have gone, only counters."""
+        """Return the figures of all there are, and what is kept of those that have gone."""
 
     def state(self) -> Check:
         """Say whether the workers that there should be are there."""
@@ -140,13 +140,13 @@ class MergedOperator:
         checks = [_with_silent(self._workers.state(), silent)]
         if self._workers.is_draining:
             checks.append(Check("draining", CheckState.FAIL, "draining"))
-        return Readiness((*checks, *_worst(answers)))
+        return Readiness((*checks, *_worst(answers.values())))
 
     def certificates(self) -> Certificates:
         """Return those of the longest-serving worker; if none answers, those that were in use before."""
         answers, _ = self._workers.ask(Part.CERTIFICATES)
         if answers:
-            self._certificates = _certificates(answers[0])
+            self._certificates = _certificates(next(iter(answers.values())))
         if self._certificates is None:
             return Certificates(now=self._now(), served=(), pem=b"")
         return attrs.evolve(self._certificates, now=self._now())
@@ -156,19 +156,19 @@ class MergedOperator:
 
     def connections(self) -> Iterable[Connection]:
         answers, _ = self._workers.ask(Part.CONNECTIONS)
-        found = [Connection(**each) for one in answers for each in one]
+        found = [Connection(**each) for one in answers.values() for each in one]
         return sorted(found, key=lambda connection: -connection.age_seconds)
 
     def clusters(self) -> Sequence[Cluster]:
         answers, _ = self._workers.ask(Part.CLUSTERS)
         found: dict[str, Cluster] = {}
-        for each in (Cluster(**each) for one in answers for each in one):
+        for each in (Cluster(**each) for one in answers.values() for each in one):
             found[each.upstream] = _sum(found[each.upstream], each) if each.upstream in found else each
         return list(found.values())
 
     def rejections(self) -> list[dict[str, Any]]:
         answers, _ = self._workers.ask(Part.REJECTIONS)
-        return _rejections([event for one in answers for event in one])
+        return _rejections([event for one in answers.values() for event in one])
 
     def figures(self) -> Dump:
         is_ready = not self.readiness().reasons
@@ -180,11 +180,15 @@ class MergedOperator:
         return dump
 
     def reload(self) -> Sequence[str]:
+        if self._workers.is_draining:
+            return ["the workers are draining, and reload no more; start the program again for what is new"]
         answers, silent = self._workers.ask(Part.RELOAD)
-        late = [f"no answer yet from {name}; see /ready?verbose and the program log" for name in silent]
-        if not answers and not late:
-            return ["no worker serves that could; see /ready?verbose and the program log"]
-        return [*dict.fromkeys(line for lines in answers for line in lines), *late]
+        if not answers and not silent:
+            return PartlyReloaded([f"no worker serves now; those to come will have what can be used of it; {_SEE}"])
+        if silent or (any(answers.values()) and not all(answers.values())):
+            told = [f"{name}: {line}" for name, lines in answers.items() for line in _outcome(lines)]
+            return PartlyReloaded([*told, *(f"{name}: no answer yet; {_SEE}" for name in silent)])
+        return list(dict.fromkeys(line for lines in answers.values() for line in lines))
 
     def drain(self) -> None:
         self._workers.drain()
@@ -192,6 +196,16 @@ class MergedOperator:
     def set_log_level(self, level: LogLevel) -> str:
         self._workers.set_log_level(level)
         return f"Logging from {level.value} upwards, in all workers."
+
+
+_SEE: Final = "see /ready?verbose and the program log"
+
+
+def _outcome(problems: Sequence[str]) -> list[str]:
+    """What came of a reload in one worker, in lines."""
+    if not problems:
+        return ["reloaded, what the settings and files say now is in force"]
+    return [f"nothing was changed: {problem}" for problem in problems]
 
 
 def _with_silent(check: Check, silent: Sequence[str]) -> Check:

@@ -453,7 +453,8 @@ class Settings:
     workers: int | None = setting(
         "workers",
         None,
-        "processes that serve; auto: the CPU quota of the container, rounded down, and 1 without a quota",
+        "processes that serve; auto: the CPU quota of the container, rounded down, at most one for each 128 MiB of its "
+        "memory limit, and 1 without a quota",
         bounds=(1, 256),
     )
     tls: TlsSettings = TlsSettings()

@@ -43,7 +43,7 @@ _log = Logger()
 @attrs.frozen(kw_only=True)
 class Given:
     """
-    What the operator gave, for workers to read their settings from.
+    What the operator gave, for workers to read their settings from at a reload.
 
     Attributes:
         flags, environ: As of `config.load.gather`.
@@ -70,7 +70,7 @@ def run(loaded: Loaded, given: Given, count: int) -> int:
     sockets = _open(loaded)
     listener = sockets["listen"]
     current = _Current(loaded, given.reread)
-    launcher = _Launcher(given, count, listener, reactor)
+    launcher = _Launcher(given, current, count, listener, reactor)
     crew = Crew(
         count,
         launch=launcher,
@@ -90,15 +90,16 @@ def run(loaded: Loaded, given: Given, count: int) -> int:
     for each in pages:
         each.start()
     _Signals(crew, reactor).install()
-    _log.info(
-        "{count} workers for https on {listen}, forwarding to {upstream}; admin: {admin}",
-        count=count,
-        listen=loaded.settings.listen,
-        upstream=loaded.settings.upstream,
-        admin=loaded.settings.admin or "off",
-    )
-    crew.start()
-    reactor.run(installSignalHandlers=False)
+    with logs.unblocked():
+        _log.info(
+            "{count} workers for https on {listen}, forwarding to {upstream}; admin: {admin}",
+            count=count,
+            listen=loaded.settings.listen,
+            upstream=loaded.settings.upstream,
+            admin=loaded.settings.admin or "off",
+        )
+        crew.start()
+        reactor.run(installSignalHandlers=False)
     for each in pages:
         each.stop()
     if crew.problems:
@@ -135,8 +136,11 @@ class _Current:
     def reload(self) -> None:
         try:
             new = self._reread()
-        except ConfigError:
-            return  # the workers find the same, and say so
+        except ConfigError as error:
+            # Workers find the same and say so, but it may be that none serves, and then this is all there is to read.
+            for problem in error.problems:
+                _log.error("reload failed, new workers get what was in force before: {problem}", problem=problem)
+            return
         settings, sources = new.settings, dict(new.sources)
         for name in NEEDS_RESTART:
             settings = SETTINGS[name].put(settings, SETTINGS[name].of(self.loaded.settings))
@@ -150,15 +154,16 @@ class _Current:
 
 class _Launcher:
     """
-    Starts workers.
+    Starts workers, with the settings in force: what the file says by now, nobody may have looked over yet.
 
     Attributes:
         ephemeral: What they serve where no certificate is given.
     """
 
-    def __init__(self, given: Given, count: int, listener: socket.socket, reactor: Any) -> None:
+    def __init__(self, given: Given, current: _Current, count: int, listener: socket.socket, reactor: Any) -> None:
         self.ephemeral: Bundle | None = None
         self._given = given
+        self._current = current
         self._count = count
         self._listener = listener
         self._reactor = reactor
@@ -168,7 +173,11 @@ class _Launcher:
         channel = Channel(sock, received, closed, self._reactor)
         channel.start()
         start = Start(
-            flags=self._given.flags, environ=self._given.environ, workers=self._count, ephemeral=self.ephemeral
+            loaded=self._current.loaded,
+            flags=self._given.flags,
+            environ=self._given.environ,
+            workers=self._count,
+            ephemeral=self.ephemeral,
         )
         channel.send(Message(Kind.START, start.pack()))
         return process, channel
@@ -198,7 +207,11 @@ class _Certificate:
 
 
 class _Signals:
-    """SIGTERM and SIGINT drain, a second one forces; SIGHUP reloads; SIGUSR2 replaces; SIGCHLD is a worker's end."""
+    """
+    SIGTERM and SIGINT drain, a second one forces; SIGHUP reloads; SIGUSR2 replaces; SIGCHLD is a worker's end.
+
+    SIGUSR1 does nothing: other proxies open their log files anew at it, and habit must not end the program.
+    """
 
     def __init__(self, crew: Crew, reactor: Any) -> None:
         self._crew = crew
@@ -214,6 +227,7 @@ class _Signals:
     def install(self) -> None:
         for number in self._acts:
             signal.signal(number, self._caught)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._acts)
 
     def _caught(self, number: int, frame: object) -> None:

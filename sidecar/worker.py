@@ -76,9 +76,10 @@ def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None, inherited: I
         member = Member(inherited.channel, app, reactor)
         start = _Start(app, loaded.settings, reactor, lambda: member.serves(app.console))
         member.start()
-    start.attempt()
-    _keep_freed_memory()
-    reactor.run(installSignalHandlers=False)
+    with logs.unblocked():
+        start.attempt()
+        _keep_freed_memory()
+        reactor.run(installSignalHandlers=False)
     if start.error is not None:
         raise start.error
     return 0

@@ -13,6 +13,10 @@ V2 = "/sys/fs/cgroup"
 V1 = "/sys/fs/cgroup/cpu,cpuacct"
 
 
+def tree(membership: str, files: Mapping[str, str]) -> cgroup.Read:
+    return lambda path: {"/proc/self/cgroup": membership, **files}.get(str(path))
+
+
 def quota(files: Mapping[str, str]) -> float | None:
     return cgroup.cpu_quota(lambda path: files.get(str(path)))
 
@@ -67,6 +71,33 @@ class TestCpuQuota:
         assert quota({"/proc/self/cgroup": "0::/\n", f"{V2}/cpu.max": text}) is None
 
 
+class TestMemoryLimit:
+    @pytest.mark.parametrize(
+        ("membership", "files", "expected"),
+        [
+            pytest.param("0::/\n", {f"{V2}/memory.max": "536870912\n"}, 2**29, id="v2"),
+            pytest.param(
+                "0::/a/b\n",
+                {f"{V2}/a/memory.max": "1000\n", f"{V2}/a/b/memory.max": "2000\n"},
+                1000,
+                id="v2, the least counts",
+            ),
+            pytest.param("0::/\n", {f"{V2}/memory.max": "max\n"}, None, id="v2, no limit"),
+            pytest.param("9:memory:/d\n", {f"{V2}/memory/memory.limit_in_bytes": "4096\n"}, 4096, id="v1"),
+            pytest.param(
+                "9:memory:/d\n4:cpu:/d\n", {f"{V2}/cpu/d/memory.limit_in_bytes": "4096\n"}, None, id="v1, elsewhere"
+            ),
+            pytest.param("", {}, None, id="no control groups"),
+            pytest.param("0::/\n", {f"{V2}/memory.max": "1e9"}, None, id="other text"),
+        ],
+    )
+    def test_least_limit_on_the_way_up_counts(
+        self, membership: str, files: dict[str, str], expected: int | None
+    ) -> None:
+        """Version 1 and 2, as of the CPU."""
+        assert cgroup.memory_limit(tree(membership, files)) == expected
+
+
 class TestReadText:
     def test_text_of_a_file(self, tmp_path: Path) -> None:
         """A file is read as it is."""
@@ -87,4 +118,19 @@ class TestWorkersFor:
     )
     def test_quota_is_rounded_down_to_one_at_least(self, quota: float | None, expected: int) -> None:
         """More workers than CPUs would only take time from each other."""
-        assert cgroup.workers_for(quota) == expected
+        assert cgroup.workers_for(quota, tree("", {})) == expected
+
+    @pytest.mark.parametrize(
+        ("mebibytes", "expected"),
+        [
+            pytest.param(64, 1, id="for one at least"),
+            pytest.param(255, 1, id="not for two"),
+            pytest.param(256, 2, id="for two"),
+            pytest.param(4096, 4, id="for more than there is CPU time"),
+            pytest.param(2**43 - 1, 4, id="v1 without a limit"),
+        ],
+    )
+    def test_memory_must_do_for_all(self, mebibytes: int, expected: int) -> None:
+        """Workers that the kernel kills for want of memory serve fewer than one that it lets live."""
+        files = {f"{V2}/memory/memory.limit_in_bytes": str(mebibytes * 2**20)}
+        assert cgroup.workers_for(4.0, tree("1:memory:/\n", files)) == expected

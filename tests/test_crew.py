@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 from twisted.internet import task
+from twisted.logger import capturedLogs
 
 from sidecar import crew as module
 from sidecar.admin.operator import CheckState
@@ -17,7 +18,7 @@ from sidecar.crew import Crew
 from sidecar.errors import Problem
 from sidecar.merged import Part
 from sidecar.observe import logs
-from sidecar.observe.metrics import Metrics, merge
+from sidecar.observe.metrics import MOST_CLIENTS, OTHER, Metrics, merge
 from sidecar.settings import LogLevel, Settings
 
 PROBLEM = Problem("SIDECAR_TLS_CERT", "environment", "is missing", "put it there")
@@ -234,6 +235,23 @@ class TestReplacement:
         lab.serve(lab.workers[3])
         assert lab.state() == "ok: 2 of 2 workers serve"
 
+    def test_service_that_has_been_is_not_given_up(self) -> None:
+        """Also while no other worker serves it is tried again, after at most ten seconds, for as long as it takes."""
+        lab = Lab(1)
+        lab.serve()
+        lab.end(lab.workers[0], -9)
+        with capturedLogs() as log:
+            for number in range(1, 12):
+                lab.clock.advance(module.LONGEST_PAUSE_SECONDS)
+                assert len(lab.workers) == number + 1
+                lab.end(lab.workers[number], 78, Message(Kind.FAILED, pack_problems([PROBLEM])))
+        assert log[-1]["others"] == "none serves; trying again in 10.0 s"
+        assert (lab.crew.problems, lab.events) == ((), [])
+        assert lab.state() == f"fail: 0 of 1 workers serve; a new one could not start: {PROBLEM}"
+        lab.clock.advance(module.LONGEST_PAUSE_SECONDS)
+        lab.serve(lab.workers[-1])
+        assert lab.state() == "ok: 1 of 1 workers serve"
+
     def test_one_whose_channel_is_of_no_use_is_killed(self, lab: Lab) -> None:
         """It could not be told anything any more; most have ended by then."""
         lab.workers[0].closed()
@@ -378,21 +396,33 @@ class TestReload:
 class TestAsk:
     def test_answers_come_in_the_order_of_the_workers(self, lab: Lab) -> None:
         """The one that has served for longest first."""
-        assert lab.crew.ask(Part.READINESS) == (["readiness of 100", "readiness of 101"], [])
+        answers, silent = lab.crew.ask(Part.READINESS)
+        assert list(answers.items()) == [
+            ("worker 1 (process 100)", "readiness of 100"),
+            ("worker 2 (process 101)", "readiness of 101"),
+        ]
+        assert silent == []
 
     def test_silent_one_is_waited_for_once(self, lab: Lab) -> None:
         """A second for the first question; after that it is only named, until it has answered."""
         lab.workers[0].answers = False
-        silent = ["worker 1 (process 100)"]
+        expected = {"worker 2 (process 101)": "rejections of 101"}, ["worker 1 (process 100)"]
         started_at = lab.clock.seconds()
-        assert lab.crew.ask(Part.REJECTIONS) == (["rejections of 101"], silent)
+        assert lab.crew.ask(Part.REJECTIONS) == expected
         assert lab.clock.seconds() - started_at == pytest.approx(module.ASK_SECONDS)
         started_at = lab.clock.seconds()
-        assert lab.crew.ask(Part.REJECTIONS) == (["rejections of 101"], silent)
+        assert lab.crew.ask(Part.REJECTIONS) == expected
         assert lab.clock.seconds() == started_at
         lab.workers[0].answer()
         lab.workers[0].answers = True
         assert len(lab.crew.ask(Part.REJECTIONS)[0]) == 2
+
+    def test_silent_one_is_told_to_reload(self, lab: Lab) -> None:
+        """Nobody waits for its answers to pages any more, but it must not keep what all others drop."""
+        lab.workers[0].answers = False
+        lab.crew.ask(Part.REJECTIONS)
+        lab.crew.ask(Part.RELOAD)
+        assert [question.body for question in lab.workers[0].questions] == ["rejections", "reload"]
 
     def test_late_answer_is_not_taken_for_another(self, lab: Lab) -> None:
         """By its number."""
@@ -401,14 +431,15 @@ class TestAsk:
         late = lab.workers[0].questions
         lab.workers[0].answer()
         lab.workers[0].answers = True
-        assert lab.crew.ask(Part.CLUSTERS)[0][0] == "clusters of 100"
+        assert lab.crew.ask(Part.CLUSTERS)[0]["worker 1 (process 100)"] == "clusters of 100"
         assert late
 
     def test_one_that_dies_meanwhile_is_not_waited_for(self, lab: Lab) -> None:
         """Its channel says so at once."""
         lab.workers[0].dies_when_waited_for = True
         started_at = lab.clock.seconds()
-        assert lab.crew.ask(Part.REJECTIONS) == (["rejections of 101"], ["worker 1 (process 100)"])
+        expected = {"worker 2 (process 101)": "rejections of 101"}, ["worker 1 (process 100)"]
+        assert lab.crew.ask(Part.REJECTIONS) == expected
         assert lab.clock.seconds() == started_at
 
     @pytest.mark.parametrize(
@@ -465,6 +496,61 @@ class TestFigures:
         lab.clock.advance(module.LOOK_SECONDS)
         lab.clock.advance(module.LOOK_SECONDS)
         assert [len(worker.questions) for worker in lab.workers] == [1, 1]
+
+    def test_clients_of_those_that_have_ended_are_kept_within_bounds(self, lab: Lab) -> None:
+        """Each worker leaves as many as it had; what the sum counts for others only grows."""
+        for number in range(3):
+            metrics = Metrics()
+            for client in range(MOST_CLIENTS):
+                metrics.client_request(f"{number} {client}", 1.0, 1.0 + number)
+            lab.end(lab.workers[number], -9, Message(Kind.FAREWELL, metrics.dump()))
+            lab.clock.advance(15)
+        requests = Metrics.load(merge(lab.crew.figures())).client_requests
+        assert len(requests) == MOST_CLIENTS + 1
+        assert requests[OTHER] == 2 * MOST_CLIENTS
+
+
+class TestHang:
+    def test_one_that_answers_nothing_is_killed_and_replaced(self, lab: Lab) -> None:
+        """Half a minute after it was asked, with the reason in the log; the others go on."""
+        with capturedLogs() as log:
+            look(lab, 30)
+            assert not lab.workers[0].was_killed
+            look(lab, 1)
+        assert [worker.was_killed for worker in lab.workers] == [True, False]
+        assert [event["why"] for event in log if "why" in event] == ["has not answered for 30 s, and is to be replaced"]
+        lab.crew.reap()
+        lab.clock.advance(0.2)
+        assert len(lab.running) == 2
+
+    def test_one_that_is_slow_is_left_alone(self, lab: Lab) -> None:
+        """Any answer shows that it goes on, and the count begins anew."""
+        look(lab, 29)
+        lab.workers[0].answer()
+        look(lab, 30)
+        assert not lab.workers[0].was_killed
+
+    def test_time_that_passes_for_nobody_does_not_count(self, lab: Lab) -> None:
+        """The machine was suspended, or its clock was set: the workers had no time to answer either."""
+        look(lab, 1)
+        lab.clock.rightNow += 3600
+        look(lab, 2)
+        assert not lab.workers[0].was_killed
+
+    def test_one_that_is_replaced_has_the_time_of_its_drain(self, lab: Lab) -> None:
+        """Its end is awaited anyway."""
+        lab.crew.roll()
+        lab.serve(lab.workers[2])
+        look(lab, 34)
+        assert not lab.workers[0].was_killed
+
+
+def look(lab: Lab, times: int) -> None:
+    """Let *times* looks go by, to which all but the first worker answer."""
+    for _ in range(times):
+        lab.clock.advance(module.LOOK_SECONDS)
+        for worker in lab.workers[1:]:
+            worker.answer()
 
 
 class TestMessages:

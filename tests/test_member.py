@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sidecar import control
 from sidecar.certs import selfsigned
-from sidecar.config.load import load
+from sidecar.config.load import Loaded, load
+from sidecar.config.names import SETTINGS
 from sidecar.control import Kind, Message, encode
 from sidecar.errors import Problem
 from sidecar.member import Member, Start, receive_start, share_of, tell_failure
@@ -176,7 +179,13 @@ class TestStart:
     def test_it_survives_the_channel(self, given: bool) -> None:
         """With the certificate, whose key is the same."""
         bundle = selfsigned.make(["localhost"], NOW) if given else None
-        start = Start(flags={"listen": ":443"}, environ={"SIDECAR_TLS_KEY": "x"}, workers=3, ephemeral=bundle)
+        start = Start(
+            loaded=load({"listen": ":443"}, {}),
+            flags={"listen": ":443"},
+            environ={"SIDECAR_TLS_KEY": "x"},
+            workers=3,
+            ephemeral=bundle,
+        )
         ours, theirs = socket.socketpair()
         with ours, theirs:
             theirs.sendall(encode(Message(Kind.START, start.pack())))
@@ -189,8 +198,40 @@ class TestStart:
 
     def test_secrets_are_not_shown(self) -> None:
         """Neither settings nor keys."""
-        start = Start(flags={"a": "secret"}, environ={"b": "secret"}, workers=1)
+        loaded = load({"tls_key_password": "secret"}, {})
+        start = Start(loaded=loaded, flags={"a": "secret"}, environ={"b": "secret"}, workers=1)
         assert "secret" not in repr(start)
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            pytest.param({}, id="defaults"),
+            pytest.param(
+                {"tls_key": "-----BEGIN PRIVATE KEY-----", "tls_cert": "-----BEGIN CERTIFICATE-----"}, id="PEM"
+            ),
+            pytest.param({"tls_key_password": "./none", "tls_cert": "./none,/b"}, id="paths that look like words"),
+            pytest.param({"tls_key_password": "p,äß\udcff"}, id="password that is no text"),
+            pytest.param({"upstream": "unix:/run/app.sock", "health": "[::1]:8080", "workers": "auto"}, id="addresses"),
+            pytest.param({"client_rules": '[{"paths":["/a"],"mode":"none"}]', "idle_timeout": "1500ms"}, id="rules"),
+            pytest.param({"identity_headers": "xfcc,tls", "client_allow": "cn=a", "log_level": "debug"}, id="words"),
+        ],
+    )
+    def test_settings_arrive_as_they_are(self, flags: dict[str, str]) -> None:
+        """Secrets and types included, with the source of each; no text of an operator is read again."""
+        start = Start(loaded=load(flags, {}), flags=flags, environ={}, workers=2)
+        found = Start.unpack(json.loads(json.dumps(start.pack())))
+        assert found.loaded == start.loaded
+        assert types_in(found.loaded) == types_in(start.loaded)
+
+    def test_file_is_not_read_again(self, tmp_path: Path) -> None:
+        """What was written to it since is in force nowhere."""
+        file = tmp_path / "sidecar.yaml"
+        file.write_text("max_headers: 50\n")
+        flags = {"config": str(file)}
+        start = Start(loaded=load(flags, {}), flags=flags, environ={}, workers=2)
+        file.write_text("max_headers: 60\n")
+        loaded = Start.unpack(start.pack()).loaded
+        assert (loaded.settings.limits.headers, loaded.sources["max_headers"]) == (50, f"{file}:1")
 
     def test_another_first_message_is_refused(self) -> None:
         """A supervisor of another version, at best."""
@@ -199,6 +240,11 @@ class TestStart:
             theirs.sendall(encode(Message(Kind.READY)))
             with pytest.raises(ValueError, match="ready"):
                 receive_start(ours)
+
+
+def types_in(loaded: Loaded) -> list[type]:
+    """Of each value: what is equal need not be the same, as 1 and 1.0."""
+    return [type(setting.of(loaded.settings)) for setting in SETTINGS.values()]
 
 
 class TestShareOf:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 import pytest
 
 from sidecar.admin.operator import Check, CheckState, Cluster, Operator
-from sidecar.admin.pages import ADMIN, MOST_CONNECTIONS, Question, respond
+from sidecar.admin.pages import ADMIN, MOST_CONNECTIONS, PartlyReloaded, Question, respond
 from sidecar.merged import MergedOperator, Part, answer
 from sidecar.observe.handshakes import MOST_EVENTS
 from sidecar.observe.metrics import Dump, Metrics
@@ -40,8 +40,9 @@ class FakeCrew:
     is_draining: bool = False
     told: list[str] = attrs.Factory(list)
 
-    def ask(self, part: Part) -> tuple[Sequence[Any], Sequence[str]]:
-        return [json.loads(json.dumps(answer(operator, part))) for operator in self.operators], self.silent
+    def ask(self, part: Part) -> tuple[Mapping[str, Any], Sequence[str]]:
+        answers = (json.loads(json.dumps(answer(operator, part))) for operator in self.operators)
+        return {f"worker {number}": body for number, body in enumerate(answers, 1)}, self.silent
 
     def figures(self) -> list[Dump]:
         return [*self.gone, *(operator.figures() for operator in self.operators)]
@@ -210,20 +211,40 @@ class TestReload:
         """As of one program."""
         assert list(merged(FakeOperator(), FakeOperator()).reload()) == []
 
-    def test_each_failure_is_told_once(self) -> None:
-        """All workers read the same files."""
+    def test_what_fails_in_all_is_told_once(self) -> None:
+        """All workers read the same files, and as of one program nothing has changed."""
         failed = FakeOperator(reload_failure=("the key does not match", "no CA"))
-        found = merged(failed, failed, FakeOperator()).reload()
+        found = merged(failed, failed).reload()
         assert found == ["the key does not match", "no CA"]
+        assert not isinstance(found, PartlyReloaded)
+
+    def test_what_fails_in_some_is_told_of_each(self) -> None:
+        """Files may be replaced between two of them, and then they differ."""
+        found = merged(FakeOperator(reload_failure=("no key", "no CA")), FakeOperator()).reload()
+        assert isinstance(found, PartlyReloaded)
+        assert list(found) == [
+            "worker 1: nothing was changed: no key",
+            "worker 1: nothing was changed: no CA",
+            "worker 2: reloaded, what the settings and files say now is in force",
+        ]
 
     def test_nobody_to_reload_is_a_failure(self) -> None:
-        """In a drain, for one."""
-        assert len(merged().reload()) == 1
+        """Those that are started next may have what is new: it is not said that nothing changes."""
+        assert isinstance(merged().reload(), PartlyReloaded)
 
-    def test_worker_without_an_answer_is_a_failure(self) -> None:
-        """Nobody may think that everything is in force."""
-        (line,) = merged(FakeOperator(), silent=("worker 2 (process 7)",)).reload()
-        assert line.startswith("no answer yet from worker 2 (process 7);")
+    def test_nobody_reloads_in_a_drain(self) -> None:
+        """Nor is anybody asked to; it is said that nothing changes."""
+        found = merged(FakeOperator(), is_draining=True).reload()
+        assert len(found) == 1
+        assert not isinstance(found, PartlyReloaded)
+
+    @pytest.mark.parametrize("failure", [(), ("no key",)], ids=["the other has", "the other has not"])
+    def test_worker_without_an_answer_is_a_failure(self, failure: tuple[str, ...]) -> None:
+        """Nobody may think that everything is in force, nor that nothing is."""
+        found = merged(FakeOperator(reload_failure=failure), silent=("worker 2 (process 7)",)).reload()
+        assert isinstance(found, PartlyReloaded)
+        assert len(found) == 2
+        assert found[1].startswith("worker 2 (process 7): no answer yet;")
 
 
 class TestActs:

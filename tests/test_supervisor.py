@@ -6,12 +6,16 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from twisted.logger import capturedLogs
 
 from sidecar import supervisor as module
 from sidecar.config.load import Loaded, load
 from sidecar.errors import ConfigError, Problem
+from sidecar.member import receive_start
+from tests.support import ports
 from tests.support.program import Port
 
 PROBLEM = Problem("SIDECAR_TLS_CERT", "environment", "is missing", "put it there")
@@ -27,15 +31,46 @@ class TestCurrent:
         assert any("1443" in line for line in current.lines())
 
     def test_settings_that_cannot_work_change_nothing(self) -> None:
-        """The workers say what is wrong."""
+        """What is wrong is logged here too: it may be that no worker serves that could say it."""
 
         def refuse() -> Loaded:
             raise ConfigError([PROBLEM])
 
         old = load({}, {})
         current = module._Current(old, refuse)
-        current.reload()
+        with capturedLogs() as log:
+            current.reload()
         assert current.loaded is old
+        assert [event["problem"] for event in log] == [PROBLEM]
+
+
+class TestLauncher:
+    def test_worker_gets_what_is_in_force(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Not what the file says by now, which nobody has put in force; after a reload, what that has found."""
+        file = tmp_path / "sidecar.yaml"
+        file.write_text("max_headers: 50\nlisten: 1443\n")
+        flags = {"config": str(file)}
+        current = module._Current(load(flags, {}), lambda: load(flags, {}))
+        file.write_text("max_headers: 60\nlisten: 2443\n")
+        assert started_with(monkeypatch, current, flags) == (50, 1443)
+        current.reload()
+        assert started_with(monkeypatch, current, flags) == (60, 1443)
+        file.write_text("max_headers: [\n")
+        current.reload()
+        assert started_with(monkeypatch, current, flags) == (60, 1443)
+
+
+def started_with(monkeypatch: pytest.MonkeyPatch, current: module._Current, flags: dict[str, str]) -> tuple[int, int]:
+    """Start a worker; return its `max_headers` and the port that it listens on."""
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(module, "spawn", lambda listener, environ: (None, ours))
+    given = module.Given(flags=flags, environ={}, reread=lambda: current.loaded)
+    launcher = module._Launcher(given, current, 2, theirs, ports.FakeReactor())
+    _, channel = launcher(lambda message: None, lambda: None)
+    with theirs:
+        settings = receive_start(theirs).loaded.settings
+    channel.close()
+    return settings.limits.headers, settings.listen.port
 
 
 class TestOpen:
@@ -101,7 +136,7 @@ class FakeReactor:
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Put the handlers of signals back."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
@@ -129,6 +164,12 @@ class TestSignals:
         for note in reactor.notes:
             note()
         assert crew.told == [told]
+
+    def test_signal_to_open_logs_anew_does_nothing(self) -> None:
+        """A habit from other proxies; by default it would end the program."""
+        crew, reactor = FakeCrew(), FakeReactor()
+        module._Signals(crew, reactor).install()  # type: ignore[arg-type]
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
 
     @pytest.mark.parametrize(("pid", "expected"), [(1, [frozenset()]), (7, [])])
     def test_strays_are_reaped_by_process_one_only(

@@ -50,6 +50,12 @@ class Question:
     query: Mapping[str, str] = attrs.field(factory=dict)
 
 
+class PartlyReloaded(tuple[str, ...]):
+    """What `Operator.reload` returns where not all workers stay as they were: what is true of each, a line each."""
+
+    __slots__ = ()
+
+
 @attrs.frozen
 class Page:
     """An answer; `allow` names the methods where the one used is not among them."""
@@ -237,6 +243,8 @@ def _reload(question: Question, operator: Operator) -> Page:
     problems = operator.reload()
     if problems:
         lines = "".join(f"{problem}\n" for problem in problems)
+        if isinstance(problems, PartlyReloaded):
+            return _text(409, f"Not all workers have reloaded:\n{lines}")
         return _text(409, f"Nothing was changed; what was in force before still is:\n{lines}")
     return _text(200, "Reloaded: what the settings and files say now is in force.\n")
 

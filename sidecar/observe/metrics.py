@@ -3,7 +3,7 @@ What is counted: plain attributes that the hot path adds to. Every metric is dec
 
 `admin.prometheus` shows a dump of them; `merge` adds up the dumps of several processes. Every dictionary is bounded:
 its keys are ours (status codes, reason tokens) or the operator's (certificates), and of clients there are at most
-`MOST_CLIENTS`.
+`MOST_CLIENTS` in each process, and as many again of all those that have ended.
 """
 
 # ruff: noqa: RUF009 - the fields of `Metrics` are a table of calls, each of which makes a field
@@ -152,7 +152,9 @@ class Metrics:
 
     # -- clients by their certificates --
     client_requests: dict[str, int] = _counter(
-        "client_requests", f"Requests by principal; {OTHER}: those not among the last {MOST_CLIENTS}.", "principal"
+        "client_requests",
+        f"Requests by principal; {OTHER}: those not among the last {MOST_CLIENTS} of their worker.",
+        "principal",
     )
     client_not_after: dict[str, float] = _gauge(
         "client_certificate_not_after_timestamp_seconds",
@@ -264,7 +266,7 @@ class Metrics:
 
     @classmethod
     def load(cls, dump: Dump) -> Self:
-        """Return what *dump* was made of; of a merged one, what one process would have counted in place of all."""
+        """Return what *dump* was made of; of a merged one, what all of them together have counted."""
         metrics = cls()
         for name, family in _DECLARED.items():
             for labels, value in dump.get(family.name, ()):
@@ -300,28 +302,39 @@ def merge(dumps: Iterable[Dump]) -> Dump:
     """
     Bring the dumps of several processes together: counters add up exactly, gauges as their family says.
 
-    The clients are those seen last by any of the processes, no more than of one.
+    The clients are all of theirs. Those of a process that lives must not be counted among the others here: the next
+    merge would have them one by one again, and what was counted for the others would go back.
     """
     dumps = list(dumps)
     merged = {
         name: _merge_family(family, [sample for dump in dumps for sample in dump.get(name, ())])
         for name, family in FAMILIES.items()
     }
-    metrics = Metrics.load(merged)
-    last = sorted(metrics.client_last_seen, key=metrics.client_last_seen.__getitem__)
-    for principal in last[:-MOST_CLIENTS]:
-        metrics._fold(principal)
-    metrics.client_last_seen = {principal: metrics.client_last_seen[principal] for principal in last[-MOST_CLIENTS:]}
-    return metrics.dump()
+    return Metrics.load(merged).dump()
 
 
-def counters_of(dump: Dump) -> Dump:
+_OF_CLIENTS: Final = frozenset(_DECLARED[name].name for name in ("client_not_after", "client_last_seen"))
+
+
+def keep(gone: Dump, ended: Dump) -> Dump:
     """
-    Return what remains of *dump* when its process has ended: counters and histograms.
+    Return what remains of processes that have ended: counters, histograms, and what is known of their clients.
 
-    Merged with the dumps of those that live, it keeps the sums from going back.
+    Merged with the dumps of those that live, it keeps the sums from going back. However many processes have ended, it
+    has `MOST_CLIENTS` clients at most, those seen last; the requests of the rest are those of others, for good.
+
+    Args:
+        gone: What was kept before; empty at first.
+        ended: The last dump of one more.
     """
-    return {name: samples for name, samples in dump.items() if FAMILIES[name].kind is not Kind.GAUGE}
+    kept = Metrics.load(merge([gone, ended]))
+    for principal in sorted(kept.client_last_seen, key=kept.client_last_seen.__getitem__)[:-MOST_CLIENTS]:
+        kept._fold(principal)
+    return {
+        name: samples
+        for name, samples in kept.dump().items()
+        if FAMILIES[name].kind is not Kind.GAUGE or name in _OF_CLIENTS
+    }
 
 
 def _merge_family(family: Family, samples: list[Any]) -> list[Any]:

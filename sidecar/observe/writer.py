@@ -89,17 +89,27 @@ class LineWriter:
 
     def _write_out(self, block: bytes) -> bool:
         """Write all of *block*; False if the descriptor is closed or otherwise gone."""
-        view = memoryview(block)
         try:
             with self._turn(self._descriptor):
-                while view:
-                    try:
-                        view = view[os.write(self._descriptor, view) :]
-                    except BlockingIOError:  # somebody made it non-blocking: half a line must not stay the last
-                        select.select((), (self._descriptor,), ())
+                write_whole(self._descriptor, block)
         except OSError:
             return False
         return True
+
+
+def write_whole(descriptor: int, block: bytes) -> None:
+    """
+    Write all of *block*, however long that takes.
+
+    Raises:
+        OSError: The descriptor is closed, or nobody will read it any more.
+    """
+    view = memoryview(block)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # somebody made it non-blocking: half a line must not stay the last
+            select.select((), (descriptor,), ())
 
 
 def _is_pipe(descriptor: int) -> bool:

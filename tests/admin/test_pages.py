@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.admin.pages import ADMIN, HEALTH, MOST_CONNECTIONS, Page, Question, Surface, respond
+from sidecar.admin.pages import ADMIN, HEALTH, MOST_CONNECTIONS, Page, PartlyReloaded, Question, Surface, respond
 from sidecar.observe.metrics import Dump, Metrics
 from tests.admin.fakes import BAD, DOUBTFUL, GOOD, ISSUED, RELOAD_FAILURE, FakeOperator, connection
 
@@ -309,6 +309,16 @@ class TestChanges:
             "Nothing was changed; what was in force before still is:",
             RELOAD_FAILURE,
             RELOAD_FAILURE,
+        ]
+
+    def test_reload_of_some_workers_only_does_not_say_that_nothing_changed(self) -> None:
+        """Clients of some have what is new, and a person must know of which."""
+        page = post(FakeOperator(reload_failure=PartlyReloaded(["worker 1: reloaded", "worker 2: not"])), "/reload")
+        assert page.status == 409
+        assert page.body.decode().splitlines() == [
+            "Not all workers have reloaded:",
+            "worker 1: reloaded",
+            "worker 2: not",
         ]
 
     def test_drain_begins(self, operator: FakeOperator) -> None:

@@ -21,7 +21,7 @@ from sidecar.observe.metrics import (
     Histogram,
     Kind,
     Metrics,
-    counters_of,
+    keep,
     markdown_table,
     merge,
 )
@@ -255,18 +255,10 @@ class TestMerge:
         """Before the first worker has reported, all is zero."""
         assert Metrics.load(merge([])) == Metrics()
 
-    def test_clients_stay_bounded(self) -> None:
-        """Those seen last by any process are kept, and the requests of the rest are not lost."""
-        early, late = Metrics(), Metrics()
-        for number in range(MOST_CLIENTS):
-            early.client_request(f"early {number}", 1.0, 1.0)
-            late.client_request(f"late {number}", 1.0, 2.0 + number)
-        early.client_request("late 0", 1.0, 500.0)  # and makes room for itself there
-        merged = Metrics.load(merge([late.dump(), early.dump()]))
-        assert set(merged.client_last_seen) == {f"late {number}" for number in range(MOST_CLIENTS)}
-        assert merged.client_requests["late 0"] == 2
-        assert merged.client_requests[OTHER] == MOST_CLIENTS
-        assert list(merged.client_last_seen)[-1] == "late 0"
+    def test_clients_of_all_processes_are_kept_one_by_one(self) -> None:
+        """Those that one process counts among the others today, the next merge would have to take out again."""
+        merged = Metrics.load(merge([of_clients("a").dump(), of_clients("b").dump()]))
+        assert merged.client_requests == {f"{name} {number}": 1 for name in "ab" for number in range(MOST_CLIENTS)}
 
     def test_order_does_not_matter(self) -> None:
         """Workers report as they come."""
@@ -274,14 +266,49 @@ class TestMerge:
         assert Metrics.load(merge(dumps)) == Metrics.load(merge(dumps[::-1]))
 
 
-class TestCountersOf:
+def of_clients(name: str, first_seen: float = 1.0) -> Metrics:
+    """A process with as many clients as it counts one by one, each of which asked once."""
+    metrics = Metrics()
+    for number in range(MOST_CLIENTS):
+        metrics.client_request(f"{name} {number}", 1.0, first_seen + number)
+    return metrics
+
+
+class TestKeep:
     def test_sums_do_not_go_back_when_a_process_ends(self) -> None:
         """Its counters stay, its connections do not."""
         gone, alive = busy(2), busy(1)
-        merged = Metrics.load(merge([counters_of(gone.dump()), alive.dump()]))
+        merged = Metrics.load(merge([keep({}, gone.dump()), alive.dump()]))
         assert merged.responses == {502: 3}
         assert sum(merged.request_duration.counts) == 3
         assert merged.connections_active == 7
+
+    def test_dates_of_those_that_live_are_not_touched(self) -> None:
+        """What has ended has no key material, and no moment of a reload that could be the oldest."""
+        merged = Metrics.load(merge([keep(keep({}, busy(1).dump()), busy(1).dump()), busy(3).dump()]))
+        assert merged.reload_success_at == 60.0
+        assert merged.certificate_not_after == {("leaf", "CN=localhost", "1"): 90.0}
+
+    def test_clients_stay_bounded(self) -> None:
+        """Those seen last by any process are kept, and the requests of the rest are not lost."""
+        late, early = of_clients("late", 1000.0), of_clients("early")
+        early.client_request("late 0", 1.0, 5000.0)  # and makes room for itself there
+        kept = Metrics.load(keep(keep({}, late.dump()), early.dump()))
+        assert kept.client_last_seen.keys() == {f"late {number}" for number in range(MOST_CLIENTS)}
+        assert kept.client_not_after.keys() == kept.client_last_seen.keys()
+        assert kept.client_requests["late 0"] == 2
+        assert kept.client_requests[OTHER] == MOST_CLIENTS
+
+    def test_number_of_others_never_goes_back(self) -> None:
+        """From the last scrape with two full workers, over the end of both, to the first client of the next."""
+        one, two, new = of_clients("one").dump(), of_clients("two").dump(), Metrics()
+        new.client_request("one 0", 1.0, 2000.0)
+        first = keep({}, one)
+        both = keep(first, two)
+        scrapes = [[one, two], [first, two], [both], [both, new.dump()]]
+        found = [Metrics.load(merge(scrape)).client_requests for scrape in scrapes]
+        assert [requests.get(OTHER, 0) for requests in found] == [0, 0, MOST_CLIENTS, MOST_CLIENTS]
+        assert [sum(requests.values()) for requests in found] == [200, 200, 200, 201]
 
 
 class TestFamilies:

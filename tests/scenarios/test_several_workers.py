@@ -188,6 +188,47 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+class TestSettings:
+    @pytest.mark.parametrize(
+        "edited",
+        [
+            pytest.param("upstream: 127.0.0.1:1\nclient_cert: required\n", id="other settings"),
+            pytest.param("upstream: [\n", id="settings that cannot work"),
+        ],
+    )
+    def test_replaced_workers_have_what_is_in_force(
+        self, launch: Launch, app: App, tmp_path: Path, edited: str
+    ) -> None:
+        """Nobody has put in force what a file says by now: it changes nothing, one worker or all being new."""
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(f"upstream: {app.upstream}\n")
+        program = launch(config=str(file), workers="2")
+        eventually(lambda: is_full(program), "both workers serve")
+        file.write_text(edited)
+        for _ in range(2):
+            old = workers(program)
+            for pid in old:
+                os.kill(pid, signal.SIGKILL)
+            eventually(lambda old=old: not set(old) & set(workers(program)) and is_full(program), "all are new")
+            for _ in range(10):
+                with HttpsClient(program) as client:
+                    assert client.get("/hello").status == 200
+
+    def test_service_survives_files_that_cannot_be_used(self, launch: Launch, app: App, tmp_path: Path) -> None:
+        """It is down while no worker can start, says why, and comes back by itself when the file is mended."""
+        issued = authority().issue("localhost")
+        cert = issued.write(directory(tmp_path))
+        program = launch(upstream=app.upstream, workers="2", tls_cert=str(cert), reload_interval="0")
+        eventually(lambda: is_full(program), "both workers serve")
+        (cert / "tls.crt").write_text("garbage")
+        for pid in workers(program):
+            os.kill(pid, signal.SIGKILL)
+        eventually(lambda: "none serves; trying again" in program.stderr, "it is told")
+        assert program.admin("/ready")[0] == 503
+        issued.write(cert)
+        eventually(lambda: is_full(program), "both workers serve again", 30)
+
+
 class TestRolling:
     @pytest.mark.slow
     def test_ten_rolling_replacements_lose_nothing(self, pair: Program) -> None:
@@ -318,6 +359,13 @@ class TestSignals:
 
         assert program.wait() == 0
         assert 0.9 < time.monotonic() - told_at < 2.5
+
+    def test_signal_to_open_logs_anew_does_nothing(self, pair: Program) -> None:
+        """A habit from other proxies must not end the service."""
+        pair.signal(signal.SIGUSR1)
+        with HttpsClient(pair) as client:
+            assert client.get("/hello").status == 200
+        assert is_full(pair)
 
     def test_second_signal_forces(self, launch: Launch, own_app: App) -> None:
         """It cuts what the first one waits for, in all workers."""
