@@ -117,6 +117,19 @@ class ResponseError(ProtocolError):
     status = 502
 
 
+class ProxyHeaderError(SidecarError):
+    """
+    What a connection begins with is a header of the PROXY protocol, and not a valid one; nothing behind it is read.
+
+    Attributes:
+        reason: Short token for logs and metrics, e.g. ``bad_checksum``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class TlsError(SidecarError):
     """
     TLS with the downstream peer failed; the connection cannot go on.
