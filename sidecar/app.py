@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 from OpenSSL import SSL
 from twisted.logger import Logger
+from twisted.python import failure
 
 from sidecar import __version__
 from sidecar.admin.pages import ADMIN, HEALTH
@@ -28,25 +29,33 @@ from sidecar.certs.describe import describe
 from sidecar.certs.files import fingerprint, watched
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
+from sidecar.config.topology import MAIN, REDIRECT, topology_of
+from sidecar.config.upstreams import files_of
 from sidecar.console import Console
-from sidecar.credentials import Credentials, load_credentials
+from sidecar.credentials import Credentials, Secured, asked_of_clients, load_credentials
 from sidecar.errors import ConfigError, ListenError, Problem
 from sidecar.observe import logs
 from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.logformat import compile_format
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.writer import LineWriter
+from sidecar.policy.access import default_rule
+from sidecar.policy.forwarding import TrustedProxies
 from sidecar.policy.rewrite import is_ours
-from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.cluster import Cluster
+from sidecar.proxy.connect import ConnectFailed, Transport
 from sidecar.proxy.deadlines import Deadlines
-from sidecar.proxy.listener import Listener, listen
-from sidecar.proxy.pool import Pool
+from sidecar.proxy.listener import Approach, Listener, is_loopback, listen
+from sidecar.proxy.proxyheader import local_header
 from sidecar.proxy.rejecting import Rejecter
+from sidecar.proxy.routing import Router
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import SocketTransport
-from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.reloading import Reloader
-from sidecar.settings import AccessLogFormat, HostPort, Switch
+from sidecar.settings import AccessLogFormat, HostPort, ListenerMode, Networks, Settings, Switch
+from sidecar.tls.client import UpstreamSecurity
+from sidecar.tls.trust import ClientTrust
+from sidecar.topology import ListenerSpec, ToCluster, Topology
 from sidecar.waiting import Waiting
 from sidecar.watching import Watcher
 
@@ -62,10 +71,15 @@ RECHECK_SECONDS: Final = 10.0
 
 EXPIRY_CHECK_SECONDS: Final = 60.0
 
+LISTENER: Final = "listener "
+"""What stands before the name of a listener where a setting could stand too."""
+
 APP_LOOK_SECONDS: Final = 2.0
 """How often an app that cannot be reached is tried again."""
 
 RENEWAL_RETRY_SECONDS: Final = 60.0
+
+LOOPBACK_NETWORKS: Final = ("127.0.0.0/8", "::1/128")
 
 _T = TypeVar("_T")
 
@@ -81,7 +95,7 @@ class App:
         reactor: Any,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         reread: Callable[[], Loaded] | None = None,
-        listener: socket.socket | None = None,
+        listeners: Sequence[socket.socket] | None = None,
         ephemeral: Bundle | None = None,
     ) -> None:
         """
@@ -90,7 +104,8 @@ class App:
             reactor: IReactorFDSet, IReactorTime, IReactorThreads.
             now: The calendar, for certificates.
             reread: Reads the settings anew, checked, for a reload; raises ConfigError. None: they never change.
-            listener: A listening socket, of a supervisor, which also serves the admin pages; None: it is opened here.
+            listeners: Listening sockets, in the order of `Topology.listeners`, of a supervisor, which also serves the
+                admin pages; None: they are opened here.
             ephemeral: What is served where no certificate is given; None: it is made here.
         """
         self._loaded = loaded
@@ -109,6 +124,7 @@ class App:
             clock=now,
         )
         self._watcher: Watcher | None = None
+        self._watched: tuple[Path, ...] = ()
         self._reloader: Reloader
         self._draining = False
         self._finished = False
@@ -116,12 +132,12 @@ class App:
         self._calls: dict[str, Any] = {}  # what is to come, by what it is about
         self._told_of_expiry: dict[str, int] = {}
         self._ephemeral = ephemeral
-        self._inherited = listener
+        self._inherited = listeners
         self._has_given_ephemeral = ephemeral is not None
         self._credentials: Credentials
-        self._service: Service
-        self._pool: Pool
-        self._listener: Listener
+        self._clusters: dict[str, Cluster] = {}
+        self._secured: dict[str, Secured] = {}
+        self._listeners: list[Listener] = []
 
     def wait(self, paths: Sequence[Path]) -> None:
         """
@@ -132,7 +148,8 @@ class App:
         """
         problems: list[Problem] = []
         if self._inherited is None and not self._waiting.paths:
-            self._collect(problems, lambda: self._listener_socket().close())
+            for sock in self._listening_sockets(problems).values():
+                sock.close()
             self._open_pages(problems)
         if problems:
             self._close_pages()
@@ -148,39 +165,45 @@ class App:
         """
         settings = self._settings
         problems: list[Problem] = []
-        paths = watched(settings)
-        seen = fingerprint(paths)
+        seen = fingerprint(_files(settings, topology_of(self._loaded)))
         credentials = self._collect(problems, lambda: self._load(self._loaded))
-        downstream_socket = self._collect(problems, self._listener_socket)
+        sockets = self._listening_sockets(problems)
         self._open_pages(problems)
-        if problems or credentials is None or downstream_socket is None:
-            if downstream_socket is not None:
-                downstream_socket.close()
+        if problems or credentials is None:
+            for sock in sockets.values():
+                sock.close()
             self._close_pages()
             self._cancel("renewal")
             raise ConfigError(problems)
         self._credentials = credentials
-        self._pool = Pool(settings.upstream, settings.timeouts.connect, settings.limits, self._reactor)
-        self._service = Service(
-            timeouts=settings.timeouts,
-            limits=settings.limits,
-            http=settings.http,
-            pool=self._pool,
-            metrics=self._metrics,
-            rejecter=Rejecter(self._metrics, self._reactor.seconds),
-            access_log=self._access_log(),
-            now=self._reactor.seconds,
-        )
-        self._listener = Listener(
-            downstream_socket,
-            credentials.context,
-            self._service,
-            self._deadlines,
-            credentials.access,
-            credentials.trust,
-            self._reactor,
-        )
-        self._listener.start()
+        self._arrange_clusters(credentials)
+        rejecter = Rejecter(self._metrics, self._reactor.seconds)
+        access_log = self._access_log()
+        for spec in credentials.topology.listeners:
+            keys = credentials.keys[spec.name]
+            service = Service(
+                timeouts=settings.timeouts,
+                limits=settings.limits,
+                http=settings.http,
+                router=self._router(spec, settings),
+                metrics=self._metrics,
+                rejecter=rejecter,
+                access_log=access_log,
+                now=self._reactor.seconds,
+            )
+            listener = Listener(
+                sockets[spec.name],
+                keys.context,
+                service,
+                self._deadlines,
+                keys.access,
+                keys.trust,
+                self._reactor,
+                _approach(spec, settings),
+            )
+            self._listeners.append(listener)
+            listener.start()
+        self._rejecter = rejecter
         self._tell_of(credentials)
         self._reloader = Reloader(
             self._loaded,
@@ -199,11 +222,12 @@ class App:
             pages.show(self.console)
         if self._inherited is not None:
             return  # the supervisor has said it for all
+        for what in in_words(credentials.topology):
+            _log.info("{what}", what=what)
+        has_rules = not all(keys.access.decides_per_connection for keys in credentials.keys.values())
         _log.info(
-            "serving https on {listen}, forwarding to {upstream}; client certificates: {mode}; admin: {admin}",
-            listen=self._listener.address,
-            upstream=settings.upstream,
-            mode=settings.client.cert.value + ("" if credentials.access.decides_per_connection else ", and by rules"),
+            "client certificates: {mode}; admin: {admin}",
+            mode=settings.client.cert.value + (", and by rules" if has_rules else ""),
             admin=settings.admin or "off",
         )
 
@@ -231,11 +255,12 @@ class App:
             self._stop_accepting(until)
 
     def _stop_accepting(self, until: float) -> None:
-        self._service.is_draining = True
-        self._listener.stop()
+        for listener in self._listeners:
+            listener.service.is_draining = True
+            listener.stop()
         _log.info(
             "draining for at most {timeout:g} s; open connections: {count}",
-            count=self._listener.open_connections,
+            count=self._open_connections,
             timeout=until - self._reactor.seconds(),
         )
         self._look_drained(until)
@@ -251,8 +276,9 @@ class App:
 
     def force(self) -> None:
         """Cut what a drain still waits for."""
-        self._listener.stop()
-        self._finish(self._listener.end_all())
+        for listener in self._listeners:
+            listener.stop()
+        self._finish(sum(listener.end_all() for listener in self._listeners))
 
     # -- start --
 
@@ -268,10 +294,19 @@ class App:
         try:
             return listen(address)
         except ListenError as error:
-            raise ConfigError([self._problem(name, error.fact, error.fix)]) from None
+            raise ConfigError([listen_problem(self._loaded, name, error)]) from None
 
-    def _listener_socket(self) -> socket.socket:
-        return self._inherited or self._listen("listen", self._settings.listen)
+    def _listening_sockets(self, problems: list[Problem]) -> dict[str, socket.socket]:
+        """Open those of the listeners, by name, or take what the supervisor has opened."""
+        topology = topology_of(self._loaded)
+        if self._inherited is not None:
+            return {spec.name: sock for spec, sock in zip(topology.listeners, self._inherited, strict=True)}
+        sockets: dict[str, socket.socket] = {}
+        for spec in topology.listeners:
+            sock = self._collect(problems, functools.partial(self._listen, LISTENER + spec.name, spec.address))
+            if sock is not None:
+                sockets[spec.name] = sock
+        return sockets
 
     def _open_pages(self, problems: list[Problem]) -> None:
         """Open those that are not open yet; with a supervisor they are its own."""
@@ -296,9 +331,9 @@ class App:
         self._metrics.started_at = self._now().timestamp()
         return Console(
             metrics=self._metrics,
-            pool=self._pool,
-            listener=self._listener,
-            rejecter=self._service.rejecter,
+            clusters_by_name=self._clusters,
+            listeners=self._listeners,
+            rejecter=self._rejecter,
             reloader=self._reloader,
             writer=self._writer,
             credentials=lambda: self._credentials,
@@ -313,19 +348,25 @@ class App:
 
     def _apply(self, loaded: Loaded, credentials: Credentials) -> None:
         """Put new settings and key material in force; open connections go on."""
-        changed = credentials.trust.digest() != self._credentials.trust.digest()
-        changed = changed or credentials.access.rules != self._credentials.access.rules
+        before_keys = self._credentials.keys
+        changed = credentials.trusts != self._credentials.trusts
         settings, before = loaded.settings, self._settings
         self._loaded, self._settings, self._credentials = loaded, settings, credentials
-        service = self._service
-        service.timeouts, service.limits, service.http = settings.timeouts, settings.limits, settings.http
-        listener = self._listener
-        listener.context, listener.access, listener.trust = credentials.context, credentials.access, credentials.trust
+        self._arrange_clusters(credentials)
+        for spec, listener in zip(credentials.topology.listeners, self._listeners, strict=True):
+            service, keys = listener.service, credentials.keys[spec.name]
+            service.timeouts, service.limits, service.http = settings.timeouts, settings.limits, settings.http
+            service.router = self._router(spec, settings)
+            listener.context, listener.access, listener.trust = keys.context, keys.access, keys.trust
+            listener.approach = _approach(spec, settings)
+            changed = changed or keys.access.rules != before_keys[spec.name].access.rules
         logs.set_level(settings.log.level)
-        if watched(settings) != watched(before) or settings.life != before.life:
-            self._watch(fingerprint(watched(settings)))
+        paths = _files(settings, credentials.topology)
+        if self._watched != paths or settings.life != before.life:
+            self._watch(fingerprint(paths))
         if changed and settings.life.recheck is Switch.ON:
-            listener.judge_all_again()
+            for listener in self._listeners:
+                listener.judge_all_again()
         self._tell_of(credentials)
         self._check_expiry()
 
@@ -333,7 +374,9 @@ class App:
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher = None
-        paths, interval = watched(self._settings), self._settings.life.reload_interval
+        paths = _files(self._settings, self._credentials.topology)
+        interval = self._settings.life.reload_interval
+        self._watched = paths
         if paths and interval:
             changed = self._files_changed
             self._watcher = Watcher(lambda: fingerprint(paths), seen, changed, interval, self._reactor)
@@ -346,17 +389,16 @@ class App:
     def _recheck(self) -> None:
         self._call_later("recheck", RECHECK_SECONDS, self._recheck)
         if self._settings.life.recheck is Switch.ON:
-            self._listener.judge_expired_again()
+            for listener in self._listeners:
+                listener.judge_expired_again()
 
     def _look_for_app(self) -> None:
         """Find out that the app is back: while it is not ready for want of it, no request would."""
         self._call_later("app", APP_LOOK_SECONDS, self._look_for_app)
-        if self._pool.statistics.last_error:
-            self._pool.connect(self._app_found)
-
-    def _app_found(self, outcome: UpstreamConnection | ConnectFailed) -> None:
-        if isinstance(outcome, UpstreamConnection):
-            self._pool.release(outcome)
+        for cluster in self._clusters.values():
+            for endpoint in cluster.endpoints:
+                if endpoint.pool.statistics.last_error:
+                    endpoint.pool.connect_raw(_NOBODY, _let_go, local_header(cluster.proxy_protocol))
 
     def _call_later(self, about: str, seconds: float, call: Callable[..., None], *arguments: object) -> None:
         self._cancel(about)
@@ -388,7 +430,7 @@ class App:
     def _tell_of(self, credentials: Credentials) -> None:
         for name, text in credentials.warnings:
             _log.warn("{name}: {text}", name=SETTINGS[name].written_in(self._loaded.sources[name]), text=text)
-        if not self._settings.tls.cert:
+        if credentials.bundles and not self._settings.tls.cert:
             self._tell_of_ephemeral()
 
     def _check_expiry(self) -> None:
@@ -402,7 +444,7 @@ class App:
                     "the revocation list of {issuer} was due for renewal at {end:%Y-%m-%d %H:%M} UTC; {then}",
                     issuer=issuer,
                     end=end,
-                    then=self._credentials.trust.what_becomes_of_overdue(end),
+                    then=self._any_trust.what_becomes_of_overdue(end),
                 )
         for bundle in self._credentials.bundles:
             if bundle is self._ephemeral:
@@ -415,6 +457,11 @@ class App:
                         "the certificate {what} {when}", what=bundle.leaf.subject.rfc4514_string(), when=_end(bundle)
                     )
                 self._told_of_expiry[serial] = level
+
+    @property
+    def _any_trust(self) -> ClientTrust:
+        """What all listeners think of revocation lists."""
+        return next(iter(self._credentials.keys.values())).trust
 
     def _tell_of_ephemeral(self) -> None:
         where = (
@@ -439,14 +486,50 @@ class App:
     def _transport(self, sock: socket.socket, connection: AdminConnection) -> SocketTransport:
         return SocketTransport(sock, connection, self._reactor)
 
-    def _problem(self, name: str, fact: str, fix: str) -> Problem:
-        source = self._loaded.sources[name]
-        return Problem(SETTINGS[name].written_in(source), source, fact, fix)
+    # -- clusters and routes --
+
+    def _arrange_clusters(self, credentials: Credentials) -> None:
+        """Make, change and stop clusters until they are those of the topology."""
+        settings, wanted = self._settings, credentials.topology.clusters
+        for spec in wanted:
+            security = self._security(spec.name, credentials)
+            timeout = settings.timeouts.connect
+            if spec.name in self._clusters:
+                self._clusters[spec.name].update(spec, connect_timeout=timeout, security=security)
+            else:
+                self._clusters[spec.name] = Cluster(
+                    spec,
+                    limits=settings.limits,
+                    connect_timeout=timeout,
+                    security=security,
+                    reactor=self._reactor,
+                )
+        for name in self._clusters.keys() - {spec.name for spec in wanted}:
+            self._clusters.pop(name).stop()
+
+    def _security(self, name: str, credentials: Credentials) -> UpstreamSecurity | None:
+        """Return TLS towards a cluster: as it was, unless it is made of something else now."""
+        new, old = credentials.upstreams.get(name), self._secured.get(name)
+        if new is None:
+            return None
+        if old is None or old.digest != new.digest:
+            old = self._secured[name] = new
+        return old.security
+
+    def _router(self, spec: ListenerSpec, settings: Settings) -> Router:
+        if spec.mode is ListenerMode.TCP:
+            return Router.to(self._clusters[spec.cluster], settings.timeouts)
+        default = default_rule(asked_of_clients(spec, settings))
+        return Router.compile(spec.virtual_hosts, self._clusters, settings.timeouts, default)
 
     # -- state and stop --
 
+    @property
+    def _open_connections(self) -> int:
+        return sum(listener.open_connections for listener in self._listeners)
+
     def _look_drained(self, until: float) -> None:
-        if not self._listener.open_connections:
+        if not self._open_connections:
             self._finish(0)
         elif self._reactor.seconds() >= until:
             self.force()
@@ -457,7 +540,8 @@ class App:
         if self._finished:
             return  # a forced end, while the drain was still looking
         self._finished = True
-        self._pool.stop()
+        for cluster in self._clusters.values():
+            cluster.stop()
         self._close_pages()
         if self._watcher is not None:
             self._watcher.stop()
@@ -499,6 +583,84 @@ def is_in_container(environ: Mapping[str, str], exists: Callable[[str], bool]) -
     """
     marks = ("KUBERNETES_SERVICE_HOST", "ECS_CONTAINER_METADATA_URI_V4", "container")
     return any(name in environ for name in marks) or exists("/.dockerenv") or exists("/run/.containerenv")
+
+
+def listen_problem(loaded: Loaded, name: str, error: ListenError) -> Problem:
+    """
+    Say which setting is to blame for *error*.
+
+    Args:
+        name: Of a setting, or of a listener behind `LISTENER`.
+    """
+    if name.startswith(LISTENER):
+        name = name.removeprefix(LISTENER)
+        for number, spec in enumerate(topology_of(loaded).listeners):
+            place = f"listeners[{number}].address"
+            if spec.name == name and place in loaded.places:
+                return Problem(place, loaded.places[place], error.fact, error.fix)
+        name = _SETTING_OF_LISTENER.get(name, "listeners")
+    source = loaded.sources[name]
+    return Problem(SETTINGS[name].written_in(source), source, error.fact, error.fix)
+
+
+_SETTING_OF_LISTENER: Final = {MAIN: "listen", REDIRECT: "http_redirect"}
+
+
+def _files(settings: Settings, topology: Topology) -> tuple[Path, ...]:
+    """Return everything that is looked at for changes."""
+    return tuple(dict.fromkeys((*watched(settings), *files_of(topology))))
+
+
+def in_words(topology: Topology) -> list[str]:
+    """Say what each listener does, in one line for the log."""
+    clusters = {spec.name: ", ".join(str(each.address) for each in spec.endpoints) for spec in topology.clusters}
+    return [_in_words(spec, clusters) for spec in topology.listeners]
+
+
+def _in_words(spec: ListenerSpec, clusters: Mapping[str, str]) -> str:
+    what = "https" if spec.tls else "plain http"
+    if spec.mode is ListenerMode.TCP:
+        what = "tcp in TLS" if spec.tls else "plain tcp"
+    actions = [route.action for host in spec.virtual_hosts for route in host.routes]
+    led_to = [spec.cluster] if spec.cluster else [each.cluster for each in actions if isinstance(each, ToCluster)]
+    if not led_to:
+        return f"serving {what} on {spec.address}, forwarding nothing"
+    where = [clusters[name] if len(clusters) == 1 else f"{name} ({clusters[name]})" for name in dict.fromkeys(led_to)]
+    return f"serving {what} on {spec.address}, forwarding to {', '.join(where)}"
+
+
+def _approach(spec: ListenerSpec, settings: Settings) -> Approach:
+    downstream = settings.downstream
+    networks = downstream.trusted_proxies
+    if not spec.tls and is_loopback(spec.address.host):
+        networks = Networks((*networks, *LOOPBACK_NETWORKS))  # the app, whose requests go out with TLS
+    return Approach(
+        name=spec.name,
+        tls=spec.tls,
+        mode=spec.mode,
+        proxy_protocol=spec.proxy_protocol,
+        missing=downstream.proxy_protocol_missing,
+        trusted=TrustedProxies(networks),
+        with_forwarded=downstream.forwarded is Switch.ON,
+    )
+
+
+class _Nobody:
+    """Listens to a connection that is made only to see whether it can be."""
+
+    def dataReceived(self, data: bytes) -> None: ...
+    def eofReceived(self) -> None: ...
+    def connectionLost(self, reason: failure.Failure) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
+def _let_go(outcome: Transport | ConnectFailed) -> None:
+    if not isinstance(outcome, ConnectFailed):
+        outcome.loseConnection()
 
 
 def _end(bundle: Bundle) -> str:

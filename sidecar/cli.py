@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return _serve_supervised(arguments)
     if name not in _COMMANDS:
         return _refuse_command(name)
+    if name == "import-envoy" and arguments and not arguments[0].startswith("-"):
+        arguments = ["--envoy", *arguments]
     given, problems = flags.parse(flags.make_parser("", ""), arguments)
     if flags.HELP in given:
         return _write(_help(f"sidecar {name} [--NAME VALUE ...]"))
@@ -86,6 +88,20 @@ class _Input:
         """The settings, checked against each other and with their files; raises ConfigError."""
         loaded, problems = gather(self.flags, self.environ)
         return _unless_problems(loaded, [*self.problems, *problems, *check(loaded, datetime.now(UTC))])
+
+    def load_looked_up(self) -> Loaded:
+        """As `load_checked`; names of endpoints must have addresses too."""
+        loaded, problems = gather(self.flags, self.environ)
+        found = check(loaded, datetime.now(UTC), resolve=_has_address)
+        return _unless_problems(loaded, [*self.problems, *problems, *found])
+
+
+def _has_address(name: str) -> bool:
+    """Whether the system's resolver knows an address of *name*."""
+    try:
+        return bool(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM))
+    except OSError:
+        return False
 
 
 def _unless_problems(loaded: Loaded, problems: Sequence[Problem]) -> Loaded:
@@ -133,13 +149,13 @@ def _serve_supervised(arguments: Sequence[str]) -> int:
     """What a supervisor starts."""
     from sidecar import member, worker
 
-    channel, listener = (socket.socket(fileno=int(number)) for number in arguments)
+    channel, *listeners = (socket.socket(fileno=int(number)) for number in arguments)
     try:
         start = member.receive_start(channel)
     except OSError:
         return EXIT_OK  # the supervisor has gone
     given = _Input(start.flags, (), start.environ)
-    inherited = worker.Inherited(channel=channel, listener=listener, ephemeral=start.ephemeral)
+    inherited = worker.Inherited(channel=channel, listeners=listeners, ephemeral=start.ephemeral)
     try:
         return worker.run(
             member.share_of(start.loaded, start.workers),
@@ -152,8 +168,8 @@ def _serve_supervised(arguments: Sequence[str]) -> int:
 
 
 def _check(given: _Input) -> int:
-    loaded = given.load_checked()
-    lines = [*warnings(loaded), *material_warnings(loaded, datetime.now(UTC))]
+    loaded = given.load_looked_up()
+    lines = [*loaded.notes, *warnings(loaded), *material_warnings(loaded, datetime.now(UTC))]
     return _write("\n".join(["configuration ok", *(f"warning: {line}" for line in lines)]))
 
 
@@ -164,9 +180,30 @@ def _config(given: _Input) -> int:
     return _write("\n".join(show.effective(loaded.settings, loaded.sources)))
 
 
+def _import_envoy(given: _Input) -> int:
+    """Print the file of ours that means what an Envoy bootstrap file does."""
+    from sidecar.config import envoy, yamlfile
+    from sidecar.config.units import UnitError
+
+    file = flags.envoy_file(given.flags)
+    if file is None:
+        raise ConfigError(
+            [Problem("sidecar import-envoy", "arguments", "no file is named", "write its path behind it")]
+        )
+    try:
+        content = yamlfile.content_of(file.text)
+    except UnitError as error:
+        raise ConfigError([Problem(file.written, file.source, error.fact, error.fix)]) from None
+    imported = envoy.import_bootstrap(content, file.text, strict=flags.is_strict(given.flags))
+    return _write(envoy.to_yaml(imported).rstrip("\n"))
+
+
 _COMMANDS = {
     "run": _Command("serve until SIGTERM", _run, "sidecar: "),
     "check": _Command("report everything that is wrong with the settings and their files", _check, ""),
+    "import-envoy": _Command(
+        "print the YAML file that means what an Envoy bootstrap FILE does", _import_envoy, "sidecar: "
+    ),
     "config": _Command("print the effective settings and where each comes from", _config, "sidecar: "),
 }
 

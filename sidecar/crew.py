@@ -122,7 +122,7 @@ class Crew:
         launch: Launch,
         settings: Callable[[], Settings],
         reloaded: Callable[[], None],
-        close_listener: Callable[[], None],
+        close_listeners: Callable[[], None],
         stopped: Callable[[], None],
         reactor: Any,
         pump: Callable[[Sequence[Any], float], None] = pump,
@@ -131,7 +131,7 @@ class Crew:
         Args:
             settings: Those in force.
             reloaded: Called when the workers are told to read settings anew.
-            close_listener: Closes our copy of the listening socket, when a drain begins.
+            close_listeners: Closes our copies of the listening sockets, when a drain begins.
             stopped: Called when the last worker has gone, after a stop on request or for `problems`.
             reactor: IReactorTime.
             pump: As `control.pump`.
@@ -142,7 +142,7 @@ class Crew:
         self._launch = launch
         self._settings = settings
         self._reloaded = reloaded
-        self._close_listener = close_listener
+        self._close_listeners = close_listeners
         self._stopped = stopped
         self._reactor = reactor
         self._pump = pump
@@ -197,7 +197,7 @@ class Crew:
             return
         self.is_draining = True
         # Those of the workers are the last: no connection is accepted by the kernel that nobody is left to serve.
-        self._close_listener()
+        self._close_listeners()
         _log.info("draining {count} workers", count=len(self._workers))
         for each in list(self._workers):
             self._retire(each, replaced=False)
@@ -348,7 +348,7 @@ class Crew:
         if not self._has_served:
             self.problems = problems
             self.is_draining = True
-            self._close_listener()
+            self._close_listeners()
             for other in self._in(State.STARTING):
                 other.process.kill()
             return

@@ -17,9 +17,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.config import flags
-from sidecar.config.load import gather
-from sidecar.errors import SidecarError
-from sidecar.settings import ClientRefusal, HostPort, Settings, UnixPath
+from sidecar.config.load import Loaded, gather
+from sidecar.errors import ConfigError, SidecarError
+from sidecar.settings import (
+    ClientRefusal,
+    HostPort,
+    ListenerMode,
+    ProxyProtocol,
+    ProxyProtocolOut,
+    Settings,
+    Switch,
+    UnixPath,
+)
+from sidecar.topology import ListenerSpec
+from sidecar.wire.proxyproto import LOCAL_V2 as LOCAL_HEADER
+from sidecar.wire.proxyproto import UNKNOWN_V1 as UNKNOWN_HEADER
 
 if TYPE_CHECKING:
     import ssl
@@ -72,7 +84,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         if problems:
             others = f" (and {len(problems) - 1} more)" if problems[1:] else ""
             raise UnhealthyError(f"{problems[0]}{others}")
-        findings = _check(loaded.settings, "--app" in argv, time.monotonic() + DEADLINE_SECONDS)
+        findings = _check(loaded, "--app" in argv, time.monotonic() + DEADLINE_SECONDS)
     except UnhealthyError as error:
         return _say(_STDERR, f"unhealthy: {error}\n", EXIT_UNHEALTHY)
     return _say(_STDOUT, f"healthy: {'; '.join(findings)}\n", EXIT_HEALTHY)
@@ -87,20 +99,51 @@ def _say(descriptor: int, text: str, status: int) -> int:
     return status
 
 
-def _check(settings: Settings, wants_app: bool, until: float) -> list[str]:
-    address = HostPort(_ANY_ADDRESS.get(settings.listen.host, settings.listen.host), settings.listen.port)
-    in_silence = settings.client.refusal is ClientRefusal.HANDSHAKE
-    findings = [f"{address} {_check_tls(address, until, in_silence, datetime.now(UTC))}"]
+def _check(loaded: Loaded, wants_app: bool, until: float) -> list[str]:
+    settings = loaded.settings
+    listener, is_http = _listener(loaded)
+    host = _ANY_ADDRESS.get(listener.address.host, listener.address.host)
+    address = HostPort(host, listener.address.port)
+    # Our word about ourselves is taken from this machine, whatever else is demanded of headers.
+    first = b"" if listener.proxy_protocol is ProxyProtocol.OFF else LOCAL_HEADER
+    if listener.tls:
+        in_silence = settings.client.refusal is ClientRefusal.HANDSHAKE or not is_http
+        findings = [f"{address} {_check_tls(address, until, first, in_silence, datetime.now(UTC))}"]
+    else:
+        findings = [f"{address} {_check_open(address, until, 'SIDECAR_LISTEN')}"]
     if wants_app:
-        findings.append(f"the app at {settings.upstream} {_check_app(settings.upstream, until)}")
+        findings.append(_check_apps(settings, is_http, until))
     return findings
+
+
+def _listener(loaded: Loaded) -> tuple[ListenerSpec, bool]:
+    """Return the listener that is asked: of several, the first with TLS; and whether HTTP is spoken on it."""
+    settings = loaded.settings
+    downstream = settings.downstream
+    if not downstream.listeners:
+        spec = ListenerSpec(
+            name="main",
+            address=settings.listen,
+            tls=downstream.tls is Switch.ON,
+            mode=downstream.mode,
+            proxy_protocol=downstream.proxy_protocol,
+        )
+    else:
+        from sidecar.config.topology import topology_of  # few have several
+
+        try:
+            listeners = topology_of(loaded).listeners
+        except ConfigError as error:
+            raise UnhealthyError(str(error.problems[0])) from None
+        spec = next((each for each in listeners if each.tls), listeners[0])
+    return spec, spec.mode is ListenerMode.HTTP
 
 
 # -- the TLS listener -------------------------------------------------------------------------------------------
 
 
-def _check_tls(address: HostPort, until: float, in_silence: bool, now: datetime) -> str:
-    version, certificate = _shake_hands(address, until, in_silence)
+def _check_tls(address: HostPort, until: float, first: bytes, in_silence: bool, now: datetime) -> str:
+    version, certificate = _shake_hands(address, until, first, in_silence)
     try:
         from cryptography import x509
 
@@ -116,11 +159,12 @@ def _check_tls(address: HostPort, until: float, in_silence: bool, now: datetime)
     return f"speaks {version}, certificate until {end:%Y-%m-%d} ({(end - now).days} days left)"
 
 
-def _shake_hands(address: HostPort, until: float, in_silence: bool) -> tuple[str, bytes]:
+def _shake_hands(address: HostPort, until: float, first: bytes, in_silence: bool) -> tuple[str, bytes]:
     """
     Return the version agreed on and the certificate, in DER. Clients verify it; what is asked here is its date.
 
     Args:
+        first: What goes ahead of the handshake.
         in_silence: Leave before the server learns that we have no certificate: where it refuses such clients with an
             alert, it would note each check as one of them.
     """
@@ -133,6 +177,7 @@ def _shake_hands(address: HostPort, until: float, in_silence: bool) -> tuple[str
     tls = context.wrap_bio(incoming, outgoing)
     try:
         with _connect(address, until) as sock:
+            sock.sendall(first)
             while not _is_done(tls):
                 sock.sendall(outgoing.read())
                 sock.settimeout(_left(until))
@@ -161,12 +206,36 @@ def _is_done(tls: ssl.SSLObject) -> bool:
 # -- the app ----------------------------------------------------------------------------------------------------
 
 
-def _check_app(upstream: HostPort | UnixPath, until: float) -> str:
+def _check_open(address: HostPort | UnixPath, until: float, setting: str) -> str:
+    try:
+        _connect(address, until).close()
+    except OSError as error:
+        raise UnhealthyError(f"no connection to {address} ({setting}): {_why(error)}") from None
+    return "accepts connections"
+
+
+def _check_apps(settings: Settings, is_http: bool, until: float) -> str:
+    """Say how the first endpoint answers that does; raise UnhealthyError if none does."""
+    problems = []
+    # With TLS it is enough to know that it is there: only the program itself has what it takes to ask more.
+    asks = is_http and not settings.upstream.tls
+    for endpoint in settings.upstream.endpoints:
+        try:
+            found = _check_app(settings, endpoint, until) if asks else _check_open(endpoint, until, "SIDECAR_UPSTREAM")
+        except UnhealthyError as error:
+            problems.append(str(error))
+        else:
+            return f"the app at {endpoint} {found}"
+    raise UnhealthyError("; ".join(problems))
+
+
+def _check_app(settings: Settings, upstream: HostPort | UnixPath, until: float) -> str:
     host = "localhost" if isinstance(upstream, UnixPath) else str(upstream)
     request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sidecar-healthcheck\r\nConnection: close\r\n\r\n"
+    first = {ProxyProtocolOut.V1: UNKNOWN_HEADER, ProxyProtocolOut.V2: LOCAL_HEADER}
     try:
         with _connect(upstream, until) as sock:
-            sock.sendall(request.encode())
+            sock.sendall(first.get(settings.app.proxy_protocol, b"") + request.encode())
             line = _first_line(sock, until)
     except OSError as error:
         raise UnhealthyError(f"no answer of the app at {upstream} (SIDECAR_UPSTREAM): {_why(error)}") from None

@@ -54,15 +54,15 @@ class Start:
 
     def pack(self) -> Any:
         """Return it as a message carries it."""
-        loaded = [_pack(self.loaded.settings), dict(self.loaded.sources)]
+        loaded = [_pack(self.loaded.settings), dict(self.loaded.sources), dict(self.loaded.places)]
         return [loaded, dict(self.flags), dict(self.environ), self.workers, _pack_bundle(self.ephemeral)]
 
     @classmethod
     def unpack(cls, packed: Any) -> Self:
         """Return what `pack` was made of."""
-        (values, sources), flags, environ, workers, ephemeral = packed
+        (values, sources, places), flags, environ, workers, ephemeral = packed
         return cls(
-            loaded=Loaded(_unpack(values), sources),
+            loaded=Loaded(_unpack(values), sources, places),
             flags=flags,
             environ=environ,
             workers=workers,

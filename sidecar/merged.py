@@ -161,9 +161,10 @@ class MergedOperator:
 
     def clusters(self) -> Sequence[Cluster]:
         answers, _ = self._workers.ask(Part.CLUSTERS)
-        found: dict[str, Cluster] = {}
+        found: dict[tuple[str, str], Cluster] = {}
         for each in (Cluster(**each) for one in answers.values() for each in one):
-            found[each.upstream] = _sum(found[each.upstream], each) if each.upstream in found else each
+            name = (each.cluster, each.upstream)
+            found[name] = _sum(found[name], each) if name in found else each
         return list(found.values())
 
     def rejections(self) -> list[dict[str, Any]]:
@@ -231,8 +232,15 @@ def _worst(answers: Iterable[Any]) -> list[Check]:
 def _sum(one: Cluster, other: Cluster) -> Cluster:
     reasons = {*one.failures, *other.failures}
     promised = [each.keep_alive_seconds for each in (one, other) if each.keep_alive_seconds is not None]
+    worse = max((one, other), key=lambda each: _HEALTH.index(each.health))
     return Cluster(
+        cluster=one.cluster,
         upstream=one.upstream,
+        weight=one.weight,
+        health=worse.health,
+        why=worse.why,
+        active=one.active + other.active,
+        ejections=one.ejections + other.ejections,
         open=one.open + other.open,
         idle=one.idle + other.idle,
         pending=one.pending + other.pending,
@@ -242,6 +250,9 @@ def _sum(one: Cluster, other: Cluster) -> Cluster:
         keep_alive_seconds=min(promised, default=None),
     )
 
+
+_HEALTH: Final = ("healthy", "ejected", "unhealthy")
+"""What workers may say of an endpoint, the best first."""
 
 _OF_EACH_WORKER: Final = ("first", "last", "count", "path")
 

@@ -18,8 +18,10 @@ from twisted.logger import Logger
 
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
+from sidecar.config.topology import topology_of
 from sidecar.credentials import Credentials
 from sidecar.errors import ConfigError, Problem
+from sidecar.topology import Topology
 
 SETTLE_SECONDS: Final = 5.0
 MAX_RETRY_SECONDS: Final = 60.0
@@ -27,11 +29,11 @@ MAX_RETRY_SECONDS: Final = 60.0
 
 NEEDS_RESTART: Final = frozenset(
     {
-        *("access_log", "access_log_format", "admin", "health", "listen", "max_upstream_connections"),
-        *("upstream", "wait", "workers"),
+        *("access_log", "access_log_format", "admin", "health", "http_redirect", "listen", "listen_tls", "mode"),
+        *("wait", "workers"),
     }
 )
-"""Settings that are looked at only at start."""
+"""Settings that are looked at only at start. Of listeners that is where they are and what is spoken on them."""
 
 _log = Logger()
 
@@ -162,7 +164,26 @@ class Reloader:
                 )
                 settings = setting.put(settings, old)
                 sources[name] = self.loaded.sources[name]
-        return Loaded(settings, sources)
+        return self._keep_listeners(attrs.evolve(loaded, settings=settings, sources=sources))
+
+    def _keep_listeners(self, loaded: Loaded) -> Loaded:
+        """Keep the listeners of before if others are wanted now; raises ConfigError if what is wanted cannot be."""
+        if _fixed(topology_of(loaded)) == _fixed(topology_of(self.loaded)):
+            return loaded
+        _log.warn("listeners are other ones now, and stay what they were until a restart")
+        return attrs.evolve(
+            loaded,
+            settings=_LISTENERS.put(loaded.settings, _LISTENERS.of(self.loaded.settings)),
+            sources={**loaded.sources, _LISTENERS.name: self.loaded.sources[_LISTENERS.name]},
+        )
+
+
+_LISTENERS: Final = SETTINGS["listeners"]
+
+
+def _fixed(topology: Topology) -> list[tuple[object, ...]]:
+    """What of listeners cannot change while they serve."""
+    return [(spec.name, spec.address, spec.tls, spec.mode) for spec in topology.listeners]
 
 
 def _describe(credentials: Credentials) -> str:

@@ -32,6 +32,33 @@ RulesText = NewType("RulesText", str)
 PathPatterns = NewType("PathPatterns", "tuple[str, ...]")
 """Patterns of `policy.conditions`."""
 
+ListenersText = NewType("ListenersText", str)
+"""A JSON list of listeners, see `config.topology`; empty: none is given."""
+
+VirtualHostsText = NewType("VirtualHostsText", str)
+"""The same of virtual hosts."""
+
+ClustersText = NewType("ClustersText", str)
+"""The same of clusters."""
+
+Networks = NewType("Networks", "tuple[str, ...]")
+"""IP networks in CIDR notation, without host bits, such as ``10.0.0.0/8``."""
+
+TlsNames = NewType("TlsNames", "tuple[str, ...]")
+"""Host names, IP addresses or URIs of which a server's certificate must have one."""
+
+AlpnNames = NewType("AlpnNames", "tuple[str, ...]")
+"""Names of protocols (RFC 7301), the best first: visible ASCII characters without commas, at most 255 each."""
+
+HealthCheckText = NewType("HealthCheckText", str)
+"""``tcp``, or a path that is asked for; empty: none is given."""
+
+ServerName = NewType("ServerName", str)
+"""A host name in lower case, as in SNI; empty: none is given."""
+
+Authority = NewType("Authority", str)
+"""What stands in a Host field: a host, perhaps with a port; empty: none is given."""
+
 
 @attrs.frozen
 class HostPort:
@@ -62,6 +89,23 @@ class Inline:
 
     def __str__(self) -> str:
         return "the value given"
+
+
+@attrs.frozen
+class Upstream:
+    """
+    Where the app is, in the small form.
+
+    Attributes:
+        endpoints: One or more, all alike.
+        tls: Whether they speak TLS.
+    """
+
+    endpoints: tuple[HostPort | UnixPath, ...]
+    tls: bool = False
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.endpoints))
 
 
 Source = Path | Inline
@@ -132,6 +176,43 @@ class UnderscoreHeaders(enum.Enum):
     DROP = "drop"
     REJECT = "reject"
     ALLOW = "allow"
+
+
+class ListenerMode(enum.Enum):
+    """What is spoken inside TLS."""
+
+    HTTP = "http"
+    TCP = "tcp"
+
+
+class ProxyProtocol(enum.Enum):
+    """Whether connections begin with a header of the PROXY protocol."""
+
+    OFF = "off"
+    REQUIRED = "required"
+    TRUSTED = "trusted"
+
+
+class ProxyProtocolMissing(enum.Enum):
+    """What becomes of connections of trusted proxies without a PROXY header."""
+
+    SERVE = "serve"
+    REFUSE = "refuse"
+
+
+class ProxyProtocolOut(enum.Enum):
+    """What connections to the app begin with."""
+
+    OFF = "off"
+    V1 = "v1"
+    V2 = "v2"
+
+
+class LoadBalancing(enum.Enum):
+    """How an endpoint of the upstream is chosen."""
+
+    ROUND_ROBIN = "round_robin"
+    LEAST_REQUEST = "least_request"
 
 
 class AccessLogFormat(enum.Enum):
@@ -254,7 +335,8 @@ class ClientSettings:
     refusal: ClientRefusal = setting(
         "client_refusal",
         ClientRefusal.HTTP,
-        "http: clients without an accepted certificate are told why with 400 or 403; handshake: they get a TLS alert",
+        "http: clients without an accepted certificate are told why with 400 or 403; handshake: they get a TLS alert, "
+        "as they always do with mode=tcp",
     )
     exempt: PathPatterns = setting(
         "client_cert_exempt",
@@ -277,6 +359,100 @@ class ClientSettings:
         "identity_headers",
         (),
         "how the app is told who the client is, comma-separated: xfcc, client-cert, x-ssl, x-amzn, tls",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class DownstreamSettings:
+    """Listeners, and proxies in front of them."""
+
+    mode: ListenerMode = setting(
+        "mode",
+        ListenerMode.HTTP,
+        "http; or tcp: whatever is inside TLS is passed on byte for byte, for databases, MQTT, gRPC",
+    )
+    tls: Switch = setting(
+        "listen_tls", Switch.ON, "off: plain HTTP or TCP on the listener, for an app whose requests go out with TLS"
+    )
+    alpn: AlpnNames = setting(
+        "alpn",
+        AlpnNames(()),
+        "with mode=tcp: protocols that clients may agree on (ALPN), the best first, such as h2, comma-separated",
+    )
+    http_redirect: HostPort | None = setting(
+        "http_redirect", None, "a plain-HTTP listener that redirects to https, HOST:PORT, or off"
+    )
+    trusted_proxies: Networks = setting(
+        "trusted_proxies",
+        Networks(()),
+        "networks whose PROXY headers, X-Forwarded-*, Forwarded, X-Request-Id and traceparent are believed, such as "
+        "10.0.0.0/8, comma-separated; everybody else's are replaced",
+    )
+    proxy_protocol: ProxyProtocol = setting(
+        "proxy_protocol",
+        ProxyProtocol.OFF,
+        "PROXY protocol v1 and v2 of a balancer in front: off; required: every connection begins with it; trusted: "
+        "those of trusted_proxies may, and those of others must not",
+    )
+    proxy_protocol_missing: ProxyProtocolMissing = setting(
+        "proxy_protocol_missing",
+        ProxyProtocolMissing.SERVE,
+        "with proxy_protocol=trusted, connections of trusted proxies without a header: serve (health checks) or refuse",
+    )
+    forwarded: Switch = setting("forwarded", Switch.OFF, "on: the app gets Forwarded (RFC 7239) too")
+    listeners: ListenersText = setting(
+        "listeners", ListenersText(""), "listeners in place of listen: a list in the YAML file, or JSON"
+    )
+    virtual_hosts: VirtualHostsText = setting(
+        "virtual_hosts",
+        VirtualHostsText(""),
+        "which requests go where: virtual hosts with routes; a list in the YAML file, or JSON",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamSettings:
+    """The app, or another service behind us."""
+
+    balancing: LoadBalancing = setting(
+        "upstream_balancing", LoadBalancing.ROUND_ROBIN, "with several endpoints: round_robin or least_request"
+    )
+    health_check: HealthCheckText = setting(
+        "upstream_health_check",
+        HealthCheckText(""),
+        "look at the endpoints of the upstream all the time: a path that is asked for, such as /healthz, or tcp; none: "
+        "only at what becomes of requests",
+    )
+    ca: Source | None = setting(
+        "upstream_ca",
+        None,
+        "with an https upstream: CAs that its certificate must come from; none: those of the system",
+    )
+    names: TlsNames = setting(
+        "upstream_names",
+        TlsNames(()),
+        "with an https upstream: names of which its certificate must have one, such as app.internal or "
+        "spiffe://prod/ns/web, comma-separated; none: the host it is reached by",
+    )
+    sni: ServerName = setting(
+        "upstream_sni", ServerName(""), "with an https upstream: server name to ask for (SNI); none: its host name"
+    )
+    cert: Source | None = setting(
+        "upstream_cert", None, "with an https upstream that wants one: our client certificate with its chain"
+    )
+    key: Source | None = setting(
+        "upstream_key", None, "its private key; none: looked for beside or inside upstream_cert"
+    )
+    host: Authority = setting(
+        "upstream_host", Authority(""), "Host that the upstream is told, HOST or HOST:PORT; none: what the client said"
+    )
+    proxy_protocol: ProxyProtocolOut = setting(
+        "upstream_proxy_protocol",
+        ProxyProtocolOut.OFF,
+        "PROXY protocol header that connections to the app begin with: off, v1 or v2 (with what TLS found out)",
+    )
+    clusters: ClustersText = setting(
+        "clusters", ClustersText(""), "named upstream services for routes; a list in the YAML file, or JSON"
     )
 
 
@@ -317,6 +493,14 @@ class Timeouts:
         "stream_timeout",
         Seconds(300.0),
         "silence of the app inside a response body, and of both sides of an upgraded connection; 0: off",
+        "seconds",
+        bounds=WAIT,
+        zero_is_off=True,
+    )
+    tcp_idle: Seconds = setting(
+        "tcp_idle_timeout",
+        Seconds(3600.0),
+        "with mode=tcp: silence of both sides; 0: off",
         "seconds",
         bounds=WAIT,
         zero_is_off=True,
@@ -438,8 +622,10 @@ class Settings:
     """Everything, as one immutable value."""
 
     listen: HostPort = setting("listen", HostPort("0.0.0.0", 443), "TLS listener, HOST:PORT")
-    upstream: HostPort | UnixPath = setting(
-        "upstream", HostPort("127.0.0.1", 8080), "the app: http://HOST:PORT or unix:/path"
+    upstream: Upstream = setting(
+        "upstream",
+        Upstream((HostPort("127.0.0.1", 8080),)),
+        "the app: http://HOST:PORT, https://HOST:PORT, unix:/path or https+unix:/path; several are comma-separated",
     )
     admin: HostPort | None = setting(
         "admin", HostPort("127.0.0.1", 8081), "admin listener, HOST:PORT, or off; it has no authentication"
@@ -457,8 +643,10 @@ class Settings:
         "memory limit, and 1 without a quota",
         bounds=(1, 256),
     )
+    downstream: DownstreamSettings = DownstreamSettings()
     tls: TlsSettings = TlsSettings()
     client: ClientSettings = ClientSettings()
+    app: UpstreamSettings = UpstreamSettings()
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     http: HttpSettings = HttpSettings()

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,7 +20,7 @@ import sidecar
 from sidecar.config.names import PREFIX
 
 COMMAND: Final = "_worker"
-"""The command of ours that a worker is started with; its arguments are two descriptors: channel, listening socket."""
+"""The command of ours that a worker is started with; its arguments are descriptors: channel, listening sockets."""
 
 _FOR_THE_SUPERVISOR: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2})
 """
@@ -38,12 +38,12 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-def spawn(listener: socket.socket, environ: Mapping[str, str]) -> tuple[Process, socket.socket]:
+def spawn(listeners: Sequence[socket.socket], environ: Mapping[str, str]) -> tuple[Process, socket.socket]:
     """
     Start a worker.
 
     Args:
-        listener: What it accepts from.
+        listeners: What it accepts from, in the order in which it knows them.
         environ: Our environment, of which it gets all but the settings.
 
     Returns:
@@ -53,7 +53,7 @@ def spawn(listener: socket.socket, environ: Mapping[str, str]) -> tuple[Process,
         OSError: There are no descriptors, processes or memory for it.
     """
     ours, theirs = socket.socketpair()
-    numbers = (theirs.fileno(), listener.fileno())
+    numbers = (theirs.fileno(), *(listener.fileno() for listener in listeners))
     # A blocked signal stays blocked over fork and exec; those that come to us in this moment are delivered after it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_SUPERVISOR)
     try:

@@ -20,12 +20,13 @@ from twisted.logger import Logger
 from sidecar import worker
 from sidecar.admin.pages import ADMIN, HEALTH
 from sidecar.admin.server import AdminConnection, AdminListener
-from sidecar.app import local_addresses
+from sidecar.app import LISTENER, in_words, listen_problem, local_addresses
 from sidecar.certs import selfsigned
 from sidecar.certs.bundle import Bundle
 from sidecar.config import show
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
+from sidecar.config.topology import topology_of
 from sidecar.control import Channel, Kind, Message
 from sidecar.crew import Crew
 from sidecar.errors import ConfigError, ListenError, Problem
@@ -68,15 +69,15 @@ def run(loaded: Loaded, given: Given, count: int) -> int:
     reactor = worker.prepare(loaded)
     worker.warn(loaded)
     sockets = _open(loaded)
-    listener = sockets["listen"]
+    listeners = [sockets[LISTENER + spec.name] for spec in topology_of(loaded).listeners]
     current = _Current(loaded, given.reread)
-    launcher = _Launcher(given, current, count, listener, reactor)
+    launcher = _Launcher(given, current, count, listeners, reactor)
     crew = Crew(
         count,
         launch=launcher,
         settings=lambda: current.loaded.settings,
         reloaded=current.reload,
-        close_listener=listener.close,
+        close_listeners=lambda: _close(listeners),
         stopped=reactor.stop,
         reactor=reactor,
     )
@@ -92,10 +93,9 @@ def run(loaded: Loaded, given: Given, count: int) -> int:
     _Signals(crew, reactor).install()
     with logs.unblocked():
         _log.info(
-            "{count} workers for https on {listen}, forwarding to {upstream}; admin: {admin}",
+            "{count} workers, {what}; admin: {admin}",
             count=count,
-            listen=loaded.settings.listen,
-            upstream=loaded.settings.upstream,
+            what="; ".join(in_words(topology_of(loaded))),
             admin=loaded.settings.admin or "off",
         )
         crew.start()
@@ -112,18 +112,26 @@ def _open(loaded: Loaded) -> dict[str, socket.socket]:
     settings = loaded.settings
     problems: list[Problem] = []
     sockets: dict[str, socket.socket] = {}
-    for name, address in (("listen", settings.listen), ("admin", settings.admin), ("health", settings.health)):
+    for name, address in (
+        *((LISTENER + spec.name, spec.address) for spec in topology_of(loaded).listeners),
+        ("admin", settings.admin),
+        ("health", settings.health),
+    ):
         if address is not None:
             try:
                 sockets[name] = listen(address)
             except ListenError as error:
-                source = loaded.sources[name]
-                problems.append(Problem(SETTINGS[name].written_in(source), source, error.fact, error.fix))
+                problems.append(listen_problem(loaded, name, error))
     if problems:
         for sock in sockets.values():
             sock.close()
         raise ConfigError(problems)
     return sockets
+
+
+def _close(listeners: Sequence[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
 
 
 class _Current:
@@ -145,7 +153,7 @@ class _Current:
         for name in NEEDS_RESTART:
             settings = SETTINGS[name].put(settings, SETTINGS[name].of(self.loaded.settings))
             sources[name] = self.loaded.sources[name]
-        self.loaded = Loaded(settings, sources)
+        self.loaded = attrs.evolve(new, settings=settings, sources=sources)
         logs.set_level(settings.log.level)
 
     def lines(self) -> Sequence[str]:
@@ -160,16 +168,18 @@ class _Launcher:
         ephemeral: What they serve where no certificate is given.
     """
 
-    def __init__(self, given: Given, current: _Current, count: int, listener: socket.socket, reactor: Any) -> None:
+    def __init__(
+        self, given: Given, current: _Current, count: int, listeners: Sequence[socket.socket], reactor: Any
+    ) -> None:
         self.ephemeral: Bundle | None = None
         self._given = given
         self._current = current
         self._count = count
-        self._listener = listener
+        self._listeners = listeners
         self._reactor = reactor
 
     def __call__(self, received: Callable[[Message], None], closed: Callable[[], None]) -> tuple[Process, Channel]:
-        process, sock = spawn(self._listener, os.environ)
+        process, sock = spawn(self._listeners, os.environ)
         channel = Channel(sock, received, closed, self._reactor)
         channel.start()
         start = Start(
@@ -188,13 +198,14 @@ class _Certificate:
 
     def __init__(self, loaded: Loaded, launcher: _Launcher, crew: Crew, reactor: Any) -> None:
         self._tls = loaded.settings.tls
+        self._is_needed = any(spec.tls for spec in topology_of(loaded).listeners) and not self._tls.cert
         self._launcher = launcher
         self._crew = crew
         self._reactor = reactor
 
     def make(self) -> None:
         """Make it, and plan its successor, with which new workers are started."""
-        if self._tls.cert:
+        if not self._is_needed:
             return
         names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._tls.names)
         bundle = self._launcher.ephemeral = selfsigned.make(names, _now())

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
@@ -37,12 +37,12 @@ class Inherited:
 
     Attributes:
         channel: To it; a `Start` has been read.
-        listener: What to accept from.
+        listeners: What to accept from, in the order of `Topology.listeners`.
         ephemeral: The certificate to serve where none is given.
     """
 
     channel: socket.socket
-    listener: socket.socket
+    listeners: Sequence[socket.socket]
     ephemeral: Bundle | None
 
 
@@ -72,7 +72,7 @@ def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None, inherited: I
     else:
         from sidecar.member import Member
 
-        app = App(loaded, reactor, reread=reread, listener=inherited.listener, ephemeral=inherited.ephemeral)
+        app = App(loaded, reactor, reread=reread, listeners=inherited.listeners, ephemeral=inherited.ephemeral)
         member = Member(inherited.channel, app, reactor)
         start = _Start(app, loaded.settings, reactor, lambda: member.serves(app.console))
         member.start()
@@ -96,7 +96,7 @@ def prepare(loaded: Loaded) -> Any:
 
 def warn(loaded: Loaded) -> None:
     """Log what is odd about the settings."""
-    for warning in warnings(loaded):
+    for warning in (*loaded.notes, *warnings(loaded)):
         _log.warn("{warning}", warning=warning)
 
 

@@ -76,8 +76,8 @@ class Program:
 
     def close(self) -> None:
         for app in self.apps:
-            if hasattr(app, "_listener"):
-                app._listener.stop()
+            for listener in app._listeners:
+                listener.stop()
                 app.force()
             app._close_pages()
         self.reactor.turn()
@@ -100,7 +100,7 @@ def log() -> Iterator[list[LogEvent]]:
 
 def presented(program: Program, app: App) -> Any:
     """Shake hands over a socket; return the server's certificate."""
-    address = app._listener.address
+    address = app._listeners[0].address
     with socket.create_connection((address.host, address.port)) as sock:
         context = client_context()
         context.set_verify(SSL.VERIFY_NONE)  # OpenSSL looks at the real clock, and the test moves its own
@@ -288,11 +288,13 @@ class TestConsole:
         """Not ready, it gets no request that would find the app again; while the app is there, nobody asks for it."""
         app = program.start()
         looked: list[object] = []
-        monkeypatch.setattr(app._pool, "connect", looked.append)
+        pool = app._clusters["app"].endpoints[0].pool
+        monkeypatch.setattr(pool, "connect_raw", lambda *arguments: looked.append(arguments))
         program.reactor.advance(APP_LOOK_SECONDS)
         assert looked == []
-        app._pool.statistics.last_error = "refused"
-        assert app.console.readiness().reasons == ("the app cannot be reached: refused",)
+        pool.statistics.last_error = "refused"
+        (reason,) = app.console.readiness().reasons
+        assert reason == "the app cannot be reached: refused"
         program.reactor.pump([APP_LOOK_SECONDS, APP_LOOK_SECONDS])
         assert len(looked) == 2
 
@@ -337,7 +339,7 @@ class TestDrain:
     def test_admin_answers_while_draining(self, program: Program) -> None:
         """A load balancer must be able to see it."""
         app, stopped = program.start(), []
-        address = app._listener.address
+        address = app._listeners[0].address
         with socket.create_connection((address.host, address.port)) as client:
             program.turn()
             client.sendall(b"\x16")
@@ -358,14 +360,14 @@ class TestDrain:
         app = program.start(drain_timeout="4", lame_duck="auto")
         app.drain(lambda cut: None)
         program.reactor.advance(1.9)
-        assert app._listener._is_accepting
+        assert app._listeners[0]._is_accepting
         program.reactor.advance(0.2)
-        assert not app._listener._is_accepting
+        assert not app._listeners[0]._is_accepting
 
     def test_deadline_cuts(self, program: Program) -> None:
         """The drain timeout is the most that it takes; what had nothing in flight is not counted."""
         app, stopped = program.start(drain_timeout="1"), []
-        address = app._listener.address
+        address = app._listeners[0].address
         with socket.create_connection((address.host, address.port)) as client:
             program.turn()
             client.sendall(b"\x16")
@@ -379,7 +381,7 @@ class TestDrain:
     def test_force_does_not_wait(self, program: Program, log: list[LogEvent]) -> None:
         """A second signal cuts at once, and the end is told once."""
         app, stopped = program.start(), []
-        address = app._listener.address
+        address = app._listeners[0].address
         with socket.create_connection((address.host, address.port)) as client:
             program.turn()
             client.sendall(b"\x16")

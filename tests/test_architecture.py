@@ -66,6 +66,7 @@ EVERYTHING = Rule(
         "spawning",
         "supervisor",
         "tls",
+        "topology",
         "waiting",
         "watching",
         "wire",
@@ -77,21 +78,24 @@ EVERYTHING = Rule(
 RULES = {
     "errors": Rule(theirs={"attrs"}, never=WORLD),
     "settings": Rule(theirs={"attrs"}, never=WORLD - {"pathlib"}),  # a path is the type of some settings
+    "topology": Rule(ours={"settings"}, theirs={"attrs"}, never=WORLD),
     "wire": Rule(ours={"errors"}, theirs={"attrs"}, never=WORLD),
-    "policy": Rule(ours={"errors", "settings", "wire.events", "wire.fields"}, theirs={"attrs"}, never=WORLD),
+    "policy": Rule(
+        ours={"errors", "settings", "topology", "wire.events", "wire.fields"}, theirs={"attrs"}, never=WORLD
+    ),
     "observe": Rule(ours={"errors", "settings"}, theirs={"attrs"}),
     "certs": Rule(ours={"errors", "settings"}, theirs={"attrs", "cryptography"}, never={"socket", "ssl", "time"}),
     "tls": Rule(
-        ours={"certs", "errors", "policy.identity", "settings"},
+        ours={"certs", "errors", "policy.identity", "settings", "topology"},
         theirs={"OpenSSL", "attrs", "cryptography", "service_identity", "twisted", "zope"},
     ),
     "proxy": Rule(
-        ours={"errors", "observe", "policy", "settings", "tls", "wire"},
+        ours={"errors", "observe", "policy", "settings", "tls", "topology", "wire"},
         theirs={"OpenSSL", "attrs", "twisted", "zope"},
         never={"pathlib", "ssl"},
     ),
     "config": Rule(
-        ours={"certs", "errors", "observe.logformat", "observe.logsyntax", "policy", "settings"},
+        ours={"certs", "errors", "observe.logformat", "observe.logsyntax", "policy", "settings", "topology"},
         theirs={"attrs", "cryptography", "yaml"},
         never={"socket"},
     ),
@@ -103,7 +107,7 @@ RULES = {
     "app": EVERYTHING,
     "console": EVERYTHING,
     "credentials": EVERYTHING,
-    "reloading": Rule(ours={"config", "credentials", "errors"}, theirs={"attrs", "twisted"}),
+    "reloading": Rule(ours={"config", "credentials", "errors", "topology"}, theirs={"attrs", "twisted"}),
     "waiting": Rule(ours={"admin.operator", "config", "observe", "settings"}, theirs={"attrs"}),
     "watching": Rule(theirs={"twisted"}),
     "cgroup": Rule(),
@@ -122,7 +126,7 @@ RULES = {
     "worker": EVERYTHING,
     "cli": EVERYTHING,
     "cli_certs": Rule(ours={"certs", "errors", "pki"}),
-    "healthcheck": Rule(ours={"config", "errors", "settings"}, theirs={"cryptography"}),
+    "healthcheck": Rule(ours={"config", "errors", "settings", "topology", "wire.proxyproto"}, theirs={"cryptography"}),
     "__main__": EVERYTHING,
     "__init__": Rule(),
 }
@@ -131,11 +135,12 @@ RULES = {
 MORE = {
     "observe.logs": Rule(theirs={"twisted"}),  # where Twisted's log goes
     "observe.writer": Rule(theirs={"twisted", "zope"}),  # a descriptor that the reactor writes
+    "policy.expressions": Rule(theirs={"re2"}),  # regular expressions that cannot blow up
     "policy.identity": Rule(theirs={"cryptography"}),  # reads a parsed certificate
 }
 
 # What only annotations need is no dependency: nothing of it is there at run time.
-ONLY_TYPES = {"observe.accesslog": {"proxy.downstream", "proxy.exchange"}}
+ONLY_TYPES = {"observe.accesslog": {"proxy.downstream", "proxy.exchange", "proxy.tunnel"}}
 
 # Modules whose tests are elsewhere than in a file of their name.
 TESTED_ELSEWHERE = {

@@ -18,12 +18,14 @@ from sidecar.credentials import Credentials
 from sidecar.errors import ConfigError, Problem
 from sidecar.observe import logs
 from sidecar.observe.metrics import Metrics
+from sidecar.proxy.cluster import Cluster
 from sidecar.proxy.downstream import DownstreamConnection
-from sidecar.proxy.listener import Listener, Peer
-from sidecar.proxy.pool import Pool
+from sidecar.proxy.listener import Approach, Listener, Peer
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.reloading import Reloader
 from sidecar.settings import HostPort, Limits, LogLevel
+from sidecar.topology import ClusterSpec, Endpoint, Topology
+from sidecar.wire.proxyproto import ProxyHeader
 from tests.support.certs import NOW, Issued, authority, intermediate, reveals, revocation_list
 from tests.support.ports import FakeReactor, RecordingTransport
 
@@ -35,6 +37,8 @@ CLIENTS: dict[str, str] = {"client_cert": "optional", "client_ca": "/ca", "clien
 
 class FakeListener:
     """Stands for `proxy.listener.Listener`."""
+
+    approach = Approach(name="main")
 
     def __init__(self) -> None:
         self.connections: list[tuple[Peer, DownstreamConnection | None]] = []
@@ -56,7 +60,9 @@ class World:
         self.draining = False
         self.stops = 0
         self.listener = FakeListener()
-        self.pool = Pool(HostPort("127.0.0.1", 8080), 2.0, Limits(), self.reactor)
+        spec = ClusterSpec(name="app", endpoints=(Endpoint(address=HostPort("127.0.0.1", 8080)),))
+        self.cluster = Cluster(spec, limits=Limits(), connect_timeout=2.0, security=None, reactor=self.reactor)
+        self.pool = self.cluster.endpoints[0].pool
         self.metrics = Metrics()
         self.loaded = load({"tls_cert": "/etc/tls/tls.crt", **flags}, {})
         self.problems: tuple[Problem, ...] = ()
@@ -66,8 +72,8 @@ class World:
     def make(self) -> Console:
         return Console(
             metrics=self.metrics,
-            pool=self.pool,
-            listener=cast(Listener, self.listener),
+            clusters_by_name={"app": self.cluster},
+            listeners=[cast(Listener, self.listener)],
             rejecter=Rejecter(self.metrics, self.reactor.seconds),
             reloader=Reloader(
                 self.loaded,
@@ -103,8 +109,12 @@ class World:
 
 def credentials(*issued: Issued, clients: ClientMaterial | None = None) -> Credentials:
     """Credentials of which only the key material is looked at."""
-    unused = cast(Any, None)
-    return Credentials(tuple(each.bundle for each in issued), clients or ClientMaterial(), unused, unused, unused)
+    return Credentials(
+        topology=Topology(listeners=(), clusters=()),
+        bundles=tuple(each.bundle for each in issued),
+        clients=clients or ClientMaterial(),
+        keys={},
+    )
 
 
 @pytest.fixture
@@ -228,7 +238,8 @@ class TestConnections:
     def peer(self, world: World, accepted_at: float) -> Peer:
         transport = RecordingTransport(world.reactor)
         transport.sent, transport.bytes_received = b"abc", 5
-        return cast(Peer, SimpleNamespace(host="192.0.2.7", accepted_at=accepted_at, transport=transport))
+        peer = SimpleNamespace(host="192.0.2.7", via=None, proxied=None, accepted_at=accepted_at, transport=transport)
+        return cast(Peer, peer)
 
     def test_connection_before_its_handshake_is_shown(self, world: World) -> None:
         """Whoever connects and says nothing must be seen too."""
@@ -237,6 +248,7 @@ class TestConnections:
         assert list(world.console.connections()) == [
             Connection(
                 client="192.0.2.7",
+                listener="main",
                 age_seconds=6.0,
                 state="handshake",
                 requests=0,
@@ -256,6 +268,9 @@ class TestConnections:
         (shown,) = world.console.connections()
         assert attrs.asdict(shown) == {
             "client": "192.0.2.7",
+            "via": "",
+            "proxied": {},
+            "listener": "main",
             "age_seconds": 0.0,
             "state": "request",
             "requests": 3,
@@ -266,6 +281,16 @@ class TestConnections:
             "bytes_sent": 3,
         }
 
+    def test_connection_through_a_balancer_is_shown_with_what_that_said(self, world: World) -> None:
+        """Who connected, and what is in the header beside addresses."""
+        peer = self.peer(world, 0.0)
+        peer.via = HostPort("10.0.0.1", 4000)
+        peer.proxied = ProxyHeader(version=2, tlvs=((0x02, b"app.example"), (0xEA, b"\x01vpce-1")))
+        world.listener.connections = [(peer, None)]
+        (shown,) = world.console.connections()
+        assert shown.via == "10.0.0.1:4000"
+        assert shown.proxied == {"authority": "app.example", "vpc_endpoint_id": "vpce-1"}
+
 
 class TestClusters:
     def test_the_one_there_is_shows_its_pool(self, world: World) -> None:
@@ -275,7 +300,13 @@ class TestClusters:
         statistics.failures = {"upstream_connect_refused": 2}
         (cluster,) = world.console.clusters()
         assert attrs.asdict(cluster) == {
+            "cluster": "app",
             "upstream": "127.0.0.1:8080",
+            "weight": 1,
+            "health": "healthy",
+            "why": "",
+            "active": 0,
+            "ejections": 0,
             "open": 0,
             "idle": 0,
             "pending": 0,
@@ -300,6 +331,7 @@ class TestFigures:
         assert (figures.requests, figures.ready, figures.draining, figures.access_log_dropped) == (9, 1, 0, 7)
         assert (figures.downstream_bytes_received, figures.downstream_bytes_sent) == (1000, 2000)
         assert (figures.upstream_connects, figures.upstream_connect_failures) == (4, {"upstream_timeout": 2})
+        assert figures.upstream_healthy == {("app", "127.0.0.1:8080"): 1}
         assert [kind for kind, _, _ in figures.certificate_not_after] == ["leaf", "chain", "client_ca"]
         assert list(figures.crl_next_update.values()) == [(NOW + timedelta(days=7)).timestamp()]
 

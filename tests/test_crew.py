@@ -101,7 +101,7 @@ class Lab:
             launch=self._launch,
             settings=lambda: self.settings,
             reloaded=lambda: self.events.append("reloaded"),
-            close_listener=lambda: self.events.append("listener closed"),
+            close_listeners=lambda: self.events.append("listener closed"),
             stopped=lambda: self.events.append("stopped"),
             reactor=self.clock,
             pump=self._pump,

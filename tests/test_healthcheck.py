@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import ssl
@@ -17,6 +18,7 @@ import pytest
 
 from sidecar import healthcheck
 from sidecar.healthcheck import main
+from sidecar.wire.proxyproto import LOCAL_V2, UNKNOWN_V1
 from tests.support.certs import DAY, NOW, Issued, authority
 from tests.support.program import ROOT, environment
 
@@ -245,6 +247,88 @@ class TestApp:
         listen = servers.tls()
         assert check(capfd, listen=listen, upstream=closed_address)[0] == 0
         assert check(capfd, "--app", listen=listen, upstream=closed_address)[0] == 1
+
+
+class TestOtherListeners:
+    def test_header_goes_ahead_where_one_is_looked_for(
+        self, servers: Servers, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Of ourselves, which says nothing of clients: without it a listener that requires one would refuse us."""
+        seen: list[bytes] = []
+
+        def serve(sock: socket.socket) -> None:
+            seen.append(sock.recv(len(LOCAL_V2), socket.MSG_WAITALL))
+
+        status, _ = check(capfd, listen=servers.start(serve), proxy_protocol="required")
+        assert status == 1  # it has hung up
+        assert seen == [LOCAL_V2]
+
+    def test_listener_in_the_clear_has_only_to_be_there(
+        self, servers: Servers, closed_address: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """There is no certificate that could be out of date."""
+        status, line = check(capfd, listen=servers.start(silent), listen_tls="off")
+        assert (status, "accepts connections" in line) == (0, True)
+        status, line = check(capfd, listen=closed_address, listen_tls="off")
+        assert status == 1
+        assert "(SIDECAR_LISTEN)" in line
+
+    def test_of_several_the_first_with_tls_is_asked(self, servers: Servers, capfd: pytest.CaptureFixture[str]) -> None:
+        """That is where clients come in."""
+        listeners = [
+            {"name": "out", "address": "127.0.0.1:1", "tls": "off", "cluster": "app"},
+            {"name": "in", "address": servers.tls(), "cluster": "app"},
+        ]
+        status, line = check(capfd, listeners=json.dumps(listeners))
+        assert status == 0, line
+
+    def test_lists_that_cannot_be_are_unhealthy(self, capfd: pytest.CaptureFixture[str]) -> None:
+        """It says what is wrong with them, in one line."""
+        status, line = check(capfd, listeners='[{"name":"in","address":"127.0.0.1:1","cluster":"nobody"}]')
+        assert status == 1
+        assert "listeners[0].cluster" in line
+
+
+class TestSeveralApps:
+    def test_one_that_answers_is_enough(
+        self, servers: Servers, closed_address: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """The others are looked after by the program itself."""
+        good = servers.start(answering(b"HTTP/1.1 200 OK\r\n\r\n"))
+        upstream = f"{closed_address},{good}"
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=upstream)
+        assert (status, "answers 200" in line) == (0, True)
+
+    def test_none_that_answers_is_unhealthy(
+        self, servers: Servers, closed_address: str, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Each is named."""
+        upstream = f"{closed_address},{servers.start(lambda sock: None)}"
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=upstream)
+        assert status == 1
+        assert all(address in line for address in upstream.split(","))
+
+    def test_app_that_wants_a_header_gets_one(self, servers: Servers, capfd: pytest.CaptureFixture[str]) -> None:
+        """It would take our request for a header otherwise."""
+
+        def serve(sock: socket.socket) -> None:
+            header = sock.recv(len(UNKNOWN_V1), socket.MSG_WAITALL)
+            answering(b"HTTP/1.1 200 OK\r\n\r\n" if header == UNKNOWN_V1 else b"?")(sock)
+
+        status, line = check(
+            capfd, "--app", listen=servers.tls(), upstream=servers.start(serve), upstream_proxy_protocol="v1"
+        )
+        assert status == 0, line
+
+    @pytest.mark.parametrize("settings", [{"mode": "tcp"}, {}], ids=["tcp", "https"])
+    def test_app_that_speaks_something_else_has_only_to_be_there(
+        self, servers: Servers, capfd: pytest.CaptureFixture[str], settings: dict[str, str]
+    ) -> None:
+        """Nobody here knows its language."""
+        upstream = servers.start(silent)
+        upstream = upstream if settings else f"https://{upstream}"
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=upstream, **settings)
+        assert (status, "accepts connections" in line) == (0, True)
 
 
 class TestMain:

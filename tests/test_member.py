@@ -212,6 +212,18 @@ class TestStart:
             pytest.param({"tls_key_password": "./none", "tls_cert": "./none,/b"}, id="paths that look like words"),
             pytest.param({"tls_key_password": "p,äß\udcff"}, id="password that is no text"),
             pytest.param({"upstream": "unix:/run/app.sock", "health": "[::1]:8080", "workers": "auto"}, id="addresses"),
+            pytest.param(
+                {
+                    "upstream": "https://a,https+unix:/b",
+                    "trusted_proxies": "10.0.0.0/8",
+                    "upstream_names": "spiffe://a/b",
+                    "proxy_protocol": "trusted",
+                    "upstream_cert": "-----BEGIN CERTIFICATE-----",
+                    "http_redirect": ":80",
+                    "clusters": '[{"name":"a","endpoints":"b:1"}]',
+                },
+                id="upstreams",
+            ),
             pytest.param({"client_rules": '[{"paths":["/a"],"mode":"none"}]', "idle_timeout": "1500ms"}, id="rules"),
             pytest.param({"identity_headers": "xfcc,tls", "client_allow": "cn=a", "log_level": "debug"}, id="words"),
         ],
@@ -222,6 +234,16 @@ class TestStart:
         found = Start.unpack(json.loads(json.dumps(start.pack())))
         assert found.loaded == start.loaded
         assert types_in(found.loaded) == types_in(start.loaded)
+
+    def test_places_arrive(self, tmp_path: Path) -> None:
+        """What a worker finds wrong is said with its line."""
+        file = tmp_path / "sidecar.yaml"
+        file.write_text("clusters:\n- name: a\n  endpoints: b:1\n")
+        flags = {"config": str(file)}
+        start = Start(loaded=load(flags, {}), flags=flags, environ={}, workers=2)
+        found = Start.unpack(json.loads(json.dumps(start.pack())))
+        assert found.loaded.places["clusters[0].endpoints"] == f"{file}:3"
+        assert found.loaded == start.loaded
 
     def test_file_is_not_read_again(self, tmp_path: Path) -> None:
         """What was written to it since is in force nowhere."""

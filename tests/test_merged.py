@@ -159,6 +159,7 @@ class TestClusters:
         other = attrs.evolve(CLUSTER, failures={"x": 1}, last_error="", keep_alive_seconds=2.0)
         (found,) = merged(FakeOperator(), _with_cluster(other)).clusters()
         assert found == Cluster(
+            cluster=CLUSTER.cluster,
             upstream=CLUSTER.upstream,
             open=6,
             idle=4,

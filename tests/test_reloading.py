@@ -144,7 +144,7 @@ class TestReload:
         assert world.applied == []
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("listen", "127.0.0.1:1"), ("upstream", "http://127.0.0.1:1"), ("access_log", "off")]
+        ("name", "value"), [("listen", "127.0.0.1:1"), ("mode", "tcp"), ("listen_tls", "off"), ("access_log", "off")]
     )
     def test_what_needs_a_restart_stays(self, world: World, log: list[LogEvent], name: str, value: str) -> None:
         """And is said so; the rest is put in force."""
@@ -153,11 +153,34 @@ class TestReload:
         assert world.reloader.reload() == ()
         ((loaded, _),) = world.applied
         assert loaded.settings.timeouts.idle == 99
-        assert (loaded.settings.listen, loaded.settings.upstream) == (before.settings.listen, before.settings.upstream)
+        assert (loaded.settings.listen, loaded.settings.downstream) == (
+            before.settings.listen,
+            before.settings.downstream,
+        )
         assert loaded.sources[name] == "default"
         warnings = [formatEvent(event) for event in log if event["log_level"] is LogLevel.warn]
         assert len(warnings) == 1
         assert "until a restart" in warnings[0]
+
+    def test_routes_and_clusters_need_none(self, world: World) -> None:
+        """Where requests go is looked at anew."""
+        world.loaded = load({"upstream": "http://127.0.0.1:1", "virtual_hosts": '[{"routes":[{"cluster":"app"}]}]'}, {})
+        assert world.reloader.reload() == ()
+        ((loaded, _),) = world.applied
+        assert str(loaded.settings.upstream) == "127.0.0.1:1"
+        assert loaded.settings.downstream.virtual_hosts
+
+    def test_listeners_stay_where_they_are(self, world: World, log: list[LogEvent]) -> None:
+        """A list of others is kept for the next start; what is new about the same ones is put in force."""
+        listener = '{"name":"a","address":"127.0.0.1:1443","cluster":"app"%s}'
+        world.reloader.loaded = load({"listeners": "[" + listener % "" + "]"}, {})
+        world.loaded = load({"listeners": "[" + listener % ',"proxy_protocol":"required"' + "]"}, {})
+        assert world.reloader.reload() == ()
+        assert "required" in world.applied[-1][0].settings.downstream.listeners
+        world.loaded = load({"listeners": "[" + listener.replace("1443", "2443") % "" + "]"}, {})
+        assert world.reloader.reload() == ()
+        assert "2443" not in world.applied[-1][0].settings.downstream.listeners
+        assert any("until a restart" in formatEvent(event) for event in log)
 
     def test_names_that_need_a_restart_exist(self) -> None:
         """A setting that is renamed must not slip out of the list."""

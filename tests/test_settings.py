@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from sidecar.settings import HostPort, Settings, UnixPath
+from sidecar.settings import HostPort, Settings, UnixPath, Upstream
 
 
 def all_fields(settings: Any) -> Iterator[tuple[attrs.Attribute[Any], Any]]:
@@ -43,7 +43,7 @@ class TestDeclarations:
         """The public defaults are a promise."""
         defaults = {field.metadata["name"]: value for field, value in FIELDS}
         assert defaults["listen"] == HostPort("0.0.0.0", 443)
-        assert defaults["upstream"] == HostPort("127.0.0.1", 8080)
+        assert defaults["upstream"] == Upstream((HostPort("127.0.0.1", 8080),))
         assert defaults["admin"] == HostPort("127.0.0.1", 8081)
         assert (defaults["handshake_timeout"], defaults["header_timeout"], defaults["idle_timeout"]) == (10, 10, 75)
         assert (defaults["connect_timeout"], defaults["upstream_timeout"], defaults["drain_timeout"]) == (2, 60, 20)
@@ -67,9 +67,10 @@ class TestAddresses:
             (HostPort("::1", 80), "[::1]:80"),
             (HostPort("app.example", 80), "app.example:80"),
             (UnixPath("/run/app.sock"), "unix:/run/app.sock"),
+            (Upstream((HostPort("a", 1), UnixPath("/b"))), "a:1,unix:/b"),
         ],
         ids=str,
     )
-    def test_text_is_what_an_operator_writes(self, address: HostPort | UnixPath, text: str) -> None:
+    def test_text_is_what_an_operator_writes(self, address: HostPort | UnixPath | Upstream, text: str) -> None:
         """So that it can be copied from the log."""
         assert str(address) == text

@@ -43,7 +43,7 @@ class Spawned:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
-            process, sock = spawn(listener, environ | {"PYTHONPATH": CHECKOUT})
+            process, sock = spawn([listener], environ | {"PYTHONPATH": CHECKOUT})
         with sock:
             sock.settimeout(20)
             message = receive(sock)
@@ -81,7 +81,7 @@ class TestSpawn:
         with socket.socket() as listener:
             before = set(os.listdir("/proc/self/fd"))
             with pytest.raises(BlockingIOError):
-                spawn(listener, {})
+                spawn([listener], {})
             assert set(os.listdir("/proc/self/fd")) == before
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
 

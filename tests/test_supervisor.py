@@ -63,9 +63,9 @@ class TestLauncher:
 def started_with(monkeypatch: pytest.MonkeyPatch, current: module._Current, flags: dict[str, str]) -> tuple[int, int]:
     """Start a worker; return its `max_headers` and the port that it listens on."""
     ours, theirs = socket.socketpair()
-    monkeypatch.setattr(module, "spawn", lambda listener, environ: (None, ours))
+    monkeypatch.setattr(module, "spawn", lambda listeners, environ: (None, ours))
     given = module.Given(flags=flags, environ={}, reread=lambda: current.loaded)
-    launcher = module._Launcher(given, current, 2, theirs, ports.FakeReactor())
+    launcher = module._Launcher(given, current, 2, [theirs], ports.FakeReactor())
     _, channel = launcher(lambda message: None, lambda: None)
     with theirs:
         settings = receive_start(theirs).loaded.settings
@@ -80,7 +80,7 @@ class TestOpen:
             sockets = module._open(load({"listen": str(listen), "admin": "off", "health": str(health)}, {}))
             for sock in sockets.values():
                 sock.close()
-        assert set(sockets) == {"listen", "health"}
+        assert set(sockets) == {"listener main", "health"}
 
     def test_all_that_are_taken_are_told_at_once(self) -> None:
         """And those that are not are closed again."""

@@ -36,9 +36,11 @@ class TestWaiting:
         operator: Operator = waiting
         for path in ADMIN.routes:
             status = respond(Question("GET", path, {}), operator, ADMIN).status
-            assert status == {"/ready": 503, **dict.fromkeys(("/reload", "/drain", "/logging"), 405)}.get(path, 200), (
-                path
-            )
+            assert status == {
+                "/ready": 503,
+                "/certs/server.pem": 404,
+                **dict.fromkeys(("/reload", "/drain", "/logging"), 405),
+            }.get(path, 200), path
 
     def test_it_is_not_ready_and_says_why(self, waiting: Waiting) -> None:
         """With the names of what is missing."""

@@ -137,7 +137,10 @@ class Connection:
     A downstream connection that is open.
 
     Attributes:
-        client: Address of the peer.
+        client: Address of the client.
+        via: Who connected on its behalf; "" if it did itself.
+        proxied: What a PROXY header said beside addresses.
+        listener: Name of the listener.
         age_seconds: Since it was accepted.
         state: What it is doing: ``handshake``, ``idle``, ``request``, ``upgraded``, ``closing``.
         requests: Begun on it.
@@ -147,6 +150,9 @@ class Connection:
     """
 
     client: str
+    via: str = ""
+    proxied: Mapping[str, str] = attrs.Factory(dict)
+    listener: str = ""
     age_seconds: float
     state: str
     requests: int
@@ -160,24 +166,36 @@ class Connection:
 @attrs.frozen(kw_only=True)
 class Cluster:
     """
-    The connections to one upstream address.
+    One endpoint of a cluster.
 
     Attributes:
-        upstream: The address.
+        cluster: Name of the cluster.
+        upstream: Address of the endpoint.
+        weight: Its share.
+        health: ``healthy``, ``unhealthy`` or ``ejected``.
+        why: What is wrong with it; "" if it is healthy.
+        active: Requests under way.
         open, idle: Connections, and those among them without a request.
         pending: Requests that wait for one.
         connects: Connections made.
         failures: Those that could not be made, by reason.
+        ejections: How often it got no more requests for a while.
         last_error: In words; "" if there was none, or if a connection has been made since.
         keep_alive_seconds: How long the app promised to keep an idle one; None if it did not say.
     """
 
+    cluster: str
     upstream: str
-    open: int
-    idle: int
-    pending: int
-    connects: int
-    failures: Mapping[str, int]
+    weight: int = 1
+    health: str = "healthy"
+    why: str = ""
+    active: int = 0
+    open: int = 0
+    idle: int = 0
+    pending: int = 0
+    connects: int = 0
+    failures: Mapping[str, int] = attrs.Factory(dict)
+    ejections: int = 0
     last_error: str = ""
     keep_alive_seconds: float | None = None
 

@@ -195,7 +195,8 @@ def _revocation_list(crl: RevocationList, now: datetime) -> dict[str, object]:
 
 
 def _pem(question: Question, operator: Operator) -> Page:
-    return Page(200, PEM, operator.certificates().pem)
+    pem = operator.certificates().pem
+    return Page(200, PEM, pem) if pem else _text(404, "No certificate is served.\n")
 
 
 def _config(question: Question, operator: Operator) -> Page:
@@ -286,7 +287,7 @@ _PAGES: Final = {
         f"clients that are connected, up to {MOST_CONNECTIONS:,}; ?sort=newest|oldest|busiest, as JSON",
         _connections,
     ),
-    "/clusters": Route("connections to the app, as JSON", _clusters),
+    "/clusters": Route("endpoints of the app and of other clusters, their health and connections, as JSON", _clusters),
     "/handshakes": Route(
         "the last 100 clients that were turned away by TLS or for their certificates, and why, as JSON", _handshakes
     ),

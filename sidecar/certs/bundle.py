@@ -16,7 +16,15 @@ from typing import TypeVar
 import attrs
 from cryptography import x509
 
-from sidecar.certs.certificates import certificates, chain_of, check_dates, check_purpose, check_strength, leaf_for
+from sidecar.certs.certificates import (
+    Purpose,
+    certificates,
+    chain_of,
+    check_dates,
+    check_purpose,
+    check_strength,
+    leaf_for,
+)
 from sidecar.certs.forms import parse
 from sidecar.certs.items import Contents, Kind, Password, PrivateKey
 from sidecar.certs.keys import open_keystores, private_key
@@ -47,10 +55,15 @@ class Bundle:
 
 
 def load_bundles(
-    certs: Sequence[Source], keys: Sequence[Source], passphrase: Source | None, now: datetime
+    certs: Sequence[Source],
+    keys: Sequence[Source],
+    passphrase: Source | None,
+    now: datetime,
+    *,
+    purpose: Purpose = Purpose.SERVER,
 ) -> tuple[tuple[Bundle, ...], list[MaterialError]]:
     """
-    Load server certificates, each with its chain and its key.
+    Load certificates of ours, each with its chain and its key.
 
     The leaf is the certificate that the key belongs to, and its issuers follow in order, however they were given.
 
@@ -61,6 +74,7 @@ def load_bundles(
             certificate's file or value, or the file beside it with the ending ``.key``.
         passphrase: Opens all keys and keystores that are encrypted and did not come with a password in JSON.
         now: Aware; what validity is judged by.
+        purpose: What they are shown as.
 
     Returns:
         What can serve, in the order of *certs*; and everything that is wrong with the others, with role ``cert``,
@@ -77,7 +91,7 @@ def load_bundles(
     bundles: list[Bundle] = []
     found: list[MaterialError] = []
     for index, cert in enumerate(certs):
-        case = _Case(now, passwords)
+        case = _Case(now, passwords, purpose)
         bundle = _assemble(cert, keys[index] if keys else None, index + 1 if len(certs) > 1 else None, case)
         if bundle is not None and not case.found:
             bundles.append(bundle)
@@ -94,6 +108,7 @@ class _Case:
 
     now: datetime
     passwords: tuple[Password, ...]
+    purpose: Purpose
     found: list[MaterialError] = attrs.field(factory=list)
 
     def attempt(self, step: Callable[..., _Result], *args: object) -> _Result | None:
@@ -127,7 +142,7 @@ def _assemble(cert: Source, key: Source | None, position: int | None, case: _Cas
     judged = given[0] if leaf is None else leaf
     chain = chain_of(judged, given)
     case.attempt(check_dates, judged, contents.name, case.now)
-    case.attempt(check_purpose, judged, contents.name)
+    case.attempt(check_purpose, judged, contents.name, case.purpose)
     case.attempt(check_strength, (judged, *chain), contents.name)
     if own_key is None or leaf is None:
         return None

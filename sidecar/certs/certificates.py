@@ -6,6 +6,7 @@ Each check raises for what would fail every handshake anyway, so that it fails t
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -21,7 +22,18 @@ from sidecar.certs.parsing import PARSE_ERRORS, load_certificate, whole
 from sidecar.certs.traits import extension, is_for_tls, is_issued_by, is_self_issued, weak_digest
 from sidecar.errors import MaterialError
 
-_SERVER_PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+
+class Purpose(enum.Enum):
+    """What a certificate of ours is shown as."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+_EXTENDED_USAGE = {
+    Purpose.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
+    Purpose.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
 
 
 # -- parsing ----------------------------------------------------------------------------------------------------
@@ -66,7 +78,7 @@ def _no_certificate(contents: Contents) -> MaterialError:
 
 
 def check_dates(leaf: x509.Certificate, name: str, now: datetime) -> None:
-    """Refuse a server certificate out of date. Only of the leaf: chains with an expired cross-signature work."""
+    """Refuse a certificate out of date. Only of the leaf: chains with an expired cross-signature work."""
     if now > leaf.not_valid_after_utc:
         fact = f"the certificate in {name} expired on {date(leaf.not_valid_after_utc)}"
         raise MaterialError("cert", fact, "renew it")
@@ -78,21 +90,23 @@ def check_dates(leaf: x509.Certificate, name: str, now: datetime) -> None:
         raise MaterialError("cert", fact, "correct the clock of this machine, or wait")
 
 
-def check_purpose(leaf: x509.Certificate, name: str) -> None:
+def check_purpose(leaf: x509.Certificate, name: str, purpose: Purpose = Purpose.SERVER) -> None:
     """
-    Refuse what no client would take from a server (RFC 5280 sections 4.2.1.3 and 4.2.1.12).
+    Refuse what no peer would take for its *purpose* (RFC 5280 sections 4.2.1.3 and 4.2.1.12).
 
     CA:TRUE alone is no reason: `openssl req -x509` makes such certificates, and people develop with them.
     """
-    purposes = extension(leaf, x509.ExtendedKeyUsage)
-    if purposes is not None and _SERVER_PURPOSES.isdisjoint(purposes):
-        fact = f"the certificate in {name} is not for servers: its extended key usage lacks serverAuth"
-        raise MaterialError("cert", fact, "get one issued for server authentication")
+    word = purpose.value
+    usages = extension(leaf, x509.ExtendedKeyUsage)
+    fitting = {_EXTENDED_USAGE[purpose], ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    if usages is not None and fitting.isdisjoint(usages):
+        fact = f"the certificate in {name} is not for {word}s: its extended key usage lacks {word}Auth"
+        raise MaterialError("cert", fact, f"get one issued for {word} authentication")
     if not is_for_tls(leaf):
         usage = extension(leaf, x509.KeyUsage)
-        kind = "a CA's" if usage is not None and usage.key_cert_sign else "not a server's"
+        kind = "a CA's" if usage is not None and usage.key_cert_sign else f"not a {word}'s"
         fact = f"the certificate in {name} is {kind}: its key usage does not allow TLS"
-        raise MaterialError("cert", fact, "issue a server certificate, with key usage digitalSignature")
+        raise MaterialError("cert", fact, f"issue a {word} certificate, with key usage digitalSignature")
 
 
 def check_strength(chain: Iterable[x509.Certificate], name: str) -> None:

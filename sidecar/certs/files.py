@@ -20,9 +20,12 @@ _MOST_FILES = 100
 
 def named(settings: Settings) -> tuple[Path, ...]:
     """Return every file and directory that *settings* name for key material."""
-    tls, client = settings.tls, settings.client
+    tls, client, app = settings.tls, settings.client, settings.app
     password = tls.key_password.source if tls.key_password is not None else None
-    sources: tuple[Source | None, ...] = (*tls.cert, *tls.key, password, client.ca, client.crl)
+    sources: tuple[Source | None, ...] = (
+        *(*tls.cert, *tls.key, password, client.ca, client.crl),
+        *(app.ca, app.cert, app.key),
+    )
     return tuple(dict.fromkeys(source for source in sources if isinstance(source, Path)))
 
 

@@ -1,5 +1,5 @@
 """
-What a listener proves itself with, and what it verifies clients with: settings to checked snapshots.
+What we prove ourselves with, to clients and to upstreams, and what we verify them with: settings to checked snapshots.
 
 `config.check` asks what is wrong, `app` loads; both go through here, so that they cannot disagree.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 import attrs
 from cryptography import x509
 
-from sidecar.certs.advice import warnings_of
+from sidecar.certs.advice import expiry_level, warnings_of
 from sidecar.certs.anchors import load_anchors, load_crls
 from sidecar.certs.bundle import Bundle, load_bundles
-from sidecar.certs.certificates import called, certificates
+from sidecar.certs.certificates import Purpose, called, certificates, date
 from sidecar.certs.forms import parse
 from sidecar.certs.sources import LAYOUT, read
 from sidecar.errors import MaterialError
@@ -64,6 +64,20 @@ class ClientMaterial:
     warnings: tuple[tuple[str, str], ...] = ()
 
 
+@attrs.frozen
+class UpstreamMaterial:
+    """
+    Attributes:
+        anchors: CAs of the upstream; None: those of the system.
+        bundle: Our client certificate; None: none.
+        warnings: As for the server, with ``ca`` or ``cert`` in place of settings.
+    """
+
+    anchors: tuple[x509.Certificate, ...] | None = None
+    bundle: Bundle | None = None
+    warnings: tuple[tuple[str, str], ...] = ()
+
+
 def load_server_material(
     tls: TlsSettings, now: datetime, anchors: Sequence[x509.Certificate] = ()
 ) -> tuple[ServerMaterial, list[Trouble]]:
@@ -86,6 +100,43 @@ def load_server_material(
     roots = [*anchors, *(root for cert in tls.cert for root in _roots_beside(cert))]
     notes = [("tls_cert", text) for bundle in bundles for text in warnings_of(bundle, now, roots)]
     return ServerMaterial(bundles, tuple(notes)), []
+
+
+def load_upstream_material(
+    ca: Source | None, cert: Source | None, key: Source | None, now: datetime, key_password: Password | None = None
+) -> tuple[UpstreamMaterial, list[Trouble]]:
+    """
+    Read what connections to an upstream are made with.
+
+    Args:
+        ca: CAs that its certificate must come from; None: those of the system, which are not read here.
+        cert: Our client certificate; None: none.
+        key: Its key; None: looked for beside or inside *cert*.
+        now: Aware; what validity is judged by.
+        key_password: That of all keys and keystores.
+
+    Returns:
+        As for `load_server_material`; `Trouble.setting` is ``ca``, ``cert`` or ``key``, which the caller knows by other
+        names, or the setting of the password.
+    """
+    notes: list[tuple[str, str]] = []
+    troubles: list[Trouble] = []
+    anchors: tuple[x509.Certificate, ...] | None = None
+    password = _source(key_password)
+    if ca is not None:
+        try:
+            anchors = load_anchors(ca, now, passphrase=password, warn=lambda text: notes.append(("ca", text)))
+        except MaterialError as error:
+            troubles.append(Trouble(_PASSWORD if error.role == "passphrase" else "ca", error))
+    certs, keys = () if cert is None else (cert,), () if key is None else (key,)
+    bundles, problems = load_bundles(certs, keys, password, now, purpose=Purpose.CLIENT) if certs else ((), [])
+    for problem in problems:
+        part = "key" if problem.role == "key" and keys else "cert"
+        troubles.append(Trouble(_PASSWORD if problem.role == "passphrase" else part, problem))
+    if troubles:
+        return UpstreamMaterial(), troubles
+    notes += [("cert", text) for bundle in bundles for text in _expiry(bundle.leaf, now)]
+    return UpstreamMaterial(anchors, next(iter(bundles), None), tuple(notes)), []
 
 
 def load_client_material(
@@ -143,6 +194,11 @@ def _setting_of(role: str, tls: TlsSettings) -> str:
         return _PASSWORD
     # A key that stands beside or inside the certificate file is a matter of the setting that names that file.
     return "tls_key" if role == "key" and tls.key else "tls_cert"
+
+
+def _expiry(leaf: x509.Certificate, now: datetime) -> Iterator[str]:
+    if expiry_level(leaf.not_valid_after_utc, now) is not None:
+        yield f"{called(leaf)} expires on {date(leaf.not_valid_after_utc)}"
 
 
 def _crl_warnings(

@@ -20,12 +20,15 @@ MAX_FILE_BYTES = 1024 * 1024
 """A bundle is a few KiB, the CA bundle of a Linux distribution about 220 KiB. Of values, too."""
 
 LAYOUT = {
-    "cert": ("tls.crt", "keystore.p12"),
-    "key": ("tls.key", "keystore.p12"),
+    "cert": ("tls.crt", "keystore.p12", "client.crt"),
+    "key": ("tls.key", "keystore.p12", "client.key"),
     "ca": ("ca.crt", "truststore.p12"),
     "crl": ("ca.crl", "crl.pem"),
 }
-"""The files of a directory that stand for a role, the first that there is; as Kubernetes and cert-manager name them."""
+"""
+The files of a directory that stand for a role, the first that there is; as Kubernetes, cert-manager and `sidecar certs`
+name them.
+"""
 
 _WORDS = {"cert": "certificate", "key": "key", "ca": "CA", "crl": "CRL", "passphrase": "passphrase"}
 

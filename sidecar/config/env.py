@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sidecar.config.names import CONFIG_VARIABLE, ENVIRONMENT, PREFIX, SEE_HELP, SETTINGS, Given
+from sidecar.config.names import CONFIG_VARIABLE, ENVIRONMENT, ENVOY_VARIABLE, PREFIX, SEE_HELP, SETTINGS, Given
 from sidecar.config.units import closest
 from sidecar.errors import Problem
 
@@ -29,7 +29,7 @@ def read(environ: Mapping[str, str]) -> tuple[dict[str, Given], list[Problem]]:
     given: dict[str, Given] = {}
     problems: list[Problem] = []
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, ENVOY_VARIABLE):
             continue
         if variable in _NAMES:
             if value.strip():
@@ -45,9 +45,15 @@ def config_file(environ: Mapping[str, str]) -> Given | None:
     return Given(path, CONFIG_VARIABLE, ENVIRONMENT) if path else None
 
 
+def envoy_file(environ: Mapping[str, str]) -> Given | None:
+    """The file that ``SIDECAR_ENVOY`` names, if it does."""
+    path = environ.get(ENVOY_VARIABLE, "").strip()
+    return Given(path, ENVOY_VARIABLE, ENVIRONMENT) if path else None
+
+
 def _fix(variable: str) -> str:
     # Compared without the prefix, which alone would make any two variables look alike.
-    options = {option.removeprefix(PREFIX): option for option in (*_NAMES, CONFIG_VARIABLE)}
+    options = {option.removeprefix(PREFIX): option for option in (*_NAMES, CONFIG_VARIABLE, ENVOY_VARIABLE)}
     meant = closest(variable.removeprefix(PREFIX), options)
     return f"did you mean {options[meant]}?" if meant else SEE_HELP
 

@@ -5,7 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from sidecar.config.names import CONFIG_FLAG, CONFIG_HELP, CONFIG_VARIABLE, FLAG, SETTINGS, Given, Setting, did_you_mean
+from sidecar.config.names import (
+    CONFIG_FLAG,
+    CONFIG_HELP,
+    CONFIG_VARIABLE,
+    ENVOY_FLAG,
+    ENVOY_HELP,
+    ENVOY_VARIABLE,
+    FLAG,
+    SETTINGS,
+    STRICT_FLAG,
+    STRICT_HELP,
+    Given,
+    Setting,
+    did_you_mean,
+)
 from sidecar.errors import Problem
 
 HELP = "help"
@@ -28,6 +42,8 @@ def make_parser(usage: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("-h", _HELP_FLAG, action="store_true", dest=HELP, help="show this and exit")
     parser.add_argument(CONFIG_FLAG, metavar="FILE", help=f"{CONFIG_HELP} [{CONFIG_VARIABLE}]")
+    parser.add_argument(ENVOY_FLAG, metavar="FILE", help=f"{ENVOY_HELP} [{ENVOY_VARIABLE}]")
+    parser.add_argument(STRICT_FLAG, action="store_true", help=STRICT_HELP)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for setting in SETTINGS.values():
         if setting.group not in groups:
@@ -59,7 +75,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[di
 def _problems_of(unknown: Sequence[str]) -> list[Problem]:
     problems: list[Problem] = []
     is_value = False
-    options = [setting.flag for setting in SETTINGS.values()] + [CONFIG_FLAG, _HELP_FLAG]
+    options = [setting.flag for setting in SETTINGS.values()] + [CONFIG_FLAG, ENVOY_FLAG, STRICT_FLAG, _HELP_FLAG]
     for argument in unknown:
         flag, has_value, _ = argument.partition("=")
         if argument.startswith("-"):
@@ -78,6 +94,17 @@ def read(flags: Mapping[str, str]) -> dict[str, Given]:
         for name, setting in SETTINGS.items()
         if flags.get(name, "").strip()
     }
+
+
+def envoy_file(flags: Mapping[str, str]) -> Given | None:
+    """The file that ``--envoy`` names, if it does."""
+    path = flags.get("envoy", "").strip()
+    return Given(path, ENVOY_FLAG, FLAG) if path else None
+
+
+def is_strict(flags: Mapping[str, str]) -> bool:
+    """Whether ``--strict`` is given."""
+    return "strict" in flags
 
 
 def config_file(flags: Mapping[str, str]) -> Given | None:

@@ -8,27 +8,36 @@ is one declaration there. A type that no setting had before needs one row in `_F
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar, get_type_hints
 
 import attrs
 
-from sidecar.config import units
+from sidecar.config import addresses, units
 from sidecar.settings import (
+    AlpnNames,
+    Authority,
     ByteCount,
+    ClustersText,
     DenyText,
+    HealthCheckText,
     HostPort,
     IdentityDialect,
+    ListenersText,
     MatcherText,
+    Networks,
     Password,
     PathPatterns,
     RulesText,
     Seconds,
+    ServerName,
     Settings,
     Source,
+    TlsNames,
     TlsPolicy,
-    UnixPath,
+    Upstream,
+    VirtualHostsText,
 )
 
 T = TypeVar("T")
@@ -37,6 +46,12 @@ PREFIX = "SIDECAR_"
 CONFIG_VARIABLE = "SIDECAR_CONFIG"
 CONFIG_FLAG = "--config"
 CONFIG_HELP = "YAML file with the same settings in lower case"
+
+ENVOY_VARIABLE = "SIDECAR_ENVOY"
+ENVOY_FLAG = "--envoy"
+ENVOY_HELP = "Envoy bootstrap file in place of that file; what is not carried over is listed"
+STRICT_FLAG = "--strict"
+STRICT_HELP = "with an Envoy bootstrap file: what is not carried over is an error"
 
 DEFAULT = "default"
 ENVIRONMENT = "environment"
@@ -58,11 +73,14 @@ class Given:
         text: The value, without surrounding blanks, never empty: an empty value is as good as none given.
         written: The name it was given under: ``SIDECAR_TLS_KEY``, ``--tls-key`` or ``tls_key``.
         source: ``environment``, ``flag`` or ``FILE:LINE``.
+        places: For a structured setting from a file: what stands where in it, such as ``clusters[0].endpoints[1]`` ->
+            ``FILE:LINE``.
     """
 
     text: str
     written: str
     source: str
+    places: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +124,7 @@ class Setting:
     @property
     def is_structured(self) -> bool:
         """Whether the file gives it as a list of mappings."""
-        return self.type is RulesText
+        return self.type in _STRUCTURES
 
     def may_be_secret(self, text: str) -> bool:
         """Whether *text*, given for it, is something that nobody else is to see: key material or a password itself."""
@@ -186,22 +204,36 @@ _FORMS: dict[Any, _Form] = {
     int: _Form(units.parse_count, str),
     int | None: _Form(units.parse_optional_count, units.optional_count_text),
     str: _Form(units.parse_log_format, units.text_or_none),
-    HostPort: _Form(units.parse_listener, str),
-    HostPort | None: _Form(units.parse_optional_listener, units.optional_listener_text),
-    HostPort | UnixPath: _Form(units.parse_upstream, units.upstream_text),
-    tuple[str, ...]: _Form(units.parse_names, units.names_text),
+    HostPort: _Form(addresses.parse_listener, str),
+    HostPort | None: _Form(addresses.parse_optional_listener, addresses.optional_listener_text),
+    Upstream: _Form(addresses.parse_upstream, addresses.upstream_text),
+    Networks: _Form(addresses.parse_networks, addresses.names_text),
+    tuple[str, ...]: _Form(addresses.parse_names, addresses.names_text),
+    TlsNames: _Form(addresses.parse_tls_names, addresses.names_text),
+    ServerName: _Form(addresses.parse_server_name, units.text_or_none),
+    Authority: _Form(addresses.parse_authority, units.text_or_none),
+    AlpnNames: _Form(addresses.parse_alpn, addresses.names_text),
+    HealthCheckText: _Form(addresses.parse_health_check, units.text_or_none),
     tuple[Source, ...]: _Form(units.parse_sources, units.sources_text),
     Source | None: _Form(units.parse_source, units.source_text),
     Password | None: _Form(units.parse_password, units.password_text),
     TlsPolicy: _Form(units.parse_tls_policy, lambda value: str(value.value)),
     tuple[IdentityDialect, ...]: _Form(partial(units.parse_words, IdentityDialect), units.words_text),
-    PathPatterns: _Form(units.parse_paths, units.names_text),
+    PathPatterns: _Form(units.parse_paths, addresses.names_text),
     MatcherText: _Form(units.parse_matcher, units.text_or_none),
     DenyText: _Form(units.parse_deny, units.text_or_none),
-    RulesText: _Form(units.parse_rules, units.text_or_none),
+    RulesText: _Form(partial(units.parse_structure, "rules"), units.text_or_none),
+    ListenersText: _Form(partial(units.parse_structure, "listeners"), units.text_or_none),
+    VirtualHostsText: _Form(partial(units.parse_structure, "virtual hosts"), units.text_or_none),
+    ClustersText: _Form(partial(units.parse_structure, "clusters"), units.text_or_none),
 }
 
-_LISTS = (tuple[str, ...], tuple[Source, ...], tuple[IdentityDialect, ...], PathPatterns, MatcherText, DenyText)
+_LISTS = (
+    *(tuple[str, ...], tuple[Source, ...], tuple[IdentityDialect, ...]),
+    *(PathPatterns, MatcherText, DenyText, Upstream, Networks, TlsNames, AlpnNames),
+)
+
+_STRUCTURES = (RulesText, ListenersText, VirtualHostsText, ClustersText)
 
 
 def _form(type_: Any) -> _Form:

@@ -1,5 +1,5 @@
 """
-Texts an operator writes <-> values: durations, sizes, addresses, names, paths, key material, rules.
+Texts an operator writes <-> values: durations, sizes, words, paths, key material, rules; addresses are in `addresses`.
 
 Each ``parse_x`` takes a text without surrounding blanks, returns a value, and raises only `UnitError`. Each
 ``x_text`` is its inverse and gives the canonical form: ``parse_x(x_text(value)) == value``. Reads no files and
@@ -9,7 +9,6 @@ resolves no names. A text may be key material or hold a password by mistake: fac
 from __future__ import annotations
 
 import enum
-import ipaddress
 import json
 import os
 import re
@@ -22,16 +21,13 @@ from sidecar.settings import (
     ByteCount,
     ClientCertMode,
     DenyText,
-    HostPort,
     Inline,
     MatcherText,
     Password,
     PathPatterns,
-    RulesText,
     Seconds,
     Source,
     TlsPolicy,
-    UnixPath,
 )
 
 EnumT = TypeVar("EnumT", bound=enum.Enum)
@@ -41,9 +37,6 @@ LONGEST_DURATION = 86_400
 
 LARGEST_SIZE = 2**40
 """Bytes. No setting comes near; keeps arithmetic on the value harmless."""
-
-LONGEST_UNIX_PATH = 107
-"""Bytes: ``sun_path`` of unix(7) has 108, one of them the closing NUL."""
 
 _QUOTED_LENGTH = 60
 
@@ -230,7 +223,25 @@ def parse_path(text: str) -> Path | None:
     """A file or directory; ``none``, the word the documentation uses for the default, is no path."""
     if text == "none":
         return None
-    return Path(_plain_path(text))
+    return Path(plain_path(text))
+
+
+def plain_path(text: str) -> str:
+    """
+    Return *text*, if the operating system can be asked for it and it fits on one line of a message.
+
+    Raises:
+        UnitError: It does not.
+    """
+    if "-----BEGIN" in text:
+        raise UnitError("this is PEM text, not a path", "write it to a file and give the path of the file")
+    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+        raise UnitError("a path with control characters or line breaks", "give the path of a file, on one line")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise UnitError("a path with characters that no file name has", "give the path of a file") from None
+    return text
 
 
 # What key material looks like that is no path: PEM; JSON; the base64 of DER (its first octet is 0x30), of PEM or of
@@ -259,7 +270,7 @@ def parse_password(text: str) -> Password | None:
     """A file whose path begins with ``/``, ``./`` or ``../``, or the password itself; ``none`` is no password."""
     if text == "none":
         return None
-    return Password(Path(_plain_path(text)) if _PATH_OF_A_SECRET.fullmatch(text) else Inline(text))
+    return Password(Path(plain_path(text)) if _PATH_OF_A_SECRET.fullmatch(text) else Inline(text))
 
 
 def password_text(value: Password | None) -> str:
@@ -331,163 +342,60 @@ def parse_deny(text: str) -> DenyText:
     return DenyText(parsed)
 
 
-def parse_rules(text: str) -> RulesText:
-    """A JSON list, which `config.check` judges together with everything else; ``none`` is no list."""
+DEEPEST = 16
+"""Levels of nesting of a structured setting. Routes need seven; more would only serve to exhaust the stack."""
+
+
+def parse_structure(what: str, text: str) -> str:
+    """
+    A JSON list in its shortest form; ``none`` is no list. What is in it, `config.check` judges with everything else.
+
+    Args:
+        what: What it is a list of, for the refusal.
+        text: As it was given.
+    """
     if text == "none":
-        return RulesText("")
+        return ""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UnitError):
+            raise
         value = None
     if not isinstance(value, list):
-        raise UnitError("this is not a list of rules", "write it in the YAML file, or as a JSON list of objects")
-    return RulesText(json.dumps(value, separators=(",", ":")))
+        raise UnitError(f"this is not a list of {what}", "write it in the YAML file, or as a JSON list of objects")
+    if _is_deeper(value, DEEPEST):
+        raise UnitError(f"it is nested deeper than {DEEPEST} levels", f"write a list of {what}")
+    _refuse_keys(value)
+    return json.dumps(value, separators=(",", ":"))
 
 
-def _plain_path(text: str) -> str:
-    """*text*, if the operating system can be asked for it and it fits on one line of a message."""
-    if "-----BEGIN" in text:
-        raise UnitError("this is PEM text, not a path", "write it to a file and give the path of the file")
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
-        raise UnitError("a path with control characters or line breaks", "give the path of a file, on one line")
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        raise UnitError("a path with characters that no file name has", "give the path of a file") from None
-    return text
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        again = next(name for name in names if names.count(name) > 1)
+        raise UnitError(f"the key {quoted(again)} stands twice in one object", "keep one of them")
+    return found
 
 
-# -- names and addresses ----------------------------------------------------------------------------------------
-
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-# The last label of a DNS name is never a number (RFC 3696 section 2): 10.0.0.256 is a wrong address, not a name.
-_DNS_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+$){_LABEL}", re.ASCII)
-_LONGEST_NAME = 253
-_ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{1,6}))?", re.ASCII)
-
-_LISTENER_FIX = "write HOST:PORT, e.g. 0.0.0.0:443, [::]:443 or :443"
-_UPSTREAM_FIX = "write http://HOST:PORT or unix:/path, e.g. http://127.0.0.1:8080"
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether lists and objects of *value* are nested in more than so many *levels*."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not levels:
+        return isinstance(value, list | dict)
+    return any(_is_deeper(each, levels - 1) for each in inner)
 
 
-def parse_names(text: str) -> tuple[str, ...]:
-    """``a.example, *.b.example, 10.0.0.1`` -> DNS names in lower case and IP addresses, in order, each once."""
-    names = (part.strip() for part in text.split(","))
-    return tuple(dict.fromkeys(_certificate_name(name) for name in names if name))
+# Private keys in PEM, also escaped or in base64. What is neither is refused where a key is read, as no path.
+_PRIVATE = ("PRIVATE KEY", "UFJJVkFURSBLRVk", "BSSVZBVEUgS0VZ", "QUklWQVRFIEtFW")
 
 
-def names_text(value: tuple[str, ...]) -> str:
-    """Names, comma-separated."""
-    return ",".join(value)
-
-
-def _certificate_name(text: str) -> str:
-    address = _ip_address(text)
-    if address is not None and "%" not in address:
-        return address
-    bare = text.removeprefix("*.")
-    if len(text) > _LONGEST_NAME or _DNS_NAME.fullmatch(bare) is None:
-        fix = "write names as app.example or *.example (international names as xn--…) and addresses as 10.0.0.1 or ::1"
-        raise UnitError(f"{quoted(text)} is neither a DNS name nor an IP address", fix)
-    return text.lower()
-
-
-def parse_listener(text: str) -> HostPort:
-    """``HOST:PORT``, ``[::]:443``, ``:443`` or ``443``; without a host, every IPv4 address."""
-    if re.fullmatch(r"[0-9]{1,6}", text, re.ASCII):
-        text = f":{text}"
-    return _address(text, text, fix=_LISTENER_FIX, default_host="0.0.0.0")  # noqa: S104 - what `:443` means everywhere
-
-
-def parse_optional_listener(text: str) -> HostPort | None:
-    """As `parse_listener`; ``off`` is no listener."""
-    if text.lower() == "off":
-        return None
-    try:
-        return parse_listener(text)
-    except UnitError as error:
-        raise UnitError(error.fact, f"{error.fix}; or off") from None
-
-
-def optional_listener_text(value: HostPort | None) -> str:
-    """``HOST:PORT``, or ``off``."""
-    return "off" if value is None else str(value)
-
-
-def parse_upstream(text: str) -> HostPort | UnixPath:
-    """``http://HOST[:PORT]`` (port 80 if none), ``HOST:PORT`` or ``unix:/absolute/path``."""
-    if text.startswith("unix:"):
-        return _unix_path(text)
-    if "@" in text:
-        raise UnitError("the upstream has no place for a user name or password", _UPSTREAM_FIX)
-    scheme, separator, authority = text.partition("://")
-    if not separator:
-        return _address(text, text, fix=_UPSTREAM_FIX)
-    if scheme.lower() == "https":
-        raise UnitError(f"{quoted(text)}: TLS to the upstream is not supported in this version", _UPSTREAM_FIX)
-    if scheme.lower() != "http":
-        raise UnitError(f"{quoted(text)} has a scheme other than http", _UPSTREAM_FIX)
-    authority = authority.removesuffix("/")
-    if any(char in authority for char in "/?#"):
-        fact = f"{quoted(text)} has a path or query; requests keep their own"
-        raise UnitError(fact, _UPSTREAM_FIX)
-    return _address(authority, text, fix=_UPSTREAM_FIX, default_port=80)
-
-
-def upstream_text(value: HostPort | UnixPath) -> str:
-    """``http://HOST:PORT`` or ``unix:/path``."""
-    return str(value) if isinstance(value, UnixPath) else f"http://{value}"
-
-
-def _unix_path(text: str) -> UnixPath:
-    path = _plain_path(text.removeprefix("unix:"))
-    if path.startswith("//"):
-        raise UnitError(f"{quoted(text)} is not a path", f"write unix:/{path.lstrip('/')}")
-    if not path.startswith("/"):
-        raise UnitError(f"{quoted(text)} is not an absolute path", "write unix:/path, e.g. unix:/run/app.sock")
-    length = len(os.fsencode(path))
-    if length > LONGEST_UNIX_PATH:
-        raise UnitError(f"the socket path is {length} bytes, limit {LONGEST_UNIX_PATH}", "use a shorter path")
-    return UnixPath(path)
-
-
-def _address(
-    text: str, whole: str, *, fix: str, default_host: str | None = None, default_port: int | None = None
-) -> HostPort:
-    """``HOST:PORT`` in *text*; messages show *whole*, what the operator wrote, and end in *fix*."""
-    match = _ADDRESS.fullmatch(text)
-    if match is None:
-        fix = f"an IPv6 address needs brackets: {fix}" if text.count(":") > 1 and "[" not in text else fix
-        raise UnitError(f"{quoted(whole)} is not an address", fix)
-    port = int(match["port"]) if match["port"] else default_port
-    if port is None:
-        raise UnitError(f"{quoted(whole)} has no port", fix)
-    if not 1 <= port <= 65535:
-        raise UnitError(f"port {port} is not within 1 to 65535", fix)
-    host = default_host if match["v6"] is None else _ip_v6(match["v6"])
-    if match["host"]:
-        host = _host(match["host"])
-    if host is None:
-        raise UnitError(f"{quoted(whole)} has no valid host", fix)
-    return HostPort(host, port)
-
-
-def _host(text: str) -> str | None:
-    """An IPv4 address or a name. Underscores pass: container networks hand out such names, and DNS answers them."""
-    if ":" in text or (address := _ip_address(text)) is None:
-        valid = len(text) <= _LONGEST_NAME and _DNS_NAME.fullmatch(text.replace("_", "x"))
-        return text if valid else None
-    return address
-
-
-def _ip_v6(text: str) -> str | None:
-    return _ip_address(text) if ":" in text else None
-
-
-def _ip_address(text: str) -> str | None:
-    """The canonical form of an IP address; None if *text* is none. A zone (``fe80::1%eth0``) is an interface name."""
-    if "%" in text and re.fullmatch(r"[^%]+%[A-Za-z0-9._-]{1,15}", text, re.ASCII) is None:
-        return None
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None
+def _refuse_keys(value: object) -> None:
+    """Refuse private keys inside a structure, which is shown in full by commands and pages."""
+    if isinstance(value, str):
+        if any(mark in value for mark in _PRIVATE):
+            raise UnitError("a private key stands in it", "write it to a file and give the path of the file")
+        return
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_keys(each)

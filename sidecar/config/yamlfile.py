@@ -22,8 +22,14 @@ from sidecar.errors import Problem
 LARGEST_FILE = 1024 * 1024
 """Bytes. All settings together need about two thousand."""
 
-_DEEPEST = 8
-"""Levels of nesting. The longest name has three parts; more would only serve to exhaust the stack."""
+MOST_PLACES = 20_000
+"""Places in one setting whose lines are kept; problems with others have the line of what is around them."""
+
+_DEEPEST = units.DEEPEST
+"""Levels of nesting; more would only serve to exhaust the stack."""
+
+_LONGEST_SHOWN = 120
+"""Characters of a key, or of a place within a structured setting, in a message."""
 
 _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "timestamp", "value"))
 _NULL = "tag:yaml.org,2002:null"
@@ -54,7 +60,7 @@ def read(file: Given) -> tuple[dict[str, Given], list[Problem]]:
         file: The path, and where it was given; problems with the file as a whole name that.
     """
     try:
-        root = _compose(_content(units.parse_path(file.text) or Path("none")))
+        root = _compose(content_of(file.text))
     except units.UnitError as error:
         return {}, [Problem(file.written, file.source, error.fact, error.fix)]
     except yaml.MarkedYAMLError as error:
@@ -71,8 +77,9 @@ def read(file: Given) -> tuple[dict[str, Given], list[Problem]]:
     return reader.given, reader.problems
 
 
-def _content(path: Path) -> str:
-    """The text of a file of bounded size; raises UnitError."""
+def content_of(path_text: str) -> str:
+    """Return the text of a file of bounded size; raises UnitError."""
+    path = units.parse_path(path_text) or Path("none")
     try:
         with path.open("rb") as stream:
             content = stream.read(LARGEST_FILE + 1)
@@ -132,7 +139,7 @@ class _Reader:
                 fix = did_you_mean(meant, SETTINGS)
                 self.refuse(_shown(name), key, "there is no such setting", fix)
 
-    def _entries(self, mapping: Any) -> Iterator[tuple[str, Any, Any]]:
+    def _entries(self, mapping: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
         """The word, key and value of each pair of a mapping, without those whose key is none or a duplicate."""
         seen: dict[str, Any] = {}
         for key, value in mapping.value:
@@ -140,7 +147,7 @@ class _Reader:
                 self.refuse("key", key, "this is not the name of a setting", SEE_HELP)
             elif key.value in seen:
                 first = self._source(seen[key.value])
-                self.refuse(_shown(key.value), key, f"the key stands in {first} already", "keep one of them")
+                self.refuse(_shown(prefix + key.value), key, f"the key stands in {first} already", "keep one of them")
             else:
                 seen[key.value] = key
                 yield key.value, key, value
@@ -150,7 +157,9 @@ class _Reader:
             self.refuse(name, key, f"the setting stands in {self.given[name].source} already", "keep one of them")
             return
         if SETTINGS[name].is_structured and isinstance(value, yaml.SequenceNode):
-            self.given[name] = Given(json.dumps(self._plain(name, value)), name, self._source(key))
+            places: dict[str, str] = {}
+            text = json.dumps(self._plain(name, value, places))
+            self.given[name] = Given(text, name, self._source(key), places)
             return
         nodes = value.value if isinstance(value, yaml.SequenceNode) and SETTINGS[name].is_list else [value]
         texts = [self._scalar(name, node) for node in nodes]
@@ -158,13 +167,19 @@ class _Reader:
         if text:
             self.given[name] = Given(text, name, self._source(key))
 
-    def _plain(self, name: str, node: Any) -> Any:
-        """Lists, mappings and texts as they stand in the file."""
+    def _plain(self, place: str, node: Any, places: dict[str, str]) -> Any:
+        """Lists, mappings and texts as they stand in the file; notes in *places* where that is."""
         if isinstance(node, yaml.SequenceNode):
-            return [self._plain(name, item) for item in node.value]
+            return [self._noted(f"{place}[{i}]", item, item, places) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
-            return {word: self._plain(name, value) for word, _, value in self._entries(node)}
-        return self._scalar(name, node) or None
+            entries = self._entries(node, f"{place}.")
+            return {word: self._noted(f"{place}.{word}", key, value, places) for word, key, value in entries}
+        return None if _is_null(node) else self._text(_shown(place), node)
+
+    def _noted(self, place: str, mark: Any, node: Any, places: dict[str, str]) -> Any:
+        if len(places) < MOST_PLACES:
+            places[place] = self._source(mark)
+        return self._plain(place, node, places)
 
     def _scalar(self, name: str, node: Any) -> str:
         """The text of a scalar; empty for null and for what was refused."""
@@ -174,10 +189,14 @@ class _Reader:
             several = ", or a list of them" if SETTINGS[name].is_list else ""
             self.refuse(name, node, "this is not a single value", f"write {name}: VALUE{several}")
             return ""
+        return self._text(name, node).strip()
+
+    def _text(self, name: str, node: Any) -> str:
+        """The text of a scalar, with the blanks that quotes keep; empty for what was refused."""
         if node.tag not in _SCALARS:
             self.refuse(name, node, f"the tag {units.quoted(node.tag)} is not supported", "write the value without it")
             return ""
-        return str(node.value).strip()
+        return str(node.value)
 
 
 def _is_null(node: Any) -> bool:
@@ -186,4 +205,4 @@ def _is_null(node: Any) -> bool:
 
 def _shown(name: str) -> str:
     """A key as it may stand at the start of a problem: as written if it is a plain word."""
-    return name if name.isprintable() and len(name) <= 60 else units.quoted(name)
+    return name if name.isprintable() and len(name) <= _LONGEST_SHOWN else units.quoted(name)

@@ -19,6 +19,7 @@ from sidecar.settings import AccessLogFormat
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
     from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.tunnel import Tunnel
 
 Line = Callable[[str], None]
 
@@ -38,7 +39,7 @@ class Entry:
 
     flag: ClassVar[str] = "DPE"
 
-    downstream: DownstreamConnection
+    downstream: DownstreamConnection | Tunnel
     status: int
     reason: str
     detail: str
@@ -48,6 +49,17 @@ class Entry:
     def began(self) -> float:
         """When it began, in seconds since the epoch."""
         return self.moment
+
+    @property
+    def client(self) -> str:
+        """Address of the client."""
+        return self.downstream.peer.host
+
+    @property
+    def via(self) -> str:
+        """Address of the proxy that connected on behalf of the client; "" if it connected itself."""
+        via = self.downstream.peer.via
+        return "" if via is None else via.host
 
 
 @attrs.define
@@ -71,6 +83,76 @@ class ExchangeEntry(Entry):
     @property
     def began(self) -> float:
         return self.moment - self.duration
+
+    @property
+    def client(self) -> str:
+        return self.exchange.client or self.downstream.peer.host
+
+    @property
+    def via(self) -> str:
+        peer = self.downstream.peer
+        return peer.via.host if peer.via is not None else peer.host if self.exchange.client else ""
+
+    @property
+    def bytes_received(self) -> int:
+        """Of the body, from the client."""
+        return self.exchange.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Of the body, to the client."""
+        return self.exchange.bytes_sent
+
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster that it went to; "" if nowhere."""
+        destination = self.exchange.destination
+        return "" if destination is None else destination.cluster.name
+
+    @property
+    def route(self) -> str:
+        """Name of its route; "" if there is only one."""
+        destination = self.exchange.destination
+        return "" if destination is None else destination.name
+
+
+@attrs.define
+class TunnelEntry(Entry):
+    """
+    What is known of a connection in raw TCP mode that is over.
+
+    Attributes:
+        duration: In seconds.
+    """
+
+    flag: ClassVar[str] = "-"
+
+    tunnel: Tunnel
+    duration: float
+
+    @property
+    def began(self) -> float:
+        return self.moment - self.duration
+
+    @property
+    def bytes_received(self) -> int:
+        """From the client, inside TLS."""
+        return self.tunnel.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        """To the client, inside TLS."""
+        return self.tunnel.bytes_sent
+
+    @property
+    def upstream(self) -> str:
+        """Where it was connected to; "" if nowhere."""
+        return self.tunnel.upstream
+
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster that it was meant for."""
+        return self.tunnel.cluster
 
 
 class AccessLog:
@@ -130,6 +212,28 @@ class AccessLog:
                     now - exchange.started_at,
                     upstream,
                     trace_id,
+                )
+            )
+        )
+
+    def tunnel(self, tunnel: Tunnel, reason: str, detail: str, duration: float) -> None:
+        """
+        Log a connection in raw TCP mode that is over.
+
+        Args:
+            reason, detail: As in `Service.record_tunnel`.
+            duration: In seconds.
+        """
+        self._write(
+            self._format.tunnel(
+                TunnelEntry(
+                    downstream=tunnel,
+                    tunnel=tunnel,
+                    status=0,
+                    reason=reason,
+                    detail=detail,
+                    moment=self._wall_clock(),
+                    duration=duration,
                 )
             )
         )

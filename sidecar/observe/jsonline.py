@@ -8,13 +8,13 @@ all requests of a connection is remembered, and so are values that come again an
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.observe.escaping import MAX_VALUE_BYTES, quoted, quoted_repeating, shown
 from sidecar.observe.timeformat import TimeFormat
 
 if TYPE_CHECKING:
-    from sidecar.observe.accesslog import Entry, ExchangeEntry
+    from sidecar.observe.accesslog import Entry, ExchangeEntry, TunnelEntry
 
 _MOST_REMEMBERED: Final = 1024
 """Clients, by what is written of them. Typically some 2 MiB; 16 MiB if all are hostile."""
@@ -41,12 +41,22 @@ class JsonFormat:
             f',"bytes_received":{exchange.bytes_received},"bytes_sent":{exchange.bytes_sent}'
             f',"duration_ms":{entry.duration * 1000:.3f}'
         )
+        if entry.route:
+            line += f',"route":{quoted(entry.route)},"cluster":{quoted(entry.cluster)}'
         if exchange.first_byte_at is not None:
             line += f',"upstream_ms":{(exchange.first_byte_at - exchange.started_at) * 1000:.3f}'
         if b"user-agent" in fields.names:
             agent = fields.first(b"user-agent").strip(b" \t")
             line += f',"user_agent":{quoted_repeating(agent[:MAX_VALUE_BYTES])}'
         return line + "}\n"
+
+    def tunnel(self, entry: TunnelEntry) -> str:
+        """Return the line of a connection in raw TCP mode, with its newline."""
+        upstream = entry.upstream and f',"upstream":{quoted(entry.upstream)}'
+        return (
+            f'{self._common(entry)},"protocol":"tcp"{upstream},"bytes_received":{entry.bytes_received}'
+            f',"bytes_sent":{entry.bytes_sent},"duration_ms":{entry.duration * 1000:.3f}}}\n'
+        )
 
     def refused(self, entry: Entry) -> str:
         """Return the line of a request whose head was refused, with its newline."""
@@ -64,7 +74,9 @@ class JsonFormat:
         elif identity is not None:
             unverified = identity.subject[:MAX_VALUE_BYTES]
         client, connection = _of_connection(
-            downstream.peer.host,
+            entry.client,
+            entry.via,
+            downstream.peer.proxied,
             session.version,
             session.cipher,
             session.resumed,
@@ -84,6 +96,8 @@ class JsonFormat:
 @functools.lru_cache(_MOST_REMEMBERED)
 def _of_connection(
     host: str,
+    via: str,
+    proxied: Any,  # Any: wire.proxyproto.ProxyHeader, which this package must not know
     version: str,
     cipher: str,
     resumed: bool,
@@ -96,6 +110,8 @@ def _of_connection(
 ) -> tuple[str, str]:
     """Return the client's address, and the members that are the same for all requests of a connection."""
     members = {
+        "via": via,
+        **_said_by_proxy(proxied),
         "sni": server_name,
         "client_subject": subject,
         "client_unverified_subject": unverified,
@@ -103,5 +119,18 @@ def _of_connection(
         "client_uri": uri,
         "principal": principal,
     }
-    text = f',"tls_version":{quoted(version)},"tls_cipher":{quoted(cipher)},"tls_resumed":{str(resumed).lower()}'
+    text = ""
+    if version:
+        text = f',"tls_version":{quoted(version)},"tls_cipher":{quoted(cipher)},"tls_resumed":{str(resumed).lower()}'
     return quoted(host), text + "".join(f',"{name}":{quoted(value)}' for name, value in members.items() if value)
+
+
+def _said_by_proxy(header: Any) -> dict[str, str]:
+    """Return what a PROXY header says beside addresses."""
+    if header is None:
+        return {}
+    return {
+        "proxy_authority": header.authority,
+        "proxy_unique_id": header.unique_id.hex(),
+        "vpc_endpoint_id": header.vpc_endpoint_id,
+    }

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from sidecar.observe.escaping import escape
 from sidecar.observe.logsyntax import Command, parse
-from sidecar.observe.operators import OPERATORS, IsOurs, OfConnection, OfRequest
+from sidecar.observe.operators import OPERATORS, IsOurs, OfRequest, OfTraffic, Value
 
 if TYPE_CHECKING:
-    from sidecar.observe.accesslog import Entry, ExchangeEntry
+    from sidecar.observe.accesslog import Entry, ExchangeEntry, TunnelEntry
 
 DEFAULT_TEXT: Final = (
     '[%START_TIME%] %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% '
@@ -41,21 +41,28 @@ class Format:
         self,
         template: str,
         of_exchange: list[Callable[[ExchangeEntry], str]],
+        of_tunnel: list[Callable[[TunnelEntry], str]],
         of_refused: list[Callable[[Entry], str]],
     ) -> None:
         """
         Args:
             template: The line, with ``%s`` for each operator.
             of_exchange: The operators' values, in their order.
+            of_tunnel: The same for a connection in raw TCP mode.
             of_refused: The same where there is no request that could be shown.
         """
         self._template = template
         self._of_exchange = of_exchange
+        self._of_tunnel = of_tunnel
         self._of_refused = of_refused
 
     def exchange(self, entry: ExchangeEntry) -> str:
         """Return the line of an exchange, with its newline."""
         return self._template % tuple([value(entry) for value in self._of_exchange])
+
+    def tunnel(self, entry: TunnelEntry) -> str:
+        """Return the line of a connection in raw TCP mode, with its newline."""
+        return self._template % tuple([value(entry) for value in self._of_tunnel])
 
     def refused(self, entry: Entry) -> str:
         """Return the line of a request whose head was refused, with its newline."""
@@ -76,6 +83,7 @@ def compile_format(text: str, is_ours: IsOurs) -> Format:
     """
     template = ""
     of_exchange: list[Callable[[ExchangeEntry], str]] = []
+    of_tunnel: list[Callable[[TunnelEntry], str]] = []
     of_refused: list[Callable[[Entry], str]] = []
     for part in parse(text):
         if isinstance(part, str):
@@ -85,15 +93,26 @@ def compile_format(text: str, is_ours: IsOurs) -> Format:
         operator = _operator(part, is_ours)
         if isinstance(operator, OfRequest):
             of_exchange.append(_written(operator.get, part, operator.is_safe))
-            of_refused.append(lambda _: _MISSING)
+            of_tunnel.append(_nothing)
+            of_refused.append(_nothing)
+        elif isinstance(operator, OfTraffic):
+            of_traffic = _written(operator.get, part, operator.is_safe)
+            of_exchange.append(of_traffic)
+            of_tunnel.append(of_traffic)
+            of_refused.append(_nothing)
         else:
             get = _written(operator.get, part, operator.is_safe)
             of_exchange.append(get)
+            of_tunnel.append(get)
             of_refused.append(get)
-    return Format(template + "\n", of_exchange, of_refused)
+    return Format(template + "\n", of_exchange, of_tunnel, of_refused)
 
 
-def _operator(command: Command, is_ours: IsOurs) -> OfConnection | OfRequest:
+def _nothing(entry: Entry) -> str:
+    return _MISSING
+
+
+def _operator(command: Command, is_ours: IsOurs) -> Value:
     bind = OPERATORS.get(command.name)
     if bind is None:
         close = difflib.get_close_matches(command.name[:50].upper(), OPERATORS, n=1)

@@ -121,11 +121,18 @@ class Metrics:
     connections_active: int = _gauge("downstream_connections_active", "Downstream connections open.")
     downstream_bytes_received: int = _counter("downstream_received_bytes", "Bytes of TLS received from clients.")
     downstream_bytes_sent: int = _counter("downstream_sent_bytes", "Bytes of TLS sent to clients.")
+    proxy_headers: int = _counter("proxy_headers", "Connections whose PROXY header was believed.")
     handshakes: dict[str, int] = _counter("tls_handshakes", "TLS handshakes completed.", "version")
     handshakes_resumed: int = _counter("tls_handshakes_resumed", "Those among them that resumed a session.")
     handshake_failures: dict[str, int] = _counter("tls_handshake_failures", "TLS handshakes that failed.", "reason")
     client_rejections: dict[str, int] = _counter(
         "client_rejections", "Requests refused for the client's certificate, or the lack of one.", "reason"
+    )
+
+    # -- raw TCP mode --
+    tunnels: int = _counter("tcp_connections", "Connections relayed in raw TCP mode.")
+    tunnels_ended: dict[str, int] = _counter(
+        "tcp_connections_cut", "Those among them that were cut, by either side or by us.", "reason"
     )
 
     # -- requests --
@@ -147,6 +154,15 @@ class Metrics:
         "upstream_connect_failures", "Connections to the app that could not be made.", "reason"
     )
     upstream_retries: int = _counter("upstream_retries", "Requests repeated on a fresh connection.")
+    upstream_healthy: dict[tuple[str, ...], int] = _gauge(
+        "upstream_endpoint_healthy",
+        "1 if an endpoint gets requests; of several processes, the least.",
+        *("cluster", "endpoint"),
+        merge=Merge.LEAST,
+    )
+    upstream_ejections: dict[str, int] = _counter(
+        "upstream_ejections", "Endpoints that got no more requests for a while, for failures in a row.", "cluster"
+    )
     upstream_bytes_received: int = _counter("upstream_received_bytes", "Bytes received from the app.")
     upstream_bytes_sent: int = _counter("upstream_sent_bytes", "Bytes sent to the app.")
 

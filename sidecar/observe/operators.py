@@ -20,7 +20,7 @@ from sidecar.observe.logsyntax import Command
 from sidecar.observe.timeformat import RFC3339, TimeFormat, TimeFormatError
 
 if TYPE_CHECKING:
-    from sidecar.observe.accesslog import Entry, ExchangeEntry
+    from sidecar.observe.accesslog import Entry, ExchangeEntry, TunnelEntry
 
 IsOurs = Callable[[bytes], bool]
 """Whether a request field, by its name in lower case, is one that nobody but us may send to the app."""
@@ -48,7 +48,18 @@ class OfRequest:
     is_safe: bool = False
 
 
-Bind = Callable[[Command, IsOurs], OfConnection | OfRequest]
+@attrs.frozen
+class OfTraffic:
+    """A value that the lines of readable requests and of connections in raw TCP mode have; else as `OfConnection`."""
+
+    get: Callable[[ExchangeEntry | TunnelEntry], str]
+    is_safe: bool = False
+
+
+Value = OfConnection | OfRequest | OfTraffic
+
+
+Bind = Callable[[Command, IsOurs], Value]
 """From an operator in a format to its value; raises FormatError."""
 
 FLAGS: Final = {
@@ -57,6 +68,9 @@ FLAGS: Final = {
     "upstream_not_started": "UF",
     "upstream_unreachable": "UF",
     "upstream_overflow": "UO",
+    "upstream_tls_failed": "UF",
+    "no_healthy_upstream": "UH",
+    "no_route": "NR",
     "upstream_reset": "UC",
     "upstream_invalid_response": "UPE",
     "upstream_timeout": "UT",
@@ -78,10 +92,10 @@ FLAGS: Final = {
 # -- arguments ---------------------------------------------------------------------------------------------------
 
 
-def _plain(value: OfConnection | OfRequest) -> Bind:
+def _plain(value: Value) -> Bind:
     """An operator without argument."""
 
-    def bind(command: Command, is_ours: IsOurs) -> OfConnection | OfRequest:
+    def bind(command: Command, is_ours: IsOurs) -> Value:
         _reject_limit(command)
         if command.argument is not None:
             raise command.error(f"%{command.name}% takes no argument", f"write %{command.name}%")
@@ -114,16 +128,26 @@ def _moment(read: Callable[[Entry], float | None]) -> Bind:
     return bind
 
 
+def _decimals(command: Command) -> str:
+    """Return how milliseconds are written; the argument is the number of decimals."""
+    _reject_limit(command)
+    if command.argument not in (None, "0", "1", "2", "3"):
+        raise command.error(
+            f"{command.argument[:20]!a} is no number of decimals", f"write 0 to 3, as %{command.name}(3)%"
+        )
+    return f"%.{command.argument or 0}f"
+
+
+def _whole_duration(command: Command, is_ours: IsOurs) -> OfTraffic:
+    how = _decimals(command)
+    return OfTraffic(lambda entry: how % (entry.duration * 1000), is_safe=True)
+
+
 def _duration(read: Callable[[ExchangeEntry], float | None]) -> Bind:
-    """An operator for milliseconds; its argument is the number of decimals."""
+    """An operator for milliseconds of a part of an exchange."""
 
     def bind(command: Command, is_ours: IsOurs) -> OfRequest:
-        _reject_limit(command)
-        if command.argument not in (None, "0", "1", "2", "3"):
-            raise command.error(
-                f"{command.argument[:20]!a} is no number of decimals", f"write 0 to 3, as %{command.name}(3)%"
-            )
-        how = f"%.{command.argument or 0}f"
+        how = _decimals(command)
 
         def get(entry: ExchangeEntry) -> str:
             seconds = read(entry)
@@ -176,10 +200,10 @@ _OF_REQUESTS: Final[dict[str, _Source]] = {
     ":authority": _pseudo(lambda entry: entry.exchange.head.host),
     ":method": _pseudo(lambda entry: entry.exchange.head.method),
     ":path": _pseudo(lambda entry: entry.exchange.head.target.partition(b"?")[0]),
-    ":scheme": lambda entry, limit: "https",
+    ":scheme": lambda entry, limit: _scheme(entry),
     "x-forwarded-for": lambda entry, limit: _peer(entry).host[:limit],
     "x-forwarded-host": _pseudo(lambda entry: entry.exchange.head.host),
-    "x-forwarded-proto": lambda entry, limit: "https",
+    "x-forwarded-proto": lambda entry, limit: _scheme(entry),
     "x-request-id": _pseudo(lambda entry: entry.exchange.request_id),
 }
 """What is no field, and the fields that we set, whatever the client sent in them."""
@@ -287,6 +311,10 @@ def _milliseconds(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds * 1000:.0f}"
 
 
+def _scheme(entry: Entry) -> str:
+    return "https" if entry.downstream.session.version else "http"
+
+
 def _peer(entry: Entry) -> Any:  # Any: proxy.listener.Peer, which this package must not know
     return entry.downstream.peer
 
@@ -324,17 +352,20 @@ def _operators() -> dict[str, Bind]:
         "RESPONSE_FLAGS": _plain(OfConnection(lambda entry: FLAGS.get(entry.reason, entry.flag), is_safe=True)),
         "REASON": _plain(OfConnection(lambda entry: entry.reason or "-", is_safe=True)),
         "DETAIL": _plain(OfConnection(lambda entry: entry.detail[:MAX_VALUE_BYTES])),
-        "BYTES_RECEIVED": _plain(OfRequest(lambda entry: str(entry.exchange.bytes_received), is_safe=True)),
-        "BYTES_SENT": _plain(OfRequest(lambda entry: str(entry.exchange.bytes_sent), is_safe=True)),
-        "DURATION": _duration(lambda entry: entry.duration),
+        "BYTES_RECEIVED": _plain(OfTraffic(lambda entry: str(entry.bytes_received), is_safe=True)),
+        "BYTES_SENT": _plain(OfTraffic(lambda entry: str(entry.bytes_sent), is_safe=True)),
+        "DURATION": _whole_duration,
         "RESPONSE_DURATION": _duration(_until_response),
         "RESPONSE_TX_DURATION": _duration(_since_response),
         "STREAM_ID": _plain(OfRequest(lambda entry: entry.exchange.request_id.decode(), is_safe=True)),
         "TRACE_ID": _plain(OfRequest(lambda entry: entry.trace_id)),
-        "UPSTREAM_HOST": _plain(OfRequest(lambda entry: entry.upstream)),
-        "UPSTREAM_REMOTE_ADDRESS": _plain(OfRequest(lambda entry: entry.upstream)),
+        "UPSTREAM_HOST": _plain(OfTraffic(lambda entry: entry.upstream)),
+        "UPSTREAM_REMOTE_ADDRESS": _plain(OfTraffic(lambda entry: entry.upstream)),
+        "UPSTREAM_CLUSTER": _plain(OfTraffic(lambda entry: entry.cluster)),
+        "ROUTE_NAME": _plain(OfRequest(lambda entry: entry.route)),
         "DOWNSTREAM_REMOTE_ADDRESS": _plain(OfConnection(lambda entry: str(_peer(entry).remote))),
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _plain(OfConnection(lambda entry: _peer(entry).host)),
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _plain(OfConnection(lambda entry: entry.client)),
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT": _plain(OfConnection(lambda entry: entry.via or entry.client)),
         "DOWNSTREAM_REMOTE_PORT": _plain(OfConnection(lambda entry: str(_peer(entry).remote.port))),
         "DOWNSTREAM_LOCAL_ADDRESS": _plain(OfConnection(lambda entry: str(_peer(entry).local))),
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT": _plain(OfConnection(lambda entry: _peer(entry).local.host)),
@@ -342,7 +373,9 @@ def _operators() -> dict[str, Bind]:
         "REQUESTED_SERVER_NAME": _plain(
             OfConnection(lambda entry: (entry.downstream.session.server_name or "")[:MAX_VALUE_BYTES])
         ),
-        "DOWNSTREAM_TLS_VERSION": _plain(OfConnection(lambda entry: entry.downstream.session.version, is_safe=True)),
+        "DOWNSTREAM_TLS_VERSION": _plain(
+            OfConnection(lambda entry: entry.downstream.session.version or "-", is_safe=True)
+        ),
         "DOWNSTREAM_TLS_CIPHER": _plain(OfConnection(lambda entry: entry.downstream.session.cipher)),
         "DOWNSTREAM_TLS_GROUP": _plain(OfConnection(lambda entry: entry.downstream.session.group or "")),
         "DOWNSTREAM_TLS_RESUMED": _plain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import attrs
 
@@ -52,23 +53,29 @@ class Access:
         return admission
 
 
-def access_of(client: ClientSettings, source: str) -> Access:
+def default_rule(client: ClientSettings) -> Rule:
+    """Return what holds where no other rule does; the texts compile, as `config.units` sees to."""
+    return Rule(
+        name=DEFAULT_RULE,
+        mode=client.cert,
+        allow=matchers.compile(client.allow) if client.allow else None,
+        deny=matchers.compile(client.deny) if client.deny else None,
+    )
+
+
+def access_of(client: ClientSettings, source: str, of_routes: Iterable[Rule] = ()) -> Access:
     """
     Put the rules together: exempt paths first, then the listed rules, then what holds for everything else.
 
     Args:
         client: Its texts compile, as `config.units` sees to, except for the rules.
         source: Where the rules stand, for problems.
+        of_routes: The rules that routes have, in place of these.
 
     Raises:
         ConfigError: With everything that is wrong with the rules.
     """
-    default = Rule(
-        name=DEFAULT_RULE,
-        mode=client.cert,
-        allow=matchers.compile(client.allow) if client.allow else None,
-        deny=matchers.compile(client.deny) if client.deny else None,
-    )
+    default = default_rule(client)
     exempted = exempt(client.exempt, default).rules
     listed = read_rules(json.loads(client.rules), default, source, "client_rules").rules if client.rules else ()
-    return Access(Rules((*exempted, *listed), default), frozenset(client.identity_headers))
+    return Access(Rules((*exempted, *listed), default, tuple(of_routes)), frozenset(client.identity_headers))

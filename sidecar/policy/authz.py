@@ -127,10 +127,12 @@ class Rules:
     Attributes:
         rules: In order.
         default: For requests that none of them is about; its own condition is not looked at.
+        of_routes: Those that routes have, in place of the others; who has found the route asks `Admission.judge`.
     """
 
     rules: tuple[Rule, ...]
     default: Rule
+    of_routes: tuple[Rule, ...] = ()
 
     def strictly(self, reading: Reading) -> Rule:
         """The rule for a strict reading."""
@@ -244,27 +246,28 @@ class Admission:
         """
         strict = read_strictly(request)
         rule = self.rules.strictly(strict)
-        decision = self._judge(rule)
+        decision = self.judge(rule)
         if not decision.is_allowed:
             return decision
         other = self.rules.carelessly(read_carelessly(strict))
         if other is rule:
             return decision
-        second = self._judge(other)
+        second = self.judge(other)
         if second.is_allowed:
             return decision
         return attrs.evolve(second, reasons=(*decision.reasons, *second.reasons, f"rule {other.name}: {_CARELESSLY}"))
 
     def decide_each(self) -> tuple[Decision, ...]:
         """
-        Decide by each rule that is ever asked, in order; the default, if it is, comes last.
+        Decide by each rule that is ever asked, in order; the default, if it is, and those of routes come last.
 
         If `decides_per_connection`, that is one decision, and good for every request; if all of them allow, no request
         can be refused.
         """
-        return tuple(map(self._judge, _reachable(self.rules)))
+        return tuple(map(self.judge, _reachable(self.rules)))
 
-    def _judge(self, rule: Rule) -> Decision:
+    def judge(self, rule: Rule) -> Decision:
+        """Decide by *rule*, whatever it is about."""
         decision = self._judged.get(id(rule))
         if decision is None:
             decision = self._judged[id(rule)] = judge(rule, self.presented)
@@ -280,13 +283,13 @@ def decide(rules: Rules, request: Request, presented: Presented) -> Decision:
 
 
 def _reachable(rules: Rules) -> list[Rule]:
-    """The rules up to and including the first that is about every request."""
+    """The rules up to and including the first that is about every request, and those of routes."""
     found = []
     for rule in rules.rules:
         found.append(rule)
         if rule.condition.is_always_true:
-            return found
-    return [*found, rules.default]
+            return [*found, *rules.of_routes]
+    return [*found, rules.default, *rules.of_routes]
 
 
 def handshake_mode(rules: Rules) -> ClientCertMode:

@@ -2,7 +2,8 @@
 What a proxy changes in a head: hop-by-hop fields go, forwarding fields come, the rest stays as it is.
 
 Every client is untrusted: what it sent in a field that we set is removed first, also when it is spelt with underscores
-or other characters, which many application servers cannot tell from hyphens.
+or other characters, which many application servers cannot tell from hyphens. What a trusted proxy says comes back in
+the lines of `policy.forwarding`.
 """
 
 from __future__ import annotations
@@ -60,12 +61,13 @@ _CLAIMS: Final = CLAIMED_NAMES | frozenset(
 _CLAIM_FAMILIES: Final = (
     *CLAIMED_FAMILIES,
     *(b"sslclientcert", b"x-auth-request-", b"x-envoy-", b"x-forwarded-", b"x-ms-client-principal"),
+    b"x-proxy-protocol-",
 )
 
 # One of these is in every name of a family.
 _IN_FAMILIES: Final = (
     *(b"x-forwarded-", b"ssl-", b"tls-", b"-cert", b"clientcert", b"x-remote-", b"-ws"),
-    *(b"x-auth-request-", b"x-envoy-", b"x-ms-client-principal"),
+    *(b"x-auth-request-", b"x-envoy-", b"x-ms-client-principal", b"x-proxy-protocol-"),
 )
 
 _DROPPED_FROM_REQUESTS: Final = _HOP_BY_HOP | _SET_BY_US | _CLAIMS
@@ -120,17 +122,6 @@ _NOT_IN_TRAILERS: Final = (
 )
 
 
-def forwarding_fields(peer_host: str, port: int) -> bytes:
-    """
-    Return the forwarding fields that are the same for every request of a connection.
-
-    Args:
-        peer_host: Address of the client, as we see it.
-        port: Port it connected to.
-    """
-    return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: %d\r\n" % (peer_host.encode(), port)
-
-
 def underscored_name(head: RequestHead) -> bytes | None:
     """Return the first field name with an underscore, if there is one."""
     return next((name for name in head.fields.names if b"_" in name), None)
@@ -155,29 +146,35 @@ def request_section(
     forwarding: bytes,
     underscores: UnderscoreHeaders = UnderscoreHeaders.DROP,
     dropped: frozenset[bytes] = frozenset(),
+    host: bytes = b"",
+    says_host: bool = False,
 ) -> bytes:
     """
     Return the header section for the app, less the request id, which `request_id_line` gives.
 
     Args:
         head: What the client sent.
-        forwarding: From `forwarding_fields`.
+        forwarding: Lines of `policy.forwarding`.
         underscores: What becomes of names with an underscore. With ALLOW they stay, except those that an app could
             take for one that nobody but us may send.
         dropped: More names that do not go on.
+        host: What the app is told as Host; b"": what the client said.
+        says_host: Whether X-Forwarded-Host is in *forwarding*.
     """
     fields = head.fields
     section = fields.section
+    if host:
+        dropped |= {b"host"}
     if dropped or not _DROPPED_FROM_REQUESTS.isdisjoint(fields.names) or _is_suspect(b" ".join(fields.names)):
         section = fields.without(_unwanted(head, underscores) | dropped)
-    ours = b"X-Forwarded-Host: %b\r\n" % head.host if head.host else b""
+    ours = b"X-Forwarded-Host: %b\r\n" % head.host if head.host and not says_host else b""
     if head.body is BodyKind.CHUNKED and fields.first(b"transfer-encoding") != b" chunked":
         # In other cases or blanks than everybody's, an app might not see the framing that we saw.
         section = fields.without(_unwanted(head, underscores) | dropped | {b"transfer-encoding"})
         ours += b"Transfer-Encoding: chunked\r\n"
-    if b"host" not in fields.names:
+    if host or b"host" not in fields.names:
         # Only HTTP/1.0 may leave it out; towards the app we speak 1.1.
-        section = b"Host: %b\r\n%b" % (head.host or DEFAULT_HOST, section)
+        section = b"Host: %b\r\n%b" % (host or head.host or DEFAULT_HOST, section)
     if head.upgrade:
         ours += b"Connection: Upgrade\r\nUpgrade: %b\r\n" % b", ".join(head.upgrade)
     elif accepts_trailers(head):

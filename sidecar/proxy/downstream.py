@@ -15,18 +15,23 @@ from twisted.python import failure
 from sidecar.errors import RequestError
 from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.policy.conditions import Request
+from sidecar.policy.forwarding import NOBODY, Hop, TrustedProxies, claimed_request_id, client_address
 from sidecar.policy.rewrite import DEFAULT_HOST
 from sidecar.policy.tracing import client_trace_id
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline
 from sidecar.proxy.exchange import Exchange, request_prefix
+from sidecar.proxy.proxyheader import proxy_header
+from sidecar.proxy.routing import Answer, Destination, Outcome, Router
 from sidecar.proxy.service import Service
 from sidecar.proxy.splice import Splice
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.settings import HostPort, Switch
+from sidecar.settings import HostPort, ProxyProtocolOut, Switch
 from sidecar.tls.session import TlsSession
+from sidecar.topology import DirectResponse
 from sidecar.wire.events import RequestEvent, RequestHead
 from sidecar.wire.http1 import ServerCodec, State
+from sidecar.wire.proxyproto import ProxyHeader
 from sidecar.wire.target import normalise, readings
 
 DRAIN_IDLE_SECONDS: Final = 0.5
@@ -45,6 +50,7 @@ class SecureTransport(Protocol):
     @property
     def is_flushed(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
+    def shut_down_writing(self) -> None: ...
     def close(self) -> None: ...
     def linger(self) -> None: ...
     def abort(self) -> None: ...
@@ -56,6 +62,8 @@ class Peer(Protocol):
     host: str
     remote: HostPort
     local: HostPort
+    via: HostPort | None
+    proxied: ProxyHeader | None
     deadline: Deadline
 
     def pause_reading(self) -> None: ...
@@ -70,10 +78,20 @@ class Forwarding:
     Attributes:
         named: With what is known of the client by its certificate.
         anonymous: Without; for requests that a rule lets in without looking at certificates.
+        hop: Makes the lines that depend on the request, which are then not in the others; None: none do.
+        trusted: Whose word counts about clients behind them; with a hop that is trusted.
+        is_trusted: Whether the client is a proxy whose word counts.
     """
 
     named: bytes
     anonymous: bytes
+    hop: Hop | None = None
+    trusted: TrustedProxies = NOBODY
+    is_trusted: bool = attrs.field(init=False, default=attrs.Factory(lambda self: _trusts(self.hop), takes_self=True))
+
+
+def _trusts(hop: Hop | None) -> bool:
+    return hop is not None and hop.is_trusted
 
 
 class DownstreamConnection:
@@ -94,6 +112,7 @@ class DownstreamConnection:
     __slots__ = (
         "_admission",
         "_codec",
+        "_destination",
         "_exchange",
         "_is_half_closed",
         "_is_reading_paused",
@@ -102,6 +121,7 @@ class DownstreamConnection:
         "_prefix_of",
         "_refusal",
         "_requests_left",
+        "_routed_by",
         "_splice",
         "_tls",
         "_trace_id",
@@ -153,6 +173,8 @@ class DownstreamConnection:
         self._upgraded_by: RequestHead | None = None
         self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
         self._prefix = b""
+        self._destination: Destination | None = None  # of that request
+        self._routed_by: Router | None = None  # who has found it; there is another one after a reload
         self._trace_id = b""  # of that request's trace, if it names one
         timeout = LINGER_SECONDS if service.is_draining else service.timeouts.idle
         if session.verification.reason is not None:
@@ -259,9 +281,9 @@ class DownstreamConnection:
     def _end_unwelcome_upgrade(self) -> None:
         """End an upgraded connection that would not be upgraded now."""
         refusal = self._refusal
-        if refusal is None and self._upgraded_by is not None:
+        if refusal is None and self._upgraded_by is not None and self._admission is not None:
             try:
-                decision = self._judge(self._upgraded_by)
+                decision, _ = self._judge(self._upgraded_by)
             except RequestError:  # under other settings, its path has become ambiguous
                 self._tls.abort()
                 return
@@ -278,6 +300,14 @@ class DownstreamConnection:
         else:
             self._admission = admission
             self._refusal, self.principal = None, ""
+
+    def proxy_header(self, version: ProxyProtocolOut) -> bytes:
+        """Return the PROXY header by which the app learns of the client, as the first bytes of a connection to it."""
+        return proxy_header(version, self.peer, self.session)
+
+    @property
+    def _scheme(self) -> str:
+        return "https" if self.session.version else "http"
 
     @property
     def doing(self) -> str:
@@ -324,10 +354,7 @@ class DownstreamConnection:
         if close or not self._codec.is_complete:
             self._finish()
         elif exchange.is_response_stuck:
-            # The next response would queue up behind this one, without a bound.
-            self._is_stuck = True
-            self.pause_reading()
-            self.wait(self.service.timeouts.body)
+            self._wait_until_taken()
         else:
             self._go_on()
 
@@ -370,57 +397,133 @@ class DownstreamConnection:
         exchange = Exchange(self, head)
         service.metrics.requests += 1
         self.requests += 1
+        forwarding = self.forwarding
+        if forwarding.is_trusted:
+            self._believe(exchange, forwarding.trusted)
         if self._refusal is not None:
             self._refuse(exchange, self._refusal)
             return
         self._requests_left -= 1
         if not self._requests_left:
             self.is_closing = True
-        if self._prefix_of is not head:
-            try:
-                decision = self._judge(head)
+        is_new = self._prefix_of is not head or self._routed_by is not service.router
+        if is_new and not self._prepare(exchange):
+            return
+        self._exchange = exchange
+        assert self._destination is not None
+        exchange.begin(self._prefix, events, self._trace_id, self._destination)
+
+    def _prepare(self, exchange: Exchange) -> bool:
+        """Find out what becomes of a request; False if it has been answered."""
+        head = exchange.head
+        decision: Decision | None = None
+        outcome: Outcome | None = self.service.router.only
+        try:
+            if self._admission is not None or outcome is None:
+                decision, outcome = self._judge(head)
                 if decision is not None and decision.refusal is not None:
                     self._refuse(exchange, decision.refusal)
-                    return
-                looks_at_nobody = decision is not None and not decision.principal
-                forwarding = self.forwarding.anonymous if looks_at_nobody else self.forwarding.named
-                self._trace_id = client_trace_id(head)
-                self._prefix = request_prefix(head, forwarding, service.http, self._trace_id)
-            except RequestError as error:
-                self._reply(error.status, error.reason, _sentence(str(error)), exchange)
-                service.record(exchange, error.reason, status=error.status)
-                return
-            self._prefix_of = head
-        self._exchange = exchange
-        exchange.begin(self._prefix, events, self._trace_id)
+                    return False
+            if not isinstance(outcome, Destination):
+                self._answer(exchange, outcome)
+                return False
+            forwarding = self.forwarding
+            looks_at_nobody = decision is not None and not decision.principal
+            lines = forwarding.anonymous if looks_at_nobody else forwarding.named
+            hop = forwarding.hop
+            if hop is not None:
+                lines = hop.lines(head) + lines
+            # Where a trace begins, and how, is for those to say who are believed.
+            self._trace_id = client_trace_id(head) if forwarding.is_trusted else b""
+            self._prefix = request_prefix(head, lines, self.service.http, self._trace_id, outcome, hop is not None)
+        except RequestError as error:
+            self._reply(error.status, error.reason, _sentence(str(error)), exchange)
+            self.service.record(exchange, error.reason, status=error.status)
+            return False
+        self._destination = outcome
+        self._prefix_of, self._routed_by = head, self.service.router
+        return True
 
-    def _judge(self, head: RequestHead) -> Decision | None:
+    def _believe(self, exchange: Exchange, trusted: TrustedProxies) -> None:
+        """Take from a trusted proxy who the client is, and what the request is called."""
+        fields = exchange.head.fields
+        client = client_address(fields, self.peer.host, trusted)
+        if client != self.peer.host:
+            exchange.client = client
+        claimed = claimed_request_id(fields)
+        if claimed:
+            exchange.request_id = claimed
+            exchange.is_named_by_us = False
+
+    def _judge(self, head: RequestHead) -> tuple[Decision | None, Outcome | None]:
         """
-        Decide about a request; None if it was decided about its connection.
+        Decide about a request, and where it goes.
+
+        Returns:
+            The decision, None if it was decided about its connection; and what becomes of it, None if no route says.
 
         Raises:
-            RequestError: Its path or host can be read in different ways, and a rule would have to match it.
+            RequestError: Its path or host can be read in different ways, and a rule or route would have to match it.
         """
-        admission = self._admission
-        if admission is None:
-            return None
+        admission, router = self._admission, self.service.router
         if b"%" in head.host:
             raise RequestError("ambiguous_host", "the host has an encoded character, which programs read differently")
         host = head.host or DEFAULT_HOST
         is_rewritten = self.service.http.normalize_path is Switch.ON
         decision: Decision | None = None
+        outcomes: list[Outcome | None] = []
         for path in (normalise(head.target),) if is_rewritten else readings(head.target):
-            decision = admission.decide(Request(head.method, host, path))
-            self.principal = decision.principal
-            if not decision.is_allowed:
-                break
-        return decision
+            outcome = router.find(head, host, path)
+            if admission is not None:
+                careless = router.find_carelessly(head, host, path) if router.has_rules else outcome
+                decision = _decide(admission, Request(head.method, host, path), outcome, careless)
+                self.principal = decision.principal
+                if not decision.is_allowed:
+                    return decision, outcome
+            outcomes.append(outcome)
+        if any(outcome is not outcomes[0] for outcome in outcomes):
+            raise RequestError("ambiguous_path", "the path has dots or slashes by which different routes would match")
+        return decision, outcomes[0]
+
+    def _answer(self, exchange: Exchange, outcome: Answer | None) -> None:
+        """Answer a request that goes nowhere; the connection goes on if nothing else is under way on it."""
+        head, codec = exchange.head, self._codec
+        goes_on = codec.is_complete and not codec.has_pipelined and head.keep_alive and head.minor_version == 1
+        keep_alive = goes_on and not self.is_closing
+        if outcome is None:
+            status, message = replies.REPLIES["no_route"]
+            as_json = replies.wants_json(head.fields)
+            reason, data = "no_route", replies.render(status, "no_route", message, as_json=as_json)
+        elif isinstance(outcome.action, DirectResponse):
+            status, reason = outcome.action.status, "direct_response"
+            data = replies.direct(outcome.action, keep_alive=keep_alive)
+        else:
+            status, reason = outcome.action.status, "redirect"
+            place = outcome.location(self._scheme, head.host, head.target)
+            data = replies.redirect(status, place, keep_alive=keep_alive)
+        if head.method == b"HEAD":
+            data = data[: data.index(b"\r\n\r\n") + 4]
+        self.write(data)
+        exchange.bytes_sent = len(data) - data.index(b"\r\n\r\n") - 4
+        self.service.record(exchange, reason, outcome.name if outcome is not None else "", status=status)
+        if outcome is None or not keep_alive:
+            self._finish()
+        elif not self._tls.is_flushed:
+            self._wait_until_taken()
+        else:
+            self._go_on()
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         self._reply(refusal.status, refusal.reason, refusal.message, exchange)
         self.service.record(exchange, refusal.reason, refusal.detail, status=refusal.status)
         path = exchange.head.target.partition(b"?")[0].decode("ascii")
         self.service.rejecter.request_refused(self.peer.host, self.session, refusal, path)
+
+    def _wait_until_taken(self) -> None:
+        """The client has not taken its answer, behind which the next would queue up, without a bound."""
+        self._is_stuck = True
+        self.pause_reading()
+        self.wait(self.service.timeouts.body)
 
     def _go_on(self) -> None:
         """What was sent did not say that it is the last."""
@@ -481,6 +584,25 @@ class DownstreamConnection:
         else:
             self._tls.linger()
         self.wait(LINGER_SECONDS if self._tls.is_flushed else self.service.timeouts.body)
+
+
+def _decide(admission: Admission, request: Request, strict: Outcome | None, careless: Outcome | None) -> Decision:
+    """
+    Decide about one reading of a request, by the rule of its route if that has one.
+
+    Where a careless app would see the path of another route, the rule of that must allow it too.
+    """
+    decision = _by_rule(admission, request, strict)
+    if not decision.is_allowed or careless is strict:
+        return decision
+    second = _by_rule(admission, request, careless)
+    return decision if second.is_allowed else second
+
+
+def _by_rule(admission: Admission, request: Request, outcome: Outcome | None) -> Decision:
+    if outcome is None or outcome.rule is None:
+        return admission.decide(request)
+    return admission.judge(outcome.rule)
 
 
 def _sentence(text: str) -> str:

@@ -5,6 +5,7 @@ Rules that hold here: what arrives is sent on in the same turn or its sender is 
 as the app ended it or the client's connection is aborted; whichever side fails, the other is told once.
 
     CONNECTING -- connection ready ---------> WAITING
+    CONNECTING -- no connection ------------> CONNECTING     to another endpoint, if there is one
     WAITING    -- head of final response ---> STREAMING      early too, while the request is still arriving
     WAITING    -- reused connection lost ---> CONNECTING     once, if the request can be repeated
     STREAMING  -- end of response ----------> ENDED
@@ -16,14 +17,15 @@ from __future__ import annotations
 
 import enum
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sidecar.errors import RequestError, ResponseError
 from sidecar.policy import rewrite, tracing
 from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.routing import Destination, Endpoint
 from sidecar.proxy.sockets import READ_SIZE
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.settings import HttpSettings, Switch, UnderscoreHeaders
+from sidecar.settings import HttpSettings, ProxyProtocolOut, Switch, UnderscoreHeaders
 from sidecar.wire import http1
 from sidecar.wire.events import (
     END,
@@ -48,6 +50,17 @@ _SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELET
 MAX_REPEATED_BYTES: Final = 64 * 1024
 """Requests that are longer are not kept to be sent again."""
 
+MAX_ENDPOINTS_TRIED: Final = 3
+"""Endpoints that are connected to for one request."""
+
+_FAILURES: Final = frozenset({502, 503, 504})
+"""Answers that speak against an endpoint."""
+
+_FAULTS_OF_ENDPOINTS: Final = frozenset(
+    {"upstream_invalid_response", "upstream_reset", "upstream_stalled", "upstream_timeout"}
+)
+"""Reasons of ours that do, beside connections that could not be made."""
+
 
 class _State(enum.Enum):
     CONNECTING = "connecting"
@@ -65,25 +78,31 @@ def new_request_id() -> bytes:
     return b"%032x" % random.getrandbits(128)
 
 
-def request_prefix(head: RequestHead, forwarding: bytes, http: HttpSettings, trace_id: bytes) -> bytes:
+def request_prefix(
+    head: RequestHead, forwarding: bytes, http: HttpSettings, trace_id: bytes, destination: Destination, says_host: bool
+) -> bytes:
     """
     Return the head for the app, less the request id, the trace if we start one, and the empty line; depends on nothing
     else.
 
     Args:
-        trace_id: Of the client's trace; b"" if it names none.
+        forwarding: Lines about the client.
+        trace_id: Of the trace that goes on; b"": the client's, if it names one, does not.
+        says_host: Whether X-Forwarded-Host is in *forwarding*.
 
     Raises:
-        RequestError: It is refused by *http*.
+        RequestError: It is refused by *http*, or the path to be rewritten can be read in different ways.
     """
     if http.underscore_headers is UnderscoreHeaders.REJECT and (name := rewrite.underscored_name(head)):
         shown = name[:40].decode("ascii")
         raise RequestError("underscore_in_name", f"the field name {shown!r} has an underscore, which is refused here")
     target = origin_form(head.method, head.target)
-    if http.normalize_path is Switch.ON:
+    if destination.rewriting is not None:
+        target = destination.rewritten(head.target)
+    elif http.normalize_path is Switch.ON:
         target = canonical(target)
     dropped = tracing.dropped_trace_fields(head, trace_id)
-    section = rewrite.request_section(head, forwarding, http.underscore_headers, dropped)
+    section = rewrite.request_section(head, forwarding, http.underscore_headers, dropped, destination.host, says_host)
     return b"%b %b HTTP/1.1\r\n%b" % (head.method, target, section)
 
 
@@ -95,8 +114,11 @@ class Exchange:
         downstream: Whose request it is.
         head: The request.
         request_id: What X-Request-Id names it.
+        is_named_by_us: Whether we have made that up.
         trace_id: Of the trace that the app is told; b"" before it is sent on.
-        upstream: Where it was sent; "" before.
+        client: Address of the client, if another one than our peer; "" if not.
+        destination: Where it goes; None before that is known.
+        endpoint: The one that it was sent to; None before.
         response: Head of the app's final response; None before it came.
         bytes_sent: Body bytes sent to the client.
         bytes_received: Body bytes received from the client.
@@ -106,8 +128,11 @@ class Exchange:
     # Defaults on the class, not slots: most exchanges change few of them, and making one is on the path of every
     # request (bench row `requests`).
     response: ResponseHead | None = None
+    is_named_by_us = True
     trace_id = b""
-    upstream = ""
+    client = ""
+    destination: Destination | None = None
+    endpoint: Endpoint | None = None
     bytes_sent = 0
     bytes_received = 0
     first_byte_at: float | None = None
@@ -120,6 +145,8 @@ class Exchange:
     _request_complete = False
     _request_stuck = False
     _response_stuck = False
+    _preface = b""
+    _tried: tuple[Any, ...] = ()  # endpoints that could not be connected to
 
     def __init__(self, downstream: DownstreamConnection, head: RequestHead) -> None:
         self.downstream = downstream
@@ -129,27 +156,40 @@ class Exchange:
 
     # -- the request --
 
-    def begin(self, prefix: bytes, events: list[RequestEvent], trace_id: bytes) -> None:
+    def begin(self, prefix: bytes, events: list[RequestEvent], trace_id: bytes, destination: Destination) -> None:
         """
         Send the request on.
 
         Args:
             prefix: Its head for the app, as `request_prefix` makes it.
             events: All that has arrived of it.
-            trace_id: Of the client's trace; b"": a new one is started.
+            trace_id: Of the trace that goes on; b"": a new one is started.
         """
-        service = self.downstream.service
-        self.trace_id = trace_id or self.request_id
-        self.upstream = service.pool.address
-        trace = b"" if trace_id else tracing.start_trace_line(self.request_id)
+        self.destination = destination
+        trace = b""
+        if not trace_id:
+            # One name finds both, unless a trusted proxy has given the request a name that is no trace-id.
+            trace_id = self.request_id if self.is_named_by_us else new_request_id()
+            trace = tracing.start_trace_line(trace_id)
+        self.trace_id = trace_id
         self._held = prefix + rewrite.request_id_line(self.request_id) + trace + b"\r\n"
         if self.head.body is BodyKind.NONE:
             self._request_complete = True
-            self.downstream.wait(service.timeouts.upstream)
+            self.downstream.wait(destination.timeouts.upstream)
         else:
             self._held += self._serialise(events)
             self._wait()
-        upstream = service.pool.take()
+        endpoint = destination.cluster.pick()
+        if isinstance(endpoint, ConnectFailed):
+            self._fail(endpoint.reason, detail=str(endpoint))
+            return
+        self.endpoint = endpoint
+        endpoint.begin()
+        if destination.cluster.proxy_protocol is not ProxyProtocolOut.OFF:
+            self._preface = self.downstream.proxy_header(destination.cluster.proxy_protocol)
+            upstream = endpoint.pool.take(self._preface)
+        else:
+            upstream = endpoint.pool.take()
         if upstream is None:
             self._connect()
         else:
@@ -202,19 +242,45 @@ class Exchange:
 
     def _connect(self) -> None:
         self._state = _State.CONNECTING
-        self.downstream.service.pool.connect(self._connected)
+        assert self.endpoint is not None
+        if self._preface:
+            self.endpoint.pool.connect(self._connected, self._preface)
+        else:
+            self.endpoint.pool.connect(self._connected)
 
     def _connected(self, outcome: UpstreamConnection | ConnectFailed) -> None:
+        endpoint = self.endpoint
+        assert endpoint is not None
         if isinstance(outcome, ConnectFailed):
+            if outcome.reason != "upstream_overflow":
+                endpoint.failed(outcome.reason)
             if self._state is not _ENDED:
-                self._fail(outcome.reason, detail=str(outcome))
+                self._connect_elsewhere(endpoint, outcome)
             return
         if self._state is _ENDED:
-            self.downstream.service.pool.release(outcome)
+            endpoint.pool.release(outcome)
             return
         # In this order: a connection that is full at once pauses the client again.
         self.downstream.resume_reading()
         self._send_on(outcome, is_reused=False)
+
+    def _connect_elsewhere(self, failed: Endpoint, why: ConnectFailed) -> None:
+        """Try another endpoint, which costs the app nothing: it has seen none of the request."""
+        assert self.destination is not None
+        self._tried = (*self._tried, failed)
+        other = self.destination.cluster.pick(self._tried) if len(self._tried) < MAX_ENDPOINTS_TRIED else why
+        if isinstance(other, ConnectFailed):
+            self._fail(why.reason, detail=str(why))
+            return
+        self._move_to(other)
+        self._connect()
+
+    def _move_to(self, endpoint: Endpoint) -> None:
+        assert self.endpoint is not None
+        self.endpoint.end()
+        self.endpoint = endpoint
+        endpoint.begin()
+        self.downstream.service.metrics.upstream_retries += 1
 
     def _send_on(self, upstream: UpstreamConnection, *, is_reused: bool) -> None:
         self._state = _State.WAITING
@@ -251,7 +317,7 @@ class Exchange:
             self.downstream.service.metrics.upstream_retries += 1
             self._connect()
             return
-        self._fail("upstream_reset")
+        self._fail("upstream_reset", detail=upstream.broken_by if upstream is not None else "")
 
     # -- the response --
 
@@ -290,6 +356,9 @@ class Exchange:
         self.first_byte_at = downstream.service.now()
         self._state = _STREAMING
         self._sent = b""
+        if head.status in _FAILURES:
+            assert self.endpoint is not None
+            self.endpoint.failed(f"status_{head.status}")
         kind, minor_version = head.body, self.head.minor_version
         close = not self.head.keep_alive or downstream.is_closing
         if kind is BodyKind.UNTIL_CLOSE or (kind is BodyKind.CHUNKED and not minor_version):
@@ -312,8 +381,12 @@ class Exchange:
         response, upstream = self.response, self._upstream
         assert response is not None
         assert upstream is not None
+        endpoint = self.endpoint
+        assert endpoint is not None
         self._state = _ENDED
         self._upstream = None
+        if response.status not in _FAILURES:
+            endpoint.succeeded()  # not before: one that always breaks off would never fail twice in a row
         if response.status == 101:
             self.downstream.upgraded(self, upstream)
             return
@@ -321,7 +394,7 @@ class Exchange:
         if reusable and self._request_complete and not self._request_stuck:
             if self._response_stuck:
                 upstream.transport.resumeProducing()
-            self.downstream.service.pool.release(upstream)
+            endpoint.pool.release(upstream)
         else:
             upstream.close()
         self.downstream.exchange_ended(self, close=self._close_after)
@@ -356,7 +429,8 @@ class Exchange:
 
     def _wait(self) -> None:
         """Set the deadline of what the exchange now waits for."""
-        timeouts = self.downstream.service.timeouts
+        assert self.destination is not None
+        timeouts = self.destination.timeouts
         if self._response_stuck:
             timeout = timeouts.body
         elif self._state is _STREAMING:
@@ -396,6 +470,8 @@ class Exchange:
         # Where the client takes nothing, not even a reply of ours would reach it.
         begun = self._state is _STREAMING or self._response_stuck
         self._state = _ENDED
+        if reason in _FAULTS_OF_ENDPOINTS and self.endpoint is not None and not self._has_failed:
+            self.endpoint.failed(reason)
         self._give_up_upstream()
         if begun:
             self.downstream.exchange_cut(self, reason, detail)
@@ -417,6 +493,11 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.close()
+
+    @property
+    def _has_failed(self) -> bool:
+        """Whether the endpoint has been told already that its answer speaks against it."""
+        return self.response is not None and self.response.status in _FAILURES
 
     @property
     def is_response_stuck(self) -> bool:

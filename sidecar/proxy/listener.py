@@ -1,5 +1,5 @@
 """
-The listening socket: accept, wrap in TLS, hand to HTTP; count, bound, and let go.
+The listening socket: accept, read the PROXY header, wrap in TLS, hand to HTTP or a tunnel; count, bound, and let go.
 
 At the connection limit nothing more is accepted: newcomers wait in the kernel's backlog and are served as soon as a
 connection ends, which costs them time and us nothing. The same holds, with a pause, when descriptors run out.
@@ -8,6 +8,7 @@ connection ends, which costs them time and us nothing. The same holds, with a pa
 from __future__ import annotations
 
 import errno
+import ipaddress
 import math
 import os
 import socket
@@ -24,19 +25,24 @@ from zope.interface import implementer
 from sidecar.errors import ListenError
 from sidecar.policy.access import Access
 from sidecar.policy.authz import NO_CERTIFICATE, Presented
+from sidecar.policy.forwarding import NOBODY, Hop, TrustedProxies
 from sidecar.policy.identity_headers import TlsFacts, identity_lines
-from sidecar.policy.rewrite import forwarding_fields
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline, Deadlines
 from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection, Forwarding
+from sidecar.proxy.plain import PlainServer
+from sidecar.proxy.preface import Preface
+from sidecar.proxy.proxyheader import field_lines, proxy_header
 from sidecar.proxy.service import Service
-from sidecar.proxy.sockets import SocketTransport
-from sidecar.settings import HostPort, IdentityDialect
+from sidecar.proxy.sockets import MAX_READ_SIZE, READ_SIZE, SocketTransport
+from sidecar.proxy.tunnel import Tunnel
+from sidecar.settings import HostPort, IdentityDialect, ListenerMode, ProxyProtocol, ProxyProtocolMissing
 from sidecar.tls.fastpath import records_for
 from sidecar.tls.server import Application, TlsServer
-from sidecar.tls.session import TlsSession, read_session, verified_chain
+from sidecar.tls.session import NO_TLS, TlsSession, read_session, verified_chain
 from sidecar.tls.trust import ClientTrust, trust_of
 from sidecar.tls.verify import verify_again
+from sidecar.wire.proxyproto import ProxyHeader
 
 JUDGED_PER_TURN: Final = 20
 
@@ -48,6 +54,9 @@ ACCEPTS_PER_TURN: Final = 64
 
 ACCEPT_PAUSE_SECONDS: Final = 0.1
 """How long to wait when a connection cannot be accepted for want of descriptors or memory."""
+
+PROXY_HEADER_SECONDS: Final = 5.0
+"""How long a connection may take to its PROXY header: balancers send it at once."""
 
 WARNING_PAUSE_SECONDS: Final = 10.0
 """Under a flood the same warning would come with every newcomer."""
@@ -101,15 +110,70 @@ def _remedy(problem: OSError, address: HostPort) -> str:
     return "give an IP address of this machine and a free port"
 
 
-class Peer:
-    """The socket side of one connection: what its layers need of it besides bytes."""
+Server = TlsServer | PlainServer
+"""What a downstream connection's bytes go through."""
 
-    __slots__ = ("_patience_seconds", "_tls", "accepted_at", "deadline", "host", "local", "remote", "transport")
+Served = DownstreamConnection | Tunnel
+"""What speaks on it."""
+
+
+@attrs.frozen(kw_only=True)
+class Approach:
+    """
+    How clients come to a listener.
+
+    Attributes:
+        name: Of the listener.
+        tls: Whether TLS is spoken.
+        mode: What is inside.
+        proxy_protocol, missing: What connections begin with.
+        trusted: Proxies that are believed.
+        with_forwarded: Whether the app gets Forwarded too.
+    """
+
+    name: str = "ingress"
+    tls: bool = True
+    mode: ListenerMode = ListenerMode.HTTP
+    proxy_protocol: ProxyProtocol = ProxyProtocol.OFF
+    missing: ProxyProtocolMissing = ProxyProtocolMissing.SERVE
+    trusted: TrustedProxies = NOBODY
+    with_forwarded: bool = False
+
+
+USUAL: Final = Approach()
+
+
+class Peer:
+    """
+    The socket side of one connection: what its layers need of it besides bytes.
+
+    Attributes:
+        host: Address of the client.
+        remote, local: Where it is, and where it connected to, as far as is known.
+        via: Who really connected, if a PROXY header named another; else None.
+        proxied: That header.
+        preface: Finds out whether there is one; None once that is known.
+        accepted_at: Moment on the clock.
+    """
+
+    __slots__ = (
+        "_patience_seconds",
+        "_server",
+        "accepted_at",
+        "deadline",
+        "host",
+        "local",
+        "preface",
+        "proxied",
+        "remote",
+        "transport",
+        "via",
+    )
 
     transport: SocketTransport
 
     def __init__(
-        self, remote: HostPort, local: HostPort, tls: TlsServer, deadlines: Deadlines, patience_seconds: float
+        self, remote: HostPort, local: HostPort, server: Server, deadlines: Deadlines, patience_seconds: float
     ) -> None:
         """
         Args:
@@ -119,17 +183,31 @@ class Peer:
         self.host = remote.host
         self.remote = remote
         self.local = local
+        self.via: HostPort | None = None
+        self.proxied: ProxyHeader | None = None
+        self.preface: Preface | None = None
         self.accepted_at = deadlines.now()
         self.deadline = Deadline(self, deadlines)
-        self._tls = tls
+        self._server = server
         self._patience_seconds = patience_seconds
+
+    def believe(self, header: ProxyHeader) -> None:
+        """Take from a PROXY header who the client is; a balancer that speaks for itself names none."""
+        self.proxied = header
+        if header.source is not None and header.destination is not None:
+            self.via = self.remote
+            self.remote = HostPort(header.source.host, header.source.port)
+            self.local = HostPort(header.destination.host, header.destination.port)
+            self.host = self.remote.host
 
     def deadline_passed(self) -> None:
         """Whatever the connection waits for has not come, unless the client is slow but steady in taking bytes."""
-        if not self.transport.is_flushed and self.transport.has_progressed():
+        if self.preface is not None:
+            self.preface.deadline_passed()
+        elif not self.transport.is_flushed and self.transport.has_progressed():
             self.deadline.set(self._patience_seconds)
         else:
-            self._tls.deadline_passed()
+            self._server.deadline_passed()
 
     def abandon(self) -> None:
         self.transport.abortConnection()
@@ -139,6 +217,14 @@ class Peer:
 
     def resume_reading(self) -> None:
         self.transport.resumeProducing()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is one by which a machine speaks to itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _presented(session: TlsSession) -> Presented:
@@ -152,36 +238,40 @@ def _presented(session: TlsSession) -> Presented:
 @implementer(IReadDescriptor)
 class Listener:
     """
-    Serves TLS on a listening socket.
+    Serves clients of a listening socket.
 
     Attributes:
-        context: What new connections shake hands with; replaced as a whole when key material changes.
+        context: What new connections shake hands with; replaced as a whole when key material changes. None: no TLS.
         access: Who may use it; replaced together with the context.
         trust: Under which the context verifies clients; likewise.
+        approach: How clients come; for new connections.
+        service: What its connections share.
         address: Where it listens.
     """
 
     def __init__(
         self,
         sock: socket.socket,
-        context: SSL.Context,
+        context: SSL.Context | None,
         service: Service,
         deadlines: Deadlines,
         access: Access,
         trust: ClientTrust,
         reactor: Any,
+        approach: Approach = USUAL,
     ) -> None:
         self.context = context
         self.access = access
         self.trust = trust
+        self.approach = approach
         host, port = sock.getsockname()[:2]
         self.address = HostPort(host, port)
         self._socket = sock
-        self._service = service
+        self.service = service
         self._metrics = service.metrics
         self._deadlines = deadlines
         self._reactor = reactor
-        self._peers: dict[TlsServer, Peer] = {}
+        self._peers: dict[Server, Peer] = {}
         self._is_accepting = False
         self._resume_call: Any = None
         self._noted_at: dict[str, float] = {}  # what -> when it was last logged
@@ -211,7 +301,7 @@ class Listener:
             self._resume_call.cancel()
         self._socket.close()
         for tls in list(self._peers):
-            if isinstance(tls.application, DownstreamConnection):
+            if isinstance(tls.application, Served):
                 tls.application.drain()
         if self._peers:
             self._reactor.callLater(DRAIN_IDLE_SECONDS, self._end_silent)
@@ -227,7 +317,7 @@ class Listener:
         cut = 0
         for tls in list(self._peers):
             application = tls.application
-            if isinstance(application, DownstreamConnection):
+            if isinstance(application, Served):
                 cut += not application.is_idle
                 application.end()
             else:
@@ -238,10 +328,10 @@ class Listener:
     def open_connections(self) -> int:
         return len(self._peers)
 
-    def open(self) -> Iterator[tuple[Peer, DownstreamConnection | None]]:
+    def open(self) -> Iterator[tuple[Peer, Served | None]]:
         """Yield what is open, the oldest first, each with what speaks on it once the handshake is done."""
         for tls, peer in self._peers.items():
-            yield peer, tls.application if isinstance(tls.application, DownstreamConnection) else None
+            yield peer, tls.application if isinstance(tls.application, Served) else None
 
     def bytes_moved(self) -> tuple[int, int]:
         """Return how much was received from and sent to clients, since start."""
@@ -263,7 +353,7 @@ class Listener:
 
     def doRead(self) -> None:
         self._accept(ACCEPTS_PER_TURN)
-        if len(self._peers) >= self._service.limits.connections:
+        if len(self._peers) >= self.service.limits.connections:
             self._note(
                 "max_connections",
                 "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
@@ -272,7 +362,7 @@ class Listener:
             self._pause()
 
     def _accept(self, at_most: int) -> None:
-        for _ in range(min(at_most, self._service.limits.connections - len(self._peers))):
+        for _ in range(min(at_most, self.service.limits.connections - len(self._peers))):
             try:
                 sock, address = self._socket.accept()
             except OSError as problem:
@@ -291,15 +381,23 @@ class Listener:
 
     def _accepted(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         sock.setblocking(False)
-        tls = TlsServer(records_for(self.context), self)
-        transport = SocketTransport(sock, tls, self._reactor)
+        server = PlainServer(self) if self.context is None else TlsServer(records_for(self.context), self)
         remote = HostPort(address[0].removeprefix("::ffff:"), address[1])
-        peer = Peer(remote, self.address, tls, self._deadlines, self._service.timeouts.body)
-        self._peers[tls] = peer
-        peer.transport = tls.transport = transport
-        peer.deadline.set(self._service.timeouts.handshake)
+        peer = Peer(remote, self.address, server, self._deadlines, self.service.timeouts.body)
+        timeout: float = self.service.timeouts.handshake
+        if self.approach.proxy_protocol is not ProxyProtocol.OFF:
+            peer.preface = self._preface(server, peer)
+            timeout = min(timeout, PROXY_HEADER_SECONDS)
+        # What is only relayed costs nothing to parse, so there may be more of it at once (bench row `tcp-upload`).
+        at_once = MAX_READ_SIZE if self.approach.mode is ListenerMode.TCP else READ_SIZE
+        transport = SocketTransport(sock, peer.preface or server, self._reactor, at_once)
+        self._peers[server] = peer
+        peer.transport = server.transport = transport
+        peer.deadline.set(timeout)
         self._metrics.connections += 1
         self._metrics.connections_active += 1
+        if peer.preface is None and isinstance(server, PlainServer):
+            server.begin()
 
     def _pause(self) -> None:
         if self._is_accepting:
@@ -323,7 +421,54 @@ class Listener:
             self._noted_at[key] = now
             _log.warn(text, **values)
 
-    # -- tls.server.Acceptor --
+    # -- PROXY headers --
+
+    def _preface(self, server: Server, peer: Peer) -> Preface:
+        approach, host = self.approach, peer.host
+        # Where everything comes through the balancer and nobody is named, it is whoever connects.
+        is_trusted = approach.trusted.trusts(host) if approach.trusted.networks else self._requires_header
+        return Preface(
+            is_required=self._requires_header or (is_trusted and approach.missing is ProxyProtocolMissing.REFUSE),
+            # Our own health check, which says nothing of others, comes from this machine.
+            may_have=is_trusted or is_loopback(host),
+            received=lambda header, rest: self._header_received(server, peer, header, rest, is_trusted),
+            refused=lambda reason, text: self._header_refused(server, peer, reason, text),
+            gone=lambda count: self._left_early(server, peer, count),
+        )
+
+    @property
+    def _requires_header(self) -> bool:
+        return self.approach.proxy_protocol is ProxyProtocol.REQUIRED
+
+    def _header_received(
+        self, server: Server, peer: Peer, header: ProxyHeader | None, rest: bytes, is_trusted: bool
+    ) -> None:
+        if header is not None and not is_trusted and not header.is_local:
+            text = "it is from this machine, whose word about other clients is taken only if it is a trusted proxy"
+            self._header_refused(server, peer, "proxy_header_untrusted", text)
+            return
+        peer.preface = None
+        if header is not None:
+            peer.believe(header)
+            self._metrics.proxy_headers += 1
+        peer.transport.protocol = server
+        peer.deadline.set(self.service.timeouts.handshake)
+        if isinstance(server, PlainServer):
+            server.begin()
+        if rest:
+            server.dataReceived(rest)
+
+    def _header_refused(self, server: Server, peer: Peer, reason: str, text: str) -> None:
+        self.service.rejecter.connection_refused(peer.host, reason, text)
+        peer.transport.abortConnection()
+        self.closed(server)
+
+    def _left_early(self, server: Server, peer: Peer, count: int) -> None:
+        self._metrics.handshake_failed("closed_by_peer" if count else "ping")
+        peer.transport.abortConnection()
+        self.closed(server)
+
+    # -- tls.server.Acceptor and plain.Acceptor --
 
     def judge_all_again(self) -> None:
         """
@@ -346,52 +491,72 @@ class Listener:
             if verification.is_accepted and verification.identity and verification.identity.not_after < moment:
                 self._judge(tls, application)
 
-    def _judge_next(self, waiting: list[TlsServer]) -> None:
+    def _judge_next(self, waiting: list[Server]) -> None:
         for _ in range(min(JUDGED_PER_TURN, len(waiting))):
             tls = waiting.pop()
-            if isinstance(tls.application, DownstreamConnection):
+            if isinstance(tls.application, Served):
                 self._judge(tls, tls.application)
         if waiting:
             self._reactor.callLater(0, self._judge_next, waiting)
 
-    def _judge(self, tls: TlsServer, application: DownstreamConnection) -> None:
+    def _judge(self, tls: Server, application: Served) -> None:
         try:
             self._judge_again(tls, application)
         except Exception:  # of one client; it must not keep the others from being looked at
             _log.failure("a client could not be looked at again; its connection is closed")
             tls.abort()
 
-    def _judge_again(self, tls: TlsServer, application: DownstreamConnection) -> None:
-        session = self._verified_again(tls.connection, application.session)
+    def _judge_again(self, tls: Server, application: Served) -> None:
+        session, peer = application.session, self._peers[tls]
+        if isinstance(tls, TlsServer):
+            session = self._verified_again(tls.connection, session)
         presented = _presented(session)
-        forwarding = self._forwarding(application.peer.host, tls.connection, session, presented)
-        application.judge_again(session, self.access.admit(presented), forwarding)
+        application.judge_again(session, self.access.admit(presented), self._forwarding(peer, tls, session, presented))
 
     def _verified_again(self, connection: SSL.Connection, session: TlsSession) -> TlsSession:
         verification = verify_again(connection, session.verification, self.trust)
         return session if verification is session.verification else attrs.evolve(session, verification=verification)
 
-    def _served(self) -> list[tuple[TlsServer, DownstreamConnection]]:
-        return [(tls, tls.application) for tls in self._peers if isinstance(tls.application, DownstreamConnection)]
+    def _served(self) -> list[tuple[Server, Served]]:
+        return [(tls, tls.application) for tls in self._peers if isinstance(tls.application, Served)]
 
     def established(self, tls: TlsServer, connection: SSL.Connection) -> Application:
         session = read_session(connection)
         self._metrics.handshake_done(session.version, resumed=session.resumed)
         if trust_of(connection) is not self.trust:  # it came before a reload
             session = self._verified_again(connection, session)
-        peer, presented = self._peers[tls], _presented(session)
-        forwarding = self._forwarding(peer.host, connection, session, presented)
-        admission = self.access.admit(presented)
-        return DownstreamConnection(tls, peer, self._service, session, forwarding=forwarding, admission=admission)
+        return self._application(tls, session)
 
-    def _forwarding(
-        self, host: str, connection: SSL.Connection, session: TlsSession, presented: Presented
-    ) -> Forwarding:
-        common = forwarding_fields(host, self.address.port)
-        if not self.access.dialects:
-            return Forwarding(common, common)
+    def opened(self, plain: PlainServer) -> Application:
+        return self._application(plain, NO_TLS)
+
+    def _application(self, server: Server, session: TlsSession) -> Application:
+        peer, presented = self._peers[server], _presented(session)
+        admission = self.access.admit(presented)
+        if self.approach.mode is ListenerMode.TCP:
+            return Tunnel(server, peer, self.service, session, admission=admission, proxy_header=proxy_header)
+        forwarding = self._forwarding(peer, server, session, presented)
+        return DownstreamConnection(server, peer, self.service, session, forwarding=forwarding, admission=admission)
+
+    def _forwarding(self, peer: Peer, server: Server, session: TlsSession, presented: Presented) -> Forwarding:
+        approach = self.approach
+        hop = Hop(
+            peer=peer.host,
+            local=peer.local,
+            scheme="https" if session.version else "http",
+            is_trusted=approach.trusted.trusts(peer.host),
+            with_forwarded=approach.with_forwarded,
+            extra=field_lines(peer.proxied),
+        )
+        is_simple = hop.is_the_same_for_all
+        common = hop.common_lines if is_simple else b""
+        of_request, trusted = (None, NOBODY) if is_simple else (hop, approach.trusted)
+        if not self.access.dialects or not isinstance(server, TlsServer):
+            return Forwarding(common, common, of_request, trusted)
+        connection = server.connection
         named = self._identity_fields(connection, session, presented)
-        return Forwarding(common + named, common + self._identity_fields(connection, session, NO_CERTIFICATE))
+        anonymous = self._identity_fields(connection, session, NO_CERTIFICATE)
+        return Forwarding(common + named, common + anonymous, of_request, trusted)
 
     def _identity_fields(self, connection: SSL.Connection, session: TlsSession, presented: Presented) -> bytes:
         """Return the fields that tell the app who the client is."""
@@ -418,7 +583,7 @@ class Listener:
     def handshake_failed(self, tls: TlsServer, reason: str, message: str) -> None:
         peer = self._peers[tls]
         peer.deadline.set(1.0)  # for the alert to be read
-        self._service.rejecter.handshake_failed(peer.host, tls, reason, message)
+        self.service.rejecter.handshake_failed(peer.host, tls, reason, message)
 
     def plaintext_reply(self, data: bytes) -> bytes:
         if not data.startswith(_HTTP_METHODS):
@@ -427,11 +592,11 @@ class Listener:
         self._metrics.count(status, "plain_http")
         return replies.render(status, "plain_http", message)
 
-    def closed(self, tls: TlsServer) -> None:
+    def closed(self, tls: Server) -> None:
         peer = self._peers.pop(tls)
         peer.deadline.end()
         self._bytes_received += peer.transport.bytes_received
         self._bytes_sent += peer.transport.bytes_sent
         self._metrics.connections_active -= 1
-        if not self._is_accepting and len(self._peers) < self._service.limits.connections:
+        if not self._is_accepting and len(self._peers) < self.service.limits.connections:
             self.start()

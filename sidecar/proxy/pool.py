@@ -3,23 +3,24 @@ Connections to the app, kept open between requests.
 
 Rules that hold here: an idle connection is used newest first, so that surplus ones age; none is used once the app may
 be about to close it, because that would cost a request: after `IDLE_SECONDS`, or what the app itself promises in its
-Keep-Alive field less `MARGIN_SECONDS`.
+Keep-Alive field less `MARGIN_SECONDS`. One that began with a preface is only used for requests with the same.
 """
 
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.logger import Logger
 
 from sidecar.proxy import connect
-from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport
-from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.proxy.connect import ConnectFailed, Locate, Security, Transport, Way
+from sidecar.proxy.sockets import StreamProtocol
+from sidecar.proxy.upstream import RawConnection, UpstreamConnection
 from sidecar.settings import HostPort, Limits, UnixPath
+from sidecar.topology import ClusterLimits
 from sidecar.wire.http1 import ClientCodec
 
 IDLE_SECONDS: Final = 4.0
@@ -40,7 +41,11 @@ _SWEEP_SECONDS: Final = 1.0
 
 _log = Logger()
 
-Ready = Callable[["UpstreamConnection | connect.ConnectFailed"], None]
+Ready = Callable[[UpstreamConnection | ConnectFailed], None]
+
+RawReady = Callable[[Transport | ConnectFailed], None]
+
+_Connection = TypeVar("_Connection", UpstreamConnection, RawConnection)
 
 
 @attrs.define
@@ -65,21 +70,87 @@ class PoolStatistics:
         return sum(self.failures.values())
 
 
+@attrs.define
+class Budget:
+    """
+    How many connections the pools of a cluster may have together.
+
+    Attributes:
+        connections: Open, or being made.
+        pending: Requests that wait for a connection.
+        pools: Those that share it.
+    """
+
+    limits: ClusterLimits
+    connections: int = 0
+    pending: int = 0
+    pools: list[Pool] = attrs.Factory(list)
+
+    def refusal(self) -> str:
+        """
+        Return why no connection may be made now, "" if one may.
+
+        At the limit an idle one is closed: it may be to an endpoint whose turn it is not.
+        """
+        if self.pending >= self.limits.pending_requests:
+            return f"{self.limits.pending_requests:,} requests wait for a connection, the limit"
+        if self.connections >= self.limits.connections and not self._make_room():
+            return f"{self.limits.connections:,} connections are open, the limit"
+        return ""
+
+    def _make_room(self) -> bool:
+        richest = max(self.pools, key=lambda pool: pool.idle_count, default=None)
+        if richest is not None and richest.idle_count:
+            richest.retire_oldest()
+        return self.connections < self.limits.connections
+
+
 class Pool:
-    """The connections of one upstream address."""
+    """
+    The connections of one upstream address.
+
+    Attributes:
+        target: As it was set.
+        address: The same in words, or the address that its name was found to have.
+        locate: Who knows the addresses of *target*, see `connect.Way`.
+        connect_timeout_seconds: For connections that are made from now on.
+    """
 
     def __init__(
-        self, target: HostPort | UnixPath, connect_timeout_seconds: float, limits: Limits, reactor: Any
+        self,
+        target: HostPort | UnixPath,
+        connect_timeout_seconds: float,
+        limits: Limits,
+        reactor: Any,
+        *,
+        name: str = "the app",
+        address: str = "",
+        locate: Locate | None = None,
+        security: Security | None = None,
+        budget: Budget | None = None,
     ) -> None:
+        """
+        Args:
+            name: What the log calls the upstream.
+            address: "": that of *target*.
+            security: TLS; None: none.
+            budget: Shared with other pools; None: its own, from *limits*.
+        """
         self.target = target
-        self.address = str(target)
+        self.address = address or str(target)
+        self.locate = locate
+        self.connect_timeout_seconds = connect_timeout_seconds
         self.statistics = PoolStatistics()
-        self._connect_timeout_seconds = connect_timeout_seconds
+        self._name = name
+        self._security = security
+        self._budget = budget or Budget(ClusterLimits(connections=limits.upstream_connections))
+        self._budget.pools.append(self)
         self._limits = limits
         self._reactor = reactor
         self._now = reactor.seconds
         self._idle: list[UpstreamConnection] = []  # oldest first
-        self._open: set[UpstreamConnection] = set()
+        self._idle_prefaced: list[UpstreamConnection] = []  # those that began with a preface, oldest first
+        self._open: set[UpstreamConnection | RawConnection] = set()
         self._connecting = 0
         self._bytes_received = self._bytes_sent = 0  # of connections that are gone
         self._sweep: Any = None
@@ -88,7 +159,7 @@ class Pool:
 
     @property
     def idle_count(self) -> int:
-        return len(self._idle)
+        return len(self._idle) + len(self._idle_prefaced)
 
     @property
     def open_count(self) -> int:
@@ -101,12 +172,23 @@ class Pool:
 
     def bytes_moved(self) -> tuple[int, int]:
         """Return how much was received from and sent to the app, since start."""
-        transports = [upstream.transport for upstream in self._open]
+        transports = [connection.transport for connection in self._open]
         received = self._bytes_received + sum(transport.bytes_received for transport in transports)
         return received, self._bytes_sent + sum(transport.bytes_sent for transport in transports)
 
-    def take(self) -> UpstreamConnection | None:
-        """Return an idle connection that is fresh enough, or None."""
+    def way(self) -> Way:
+        """Return how connections are made now."""
+        return Way(
+            target=self.target,
+            timeout_seconds=self.connect_timeout_seconds,
+            locate=self.locate,
+            security=self._security,
+        )
+
+    def take(self, preface: bytes = b"") -> UpstreamConnection | None:
+        """Return an idle connection that is fresh enough and began with *preface*, or None."""
+        if preface:
+            return self._take_prefaced(preface)
         idle = self._idle
         if not idle:
             return None
@@ -118,35 +200,87 @@ class Pool:
             newest.retire()
         return None
 
-    def connect(self, ready: Ready) -> None:
-        """Make a connection; call *ready*, later, with it or with why there is none."""
+    def _take_prefaced(self, preface: bytes) -> UpstreamConnection | None:
+        """There are few, since nobody but the client that a preface speaks of has a use for one."""
+        now = self._now()
+        for upstream in reversed(self._idle_prefaced):
+            if upstream.preface == preface and now < upstream.usable_until:
+                self._idle_prefaced.remove(upstream)
+                return upstream
+        return None
 
-        def connected(outcome: socket.socket | connect.ConnectFailed) -> None:
+    def connect(self, ready: Ready, preface: bytes = b"") -> None:
+        """
+        Make a connection; call *ready*, later, with it or with why there is none.
+
+        Args:
+            preface: What it begins with, outside of TLS.
+        """
+        codec = ClientCodec(self._limits.header_bytes, self._limits.headers)
+        self._make(UpstreamConnection(codec, self, preface), preface, ready)
+
+    def connect_raw(self, protocol: StreamProtocol, ready: RawReady, preface: bytes = b"") -> None:
+        """
+        Make a connection that is nobody else's, and counts as one; call *ready*, later, with its transport or with why
+        there is none.
+
+        Args:
+            protocol: Hears what happens, once *ready* was called.
+            preface: As in `connect`.
+        """
+
+        def made(outcome: RawConnection | ConnectFailed) -> None:
+            if isinstance(outcome, RawConnection):
+                outcome.protocol = protocol
+                ready(outcome.transport)
+            else:
+                ready(outcome)
+
+        self._make(RawConnection(self), preface, made)
+
+    def _make(
+        self, connection: _Connection, preface: bytes, ready: Callable[[_Connection | ConnectFailed], None]
+    ) -> None:
+        security, budget = self._security, self._budget
+
+        def opened(outcome: Transport | ConnectFailed) -> None:
             self._connecting -= 1
-            if isinstance(outcome, connect.ConnectFailed):
-                reason = outcome.reason
-                self.statistics.failures[reason] = self.statistics.failures.get(reason, 0) + 1
-                self.statistics.last_error = str(outcome)
-                if not self.statistics.connects and reason == "upstream_connect_refused":
-                    reason = "upstream_not_started"  # for all we know: clients may try again
-                self._tell_of_failure(str(outcome))
-                ready(connect.ConnectFailed(reason, f"{self.target}: {outcome}"))
+            budget.pending -= 1
+            if isinstance(outcome, ConnectFailed):
+                budget.connections -= 1
+                ready(self._failed(outcome))
                 return
             self.statistics.connects += 1
             self.statistics.last_error = ""
-            upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
-            upstream.transport = SocketTransport(outcome, upstream, self._reactor, MAX_READ_SIZE)
-            self._open.add(upstream)
-            ready(upstream)
+            connection.transport = outcome
+            if security is not self._security:
+                _mark_last(connection)
+            self._open.add(connection)
+            ready(connection)
 
-        limit = self._limits.upstream_connections
-        if len(self._open) + self._connecting >= limit:
-            self.statistics.failures["upstream_overflow"] = self.statistics.failures.get("upstream_overflow", 0) + 1
-            full = connect.ConnectFailed("upstream_overflow", f"{limit:,} connections to the app are open, the limit")
+        refusal = budget.refusal()
+        if refusal:
+            self._count_failure("upstream_overflow")
+            full = ConnectFailed("upstream_overflow", f"{self._name}: {refusal}")
             self._reactor.callLater(0, ready, full)
             return
         self._connecting += 1
-        connect.connect(self.target, self._connect_timeout_seconds, self._reactor, connected)
+        budget.pending += 1
+        budget.connections += 1
+        connect.open_stream(self.way(), connection, self._reactor, opened, preface)
+
+    def _count_failure(self, reason: str) -> None:
+        self.statistics.failures[reason] = self.statistics.failures.get(reason, 0) + 1
+
+    def _failed(self, why: ConnectFailed) -> ConnectFailed:
+        """Count and tell it; return it as the exchange is to hear it."""
+        reason = why.reason
+        self._count_failure(reason)
+        self.statistics.last_error = str(why)
+        if not self.statistics.connects and reason == "upstream_connect_refused":
+            reason = "upstream_not_started"  # for all we know: clients may try again
+        self._tell_of_failure(str(why))
+        return ConnectFailed(reason, f"{self.address}: {why}")
 
     def _tell_of_failure(self, why: str) -> None:
         """Log, not more often than anybody reads it: with every request it would fail again."""
@@ -154,8 +288,9 @@ class Pool:
         if now - self._told_at >= LOG_PAUSE_SECONDS:
             self._told_at = now
             _log.warn(
-                "no connection to the app, {target}: {why}; failures so far: {count}",
-                target=self.target,
+                "no connection to {name}, {address}: {why}; failures so far: {count}",
+                name=self._name,
+                address=self.address,
                 why=why,
                 count=self.statistics.connect_failures,
             )
@@ -163,42 +298,94 @@ class Pool:
     def release(self, upstream: UpstreamConnection) -> None:
         """Take back a connection whose exchange is complete on both sides."""
         upstream.lessee = None
-        promised = upstream.codec.keep_alive_seconds
+        codec = upstream.codec
+        promised = codec.keep_alive_seconds
         if promised is not None:
             self.statistics.keep_alive_seconds = promised
         usable = IDLE_SECONDS if promised is None else min(promised - MARGIN_SECONDS, LONGEST_IDLE_SECONDS)
-        if self._stopped or len(self._idle) >= MAX_IDLE_CONNECTIONS or usable <= 0 or not upstream.transport.is_open:
+        if self._stopped or usable <= 0 or not codec.is_reusable or not upstream.transport.is_open:
+            upstream.retire()
+            return
+        idle = self._idle
+        if upstream.preface:
+            idle = self._idle_prefaced
+            if len(idle) >= MAX_IDLE_CONNECTIONS:
+                idle.pop(0).retire()  # its client is the likeliest to have left
+        elif len(idle) >= MAX_IDLE_CONNECTIONS:
             upstream.retire()
             return
         upstream.usable_until = self._now() + usable
-        self._idle.append(upstream)
+        idle.append(upstream)
         if self._sweep is None:
             self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)
 
     def forget(self, upstream: UpstreamConnection) -> None:
         """The connection is gone or going."""
-        if upstream in self._open:
-            self._open.discard(upstream)
-            self._bytes_received += upstream.transport.bytes_received
-            self._bytes_sent += upstream.transport.bytes_sent
-        if upstream.lessee is None and upstream in self._idle:
-            self._idle.remove(upstream)
+        self._forget(upstream)
+        if upstream.lessee is None:
+            idle = self._idle_prefaced if upstream.preface else self._idle
+            if upstream in idle:
+                idle.remove(upstream)
+        elif upstream.broken_by and not upstream.usable_until and not upstream.codec.has_response_bytes:
+            # With TLS 1.3, that the app refuses our certificate is heard only when the connection seems to be made.
+            self._failed(ConnectFailed("upstream_tls_failed", upstream.broken_by))
+
+    def forget_raw(self, raw: RawConnection) -> None:
+        """The connection is gone."""
+        self._forget(raw)
+
+    def _forget(self, connection: UpstreamConnection | RawConnection) -> None:
+        if connection in self._open:
+            self._open.discard(connection)
+            self._budget.connections -= 1
+            self._bytes_received += connection.transport.bytes_received
+            self._bytes_sent += connection.transport.bytes_sent
+
+    def retire_oldest(self) -> None:
+        """Close the idle connection that has been so for longest; there is one."""
+        oldest = (self._idle_prefaced or self._idle)[0]
+        self.forget(oldest)
+        oldest.retire()
+
+    def secure(self, security: Security | None) -> None:
+        """
+        Make connections with *security* from now on.
+
+        If it is another one, those that there are serve no further request: they may rest on what is no longer trusted.
+        """
+        if security is not self._security:
+            self._security = security
+            for connection in self._open:
+                _mark_last(connection)
+            self._close_idle()
 
     def stop(self) -> None:
         """Close what is idle; what is leased closes on its return."""
         self._stopped = True
+        if self in self._budget.pools:
+            self._budget.pools.remove(self)
         if self._sweep is not None and self._sweep.active():
             self._sweep.cancel()
-        idle, self._idle = self._idle, []
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        idle, self._idle, self._idle_prefaced = [*self._idle, *self._idle_prefaced], [], []
         for upstream in idle:
             upstream.retire()
 
     def _close_aged(self) -> None:
         self._sweep = None
         now = self._now()
-        aged = [upstream for upstream in self._idle if upstream.usable_until <= now]
+        aged = [upstream for upstream in (*self._idle, *self._idle_prefaced) if upstream.usable_until <= now]
         self._idle = [upstream for upstream in self._idle if upstream.usable_until > now]
+        self._idle_prefaced = [upstream for upstream in self._idle_prefaced if upstream.usable_until > now]
         for upstream in aged:
             upstream.retire()
-        if self._idle:
+        if self._idle or self._idle_prefaced:
             self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)
+
+
+def _mark_last(connection: UpstreamConnection | RawConnection) -> None:
+    """Let what runs on it be the last: `release` closes it then."""
+    if isinstance(connection, UpstreamConnection):
+        connection.codec.is_reusable = False

@@ -24,7 +24,7 @@ from sidecar.tls.verify import Verification, refused_verification
 
 PAUSE_SECONDS: Final = 10.0
 
-_QUIET: Final = frozenset({"closed_by_peer"})
+_QUIET: Final = frozenset({"closed_by_peer", "ping"})
 """Load balancers and scanners connect and leave all day long."""
 
 _log = Logger()
@@ -55,6 +55,8 @@ class Rejecter:
         verification = refused_verification(tls.connection)
         if verification is not None and verification.reason is not None:
             reason, message = verification.reason.value, verification.reason.sentence
+        if reason == "closed_by_peer" and not tls.early_bytes:
+            reason = "ping"
         self.metrics.handshake_failed(reason)
         if reason in _QUIET:
             return
@@ -70,6 +72,11 @@ class Rejecter:
                 certificate=_shown(verification),
             )
         )
+
+    def connection_refused(self, client: str, reason: str, message: str) -> None:
+        """A connection was cut before its handshake, for what it began with."""
+        self.metrics.handshake_failed(reason)
+        self._add(Rejection(client=client, reason=reason, message=message, answer="reset"))
 
     def request_refused(self, client: str, session: TlsSession, refusal: Refusal, path: str = "") -> None:
         """A client's certificate, or the lack of one, was the reason for *refusal* of a request for *path*."""

@@ -10,6 +10,7 @@ import json
 from http import HTTPStatus
 from typing import Final
 
+from sidecar.topology import DirectResponse
 from sidecar.wire.fields import Fields
 
 RETRY_AFTER_SECONDS: Final = 1
@@ -28,6 +29,9 @@ REPLIES: Final = {
     "upstream_timeout": (504, "The app behind this proxy did not respond in time."),
     "drain_timeout": (503, "This proxy is shutting down."),
     "upstream_overflow": (503, "Too many connections to the app behind this proxy are in use."),
+    "upstream_tls_failed": (502, "The connection to the app behind this proxy could not be secured."),
+    "no_healthy_upstream": (503, "No instance of the app behind this proxy is available."),
+    "no_route": (404, "No route of this proxy leads to what was asked for."),
 }
 
 
@@ -77,3 +81,29 @@ def render(
         else b"Connection: close\r\n",
     )
     return head + body if with_body else head
+
+
+def direct(response: DirectResponse, *, keep_alive: bool) -> bytes:
+    """Return the response of a route that answers by itself."""
+    fields = [b"Content-Type: %b\r\n" % response.content_type.encode()] if response.body else []
+    return _whole(response.status, fields, response.body.encode(), keep_alive)
+
+
+def redirect(status: int, location: bytes, *, keep_alive: bool) -> bytes:
+    """Return the response that sends a client to *location*, an absolute URL."""
+    body = b"See %b\n" % location
+    fields = [b"Location: %b\r\n" % location, b"Content-Type: text/plain; charset=utf-8\r\n"]
+    return _whole(status, fields, body, keep_alive)
+
+
+def _whole(status: int, fields: list[bytes], body: bytes, keep_alive: bool) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase.encode()
+    except ValueError:  # one of an operator's own
+        phrase = b""
+    if status not in (204, 304):  # which have no body, RFC 9110 sections 15.3.5 and 15.4.5
+        fields = [*fields, b"Content-Length: %d\r\n" % len(body)]
+    else:
+        body = b""
+    closing = b"" if keep_alive else b"Connection: close\r\n"
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, phrase, b"".join(fields), closing, body)

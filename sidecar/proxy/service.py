@@ -10,13 +10,14 @@ import attrs
 from sidecar.errors import RequestError
 from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.metrics import Metrics
-from sidecar.proxy.pool import Pool
 from sidecar.proxy.rejecting import Rejecter
+from sidecar.proxy.routing import Router
 from sidecar.settings import HttpSettings, Limits, Timeouts
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
     from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.tunnel import Tunnel
 
 
 @attrs.define(kw_only=True)
@@ -25,6 +26,7 @@ class Service:
     The narrow settings and the shared parts that a connection needs.
 
     Attributes:
+        router: Where requests go.
         now: The clock, in seconds.
         is_draining: Whether every response is to be its connection's last.
     """
@@ -32,7 +34,7 @@ class Service:
     timeouts: Timeouts
     limits: Limits
     http: HttpSettings
-    pool: Pool
+    router: Router
     metrics: Metrics
     rejecter: Rejecter
     access_log: AccessLog | None
@@ -51,7 +53,9 @@ class Service:
         """
         if status is None:
             status = exchange.response.status if exchange.response is not None else 0
-        now, downstream = self.now(), exchange.downstream
+        now, downstream, endpoint = self.now(), exchange.downstream, exchange.endpoint
+        if endpoint is not None:
+            endpoint.end()
         self.metrics.count(status, reason, now - exchange.started_at)
         if downstream.principal and (identity := downstream.session.verification.identity) is not None:
             self.metrics.client_request(downstream.principal, identity.not_after, now)
@@ -62,9 +66,26 @@ class Service:
                 reason,
                 detail,
                 now,
-                upstream=exchange.upstream,
+                upstream=endpoint.address if endpoint is not None else "",
                 trace_id=exchange.trace_id.decode(),
             )
+
+    def record_tunnel(self, tunnel: Tunnel, reason: str, detail: str) -> None:
+        """
+        Count a connection in raw TCP mode that is over, and log it.
+
+        Args:
+            reason: Why it was cut, or "" if both sides had ended.
+            detail: More about the reason, for operators.
+        """
+        if reason:
+            cut = self.metrics.tunnels_ended
+            cut[reason] = cut.get(reason, 0) + 1
+        now = self.now()
+        if tunnel.principal and (identity := tunnel.session.verification.identity) is not None:
+            self.metrics.client_request(tunnel.principal, identity.not_after, now)
+        if self.access_log is not None:
+            self.access_log.tunnel(tunnel, reason, detail, now - tunnel.started_at)
 
     def record_refused(self, downstream: DownstreamConnection, error: RequestError) -> None:
         """Count and log a request whose head was refused."""

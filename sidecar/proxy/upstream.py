@@ -1,4 +1,4 @@
-"""One connection to the app: the client codec on a socket, leased to one exchange at a time."""
+"""One connection to the app: the client codec on a socket, leased to one exchange at a time; or a raw one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Protocol
 
 from twisted.python import failure
 
-from sidecar.errors import ResponseError
-from sidecar.proxy.sockets import SocketTransport
+from sidecar.errors import ResponseError, TlsError
+from sidecar.proxy.connect import Transport
+from sidecar.proxy.sockets import StreamProtocol
 from sidecar.wire.events import ResponseEvent, ResponseHead
 from sidecar.wire.http1 import ClientCodec
 
@@ -35,32 +36,45 @@ class Owner(Protocol):
         """The connection is gone."""
 
 
+class RawOwner(Protocol):
+    """The pool, of connections that it never holds."""
+
+    def forget_raw(self, raw: RawConnection) -> None:
+        """The connection is gone."""
+
+
 class UpstreamConnection:
     """
     A connection to the app.
 
     Attributes:
+        broken_by: What ended it, in words, if TLS did, for example an upstream that refuses our certificate; else "".
         lessee: Whose exchange runs on it; None while it is idle.
+        preface: What it began with, before the first request.
         remembered_head, remembered_bytes: The last response head whose codec may hand it out again, and what a client
             was sent for it.
-        transport: Its socket; set right after creation.
-        usable_until: While it is idle: the moment from which on the app may be closing it.
+        transport: Its socket, or TLS on it; set before it is handed out.
+        usable_until: While it is idle: the moment from which on the app may be closing it; 0 if it never was.
     """
 
     __slots__ = (
         "_owner",
+        "broken_by",
         "codec",
         "lessee",
+        "preface",
         "remembered_bytes",
         "remembered_head",
         "transport",
         "usable_until",
     )
 
-    transport: SocketTransport
+    transport: Transport
 
-    def __init__(self, codec: ClientCodec, owner: Owner) -> None:
+    def __init__(self, codec: ClientCodec, owner: Owner, preface: bytes = b"") -> None:
         self.codec = codec
+        self.preface = preface
+        self.broken_by = ""
         self._owner = owner
         self.lessee: Lessee | None = None
         self.usable_until = 0.0
@@ -118,6 +132,8 @@ class UpstreamConnection:
         lessee.response_events(events)
 
     def connectionLost(self, reason: failure.Failure) -> None:
+        if isinstance(reason.value, TlsError):
+            self.broken_by = str(reason.value)
         self._owner.forget(self)
         lessee, self.lessee = self.lessee, None
         if lessee is not None:
@@ -130,3 +146,43 @@ class UpstreamConnection:
     def resumeProducing(self) -> None:
         if self.lessee is not None:
             self.lessee.upstream_drained()
+
+
+class RawConnection:
+    """
+    A connection to the app whose bytes are somebody else's affair.
+
+    Attributes:
+        protocol: Hears what happens; None while the connection is being made, of which it hears nothing.
+        transport: Its socket, or TLS on it; set before the protocol is.
+    """
+
+    __slots__ = ("_owner", "protocol", "transport")
+
+    transport: Transport
+
+    def __init__(self, owner: RawOwner) -> None:
+        self._owner = owner
+        self.protocol: StreamProtocol | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.protocol is not None:
+            self.protocol.dataReceived(data)
+
+    def eofReceived(self) -> None:
+        if self.protocol is not None:
+            self.protocol.eofReceived()
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        self._owner.forget_raw(self)
+        protocol, self.protocol = self.protocol, None
+        if protocol is not None:
+            protocol.connectionLost(reason)
+
+    def pauseProducing(self) -> None:
+        if self.protocol is not None:
+            self.protocol.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self.protocol is not None:
+            self.protocol.resumeProducing()

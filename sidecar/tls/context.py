@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -36,8 +36,15 @@ _MODE_ENABLE_PARTIAL_WRITE = 0x1
 _MODE_NO_AUTO_CHAIN = 0x8
 
 
+HTTP_PROTOCOLS = ("http/1.1", "http/1.0")
+
+
 def build_context(
-    bundles: Sequence[Bundle], trust: ClientTrust, policy: TlsPolicy, others: Sequence[Bundle] = ()
+    bundles: Sequence[Bundle],
+    trust: ClientTrust,
+    policy: TlsPolicy,
+    others: Sequence[Bundle] = (),
+    protocols: Sequence[str] = HTTP_PROTOCOLS,
 ) -> SSL.Context:
     """
     Build the context that serves *bundles*.
@@ -51,6 +58,7 @@ def build_context(
         trust: Whether and how client certificates are verified.
         policy: Versions and suites.
         others: What other contexts of the same snapshot serve, between which a connection may be moved (`tls.sni`).
+        protocols: What clients may agree on (ALPN), the best first; empty: what they offer is not looked at.
 
     Raises:
         MaterialError: OpenSSL refuses something in a bundle, e.g. for its own security level.
@@ -61,7 +69,8 @@ def build_context(
     for bundle in bundles:
         _use_bundle(context, bundle)
     _set_resumption(context, (*bundles, *others), trust)
-    context.set_alpn_select_callback(_select_protocol)
+    if protocols:
+        context.set_alpn_select_callback(_select_among([protocol.encode("ascii") for protocol in protocols]))
     context.set_tlsext_servername_callback(_keep_server_name)
     if trust.mode is not ClientCertMode.NONE:
         ask_for_certificate(context, trust)
@@ -140,14 +149,19 @@ def _keep_server_name(connection: SSL.Connection) -> None:
     """Do nothing: without a callback OpenSSL leaves the name out of the session, and TLS 1.2 resumes without it."""
 
 
-def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
+def _select_among(protocols: Sequence[bytes]) -> Callable[[SSL.Connection, list[bytes]], bytes]:
     """
-    Choose HTTP/1.1. A client that offers only others is refused with no_application_protocol (RFC 7301 section 3.2).
+    Return what chooses the first of *protocols* that a client offers.
 
-    An exception is pyOpenSSL's one way to a fatal alert; NO_OVERLAPPING_PROTOCOLS would go on without ALPN. The alert
-    is then in the outgoing BIO, and `do_handshake` raises this in place of OpenSSL's own error, so it has its shape.
+    A client that offers only others is refused with no_application_protocol (RFC 7301 section 3.2). An exception is
+    pyOpenSSL's one way to a fatal alert; NO_OVERLAPPING_PROTOCOLS would go on without ALPN. The alert is then in the
+    outgoing BIO, and `do_handshake` raises this in place of OpenSSL's own error, so it has its shape.
     """
-    for protocol in (b"http/1.1", b"http/1.0"):
-        if protocol in offered:
-            return protocol
-    raise SSL.Error([("SSL routines", "", "no application protocol")])
+
+    def select(connection: SSL.Connection, offered: list[bytes]) -> bytes:
+        for protocol in protocols:
+            if protocol in offered:
+                return protocol
+        raise SSL.Error([("SSL routines", "", "no application protocol")])
+
+    return select

@@ -16,10 +16,12 @@ from typing import Any, Final
 from OpenSSL import SSL
 
 from sidecar.errors import TlsError
+from sidecar.tls.failures import translate
 from sidecar.tls.records import MAX_UNSENT_BYTES, Records, too_many_answers
 
 _lib: Any = getattr(SSL, "_lib", None)
 _ffi: Any = getattr(SSL, "_ffi", None)
+_raise_queued: Any = getattr(SSL, "_raise_current_error", None)
 
 _NEEDED: Final = (
     "BIO_get_mem_data",
@@ -32,9 +34,13 @@ _NEEDED: Final = (
     "SSL_write",
 )
 
-IS_AVAILABLE: Final = all(hasattr(_lib, name) for name in _NEEDED) and all(
-    hasattr(SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None), name)
-    for name in ("_ssl", "_into_ssl", "_from_ssl")
+IS_AVAILABLE: Final = (
+    _raise_queued is not None
+    and all(hasattr(_lib, name) for name in _NEEDED)
+    and all(
+        hasattr(SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None), name)
+        for name in ("_ssl", "_into_ssl", "_from_ssl")
+    )
 )
 
 if IS_AVAILABLE:
@@ -60,7 +66,7 @@ if IS_AVAILABLE:
 
 
 class DirectRecords(Records):
-    """One TLS connection in the server role, by direct calls."""
+    """One TLS connection, in either role, by direct calls."""
 
     __slots__ = ("_from_ssl", "_into_ssl", "_ssl")
 
@@ -158,13 +164,28 @@ class DirectRecords(Records):
         if _lib.SSL_want_read(self._ssl):
             self._check_unsent()
             return False
-        _clear_errors()
+        error = _queued_error()
         if _lib.SSL_get_error(self._ssl, result) == _lib.SSL_ERROR_ZERO_RETURN:
             return True
-        raise TlsError("protocol_error", "a record is not authentic or breaks the protocol")
+        raise error
+
+
+def _queued_error() -> TlsError:
+    """Empty the thread's error queue, and return what is in it as our error."""
+    try:
+        _raise_queued()
+    except SSL.Error as error:
+        return translate(error)
+    raise AssertionError("it always raises")
 
 
 def records_for(context: SSL.Context) -> Records:
     """Start a TLS connection in the server role, on the fast path where this installation has it."""
     connection = SSL.Connection(context, None)
+    connection.set_accept_state()
+    return records_on(connection)
+
+
+def records_on(connection: SSL.Connection) -> Records:
+    """Return the records of *connection*, as `Records` wants it, on the fast path where this installation has it."""
     return DirectRecords(connection) if IS_AVAILABLE else Records(connection)

@@ -2,7 +2,7 @@
 TLS records over memory BIOs: ciphertext in, plaintext out, and back. No transport, no clock.
 
 One contract, `Records`, by pyOpenSSL's public calls. `fastpath.DirectRecords` is the same contract with fewer calls;
-`fastpath.records_for` picks it where it is available. The same tests run over both.
+`fastpath.records_on` picks it where it is available. The same tests run over both.
 """
 
 from __future__ import annotations
@@ -25,22 +25,24 @@ peer that sends nothing else must not make us collect answers for it without end
 
 
 class Records:
-    """One TLS connection in the server role."""
+    """One TLS connection, in either role."""
 
     __slots__ = ("_unsent", "connection")
 
     def __init__(self, connection: SSL.Connection) -> None:
         """
         Args:
-            connection: Made without a socket, so that it works on memory BIOs.
+            connection: Made without a socket, so that it works on memory BIOs; it knows its role.
         """
-        connection.set_accept_state()
         self.connection = connection
         self._unsent = b""  # answers of OpenSSL that go out with the next data
 
     def handshake(self, data: bytes) -> bool:
         """
         Go on with the handshake; call `take` afterwards, also after an error, for what is to be sent.
+
+        Args:
+            data: From the peer; b"" to begin as a client.
 
         Returns:
             True once it is complete. Plaintext that came in the same bytes is then read by ``open(b"")``.
@@ -49,7 +51,8 @@ class Records:
             TlsError: It failed.
         """
         try:
-            self.connection.bio_write(data)
+            if data:
+                self.connection.bio_write(data)
             self.connection.do_handshake()
         except SSL.WantReadError:
             return False

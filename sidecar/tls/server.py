@@ -9,6 +9,8 @@ written goes out in the same turn; nothing is queued here, so backpressure is th
     HANDSHAKE -- Finished ---------------> OPEN
     HANDSHAKE -- error, deadline, EOF ---> CLOSED      the client hears an alert, or why plain HTTP is wrong
     OPEN      -- close_notify -----------> PEER_DONE   the client sends no more, but still reads
+    OPEN      -- shut_down_writing() ----> DONE        we send no more, but still read
+    DONE      -- close_notify -----------> CLOSED      the application is told, and lets go
     OPEN      -- close(), linger() ------> CLOSED      after our close_notify; also from PEER_DONE
     OPEN      -- abort(), broken record -> CLOSED      without it: what was sent must not look complete
 """
@@ -46,6 +48,7 @@ class ByteTransport(Protocol):
     def is_flushed(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
     def loseConnection(self) -> None: ...
+    def shut_down_writing(self) -> None: ...
     def linger(self) -> None: ...
     def abortConnection(self) -> None: ...
     def pauseProducing(self) -> None: ...
@@ -92,10 +95,12 @@ class _State(enum.Enum):
     HANDSHAKE = "handshake"
     OPEN = "open"
     PEER_DONE = "peer done"
+    DONE = "done"
     CLOSED = "closed"
 
 
 _OPEN: Final = _State.OPEN
+_READING: Final = (_State.OPEN, _State.DONE)
 _BEFORE: Final = (_State.NEW, _State.HANDSHAKE)
 _WRITABLE: Final = (_State.OPEN, _State.PEER_DONE)
 
@@ -107,6 +112,7 @@ class _NoTransport:
 
     def write(self, data: bytes) -> None: ...
     def loseConnection(self) -> None: ...
+    def shut_down_writing(self) -> None: ...
     def linger(self) -> None: ...
     def abortConnection(self) -> None: ...
     def pauseProducing(self) -> None: ...
@@ -156,9 +162,11 @@ class TlsServer:
             self._shake_hands(data)
         elif self._state is _State.NEW:
             self._first_bytes(data)
+        elif self._state is _State.DONE:
+            self._receive(data)
 
     def eofReceived(self) -> None:
-        if self._state is _OPEN:
+        if self._state in _READING:
             assert self.application is not None
             self.application.eofReceived(False)
         elif self._state in _BEFORE:
@@ -188,7 +196,7 @@ class TlsServer:
         """The deadline that the acceptor set: of the handshake, or of the application's current wait."""
         if self._state in _BEFORE:
             self._fail("handshake_timeout", "the handshake was not complete in time")
-        elif self.application is not None and self._state in _WRITABLE:
+        elif self.application is not None and self._state is not _State.CLOSED:
             self.application.deadline_passed()
         else:
             self.transport.abortConnection()
@@ -224,11 +232,20 @@ class TlsServer:
                 return
             self.transport.write(sealed)
 
+    def shut_down_writing(self) -> None:
+        """Say that no more will come (close_notify), and go on reading."""
+        if self._state is _OPEN:
+            self._state = _State.DONE
+            self.transport.write(self._records.close())
+
     def close(self) -> None:
         """Say that this was all, and close once it has been sent."""
         if self._state in _WRITABLE:
             self._state = _State.CLOSED
             self.transport.write(self._records.close())
+            self.transport.loseConnection()
+        elif self._state is _State.DONE:
+            self._state = _State.CLOSED
             self.transport.loseConnection()
 
     def linger(self) -> None:
@@ -236,6 +253,9 @@ class TlsServer:
         if self._state in _WRITABLE:
             self._state = _State.CLOSED
             self.transport.write(self._records.close())
+            self.transport.linger()
+        elif self._state is _State.DONE:
+            self._state = _State.CLOSED
             self.transport.linger()
 
     def abort(self) -> None:
@@ -256,8 +276,9 @@ class TlsServer:
         assert application is not None
         if plaintext:
             application.dataReceived(plaintext)
-        if ended and self._state is _OPEN:
-            self._state = _State.PEER_DONE
+        if ended and self._state in _READING:
+            if self._state is _OPEN:
+                self._state = _State.PEER_DONE
             application.eofReceived(True)
 
     def _first_bytes(self, data: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
@@ -17,7 +19,7 @@ class TlsSession:
     One established session, as plain values; it holds nothing of OpenSSL.
 
     Attributes:
-        version: ``TLSv1.2`` or ``TLSv1.3``.
+        version: ``TLSv1.2`` or ``TLSv1.3``; "" without TLS, see `NO_TLS`.
         cipher: OpenSSL's name of the suite, e.g. ``TLS_AES_256_GCM_SHA384``.
         group: Of the key exchange, e.g. ``X25519MLKEM768``; None if OpenSSL does not tell.
         alpn: The protocol agreed on; None if the client offered none.
@@ -34,6 +36,12 @@ class TlsSession:
     server_name: str | None
     resumed: bool
     verification: Verification
+
+
+NO_TLS: Final = TlsSession(
+    version="", cipher="", group=None, alpn=None, server_name=None, resumed=False, verification=NO_CERTIFICATE
+)
+"""Of a connection in the clear."""
 
 
 def read_session(connection: SSL.Connection) -> TlsSession:

@@ -16,11 +16,13 @@ from OpenSSL import SSL
 
 from sidecar.certs.bundle import Bundle
 from sidecar.settings import TlsPolicy
-from sidecar.tls.context import build_context
+from sidecar.tls.context import HTTP_PROTOCOLS, build_context
 from sidecar.tls.trust import ClientTrust
 
 
-def build_contexts(bundles: Sequence[Bundle], trust: ClientTrust, policy: TlsPolicy) -> SSL.Context:
+def build_contexts(
+    bundles: Sequence[Bundle], trust: ClientTrust, policy: TlsPolicy, protocols: Sequence[str] = HTTP_PROTOCOLS
+) -> SSL.Context:
     """
     Build the context that a listener shakes hands with; it moves connections to others by the name they ask for.
 
@@ -29,19 +31,19 @@ def build_contexts(bundles: Sequence[Bundle], trust: ClientTrust, policy: TlsPol
 
     Args:
         bundles: At least one; the first is the default.
-        trust, policy: As for `build_context`.
+        trust, policy, protocols: As for `build_context`.
 
     Raises:
         MaterialError: OpenSSL refuses something in a bundle.
     """
     groups = _group_by_name(bundles)
     first = next((group for group in groups.values() if group[0] is bundles[0]), (bundles[0],))
-    default = build_context(first, trust, policy, bundles)
+    default = build_context(first, trust, policy, bundles, protocols)
     contexts = {first: default}
     by_name: dict[str, SSL.Context] = {}
     for name, group in groups.items():
         if group not in contexts:
-            contexts[group] = build_context(group, trust, policy, bundles)
+            contexts[group] = build_context(group, trust, policy, bundles, protocols)
         by_name[name] = contexts[group]
     if len(contexts) > 1:
         default.set_tlsext_servername_callback(lambda connection: _choose(connection, by_name))

@@ -51,7 +51,8 @@ DOUBTFUL = Check("reload", CheckState.WARN, "the last reload failed")
 BAD = Check("app", CheckState.FAIL, "the app cannot be reached: 10.0.0.7:8080: refused")
 
 CLUSTER = Cluster(
-    upstream="http://127.0.0.1:8080",
+    cluster="app",
+    upstream="127.0.0.1:8080",
     open=3,
     idle=2,
     pending=1,

@@ -277,7 +277,13 @@ class TestClusters:
         """What the pool knows of the app, and what it learned of its keep-alive."""
         assert read(get(operator, "/clusters"))["clusters"] == [
             {
-                "upstream": "http://127.0.0.1:8080",
+                "cluster": "app",
+                "upstream": "127.0.0.1:8080",
+                "weight": 1,
+                "health": "healthy",
+                "why": "",
+                "active": 0,
+                "ejections": 0,
                 "open": 3,
                 "idle": 2,
                 "pending": 1,

@@ -56,6 +56,9 @@ def busy() -> Metrics:
     metrics.handshake_failed("no_shared_cipher")
     metrics.client_rejected("expired")
     metrics.upstream_connect_failures = {"upstream_connect_refused": 1}
+    metrics.upstream_healthy = {("app", "127.0.0.1:8080"): 1}
+    metrics.upstream_ejections = {"app": 2}
+    metrics.tunnels_ended = {"downstream_lost": 1}
     metrics.count(200, "", 0.004)
     metrics.count(200, "", 61.0)
     metrics.count(502, "upstream_reset", 0.004)

@@ -9,9 +9,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import AuthorityInformationAccessOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ObjectIdentifier
 
-from sidecar.certs.material import load_client_material, load_server_material
+from sidecar.certs.material import load_client_material, load_server_material, load_upstream_material
 from sidecar.settings import ClientSettings, Inline, Password, TlsSettings
 from tests.support.certs import (
     DAY,
@@ -125,6 +125,64 @@ class TestRoots:
         (tmp_path / "ca.crt").write_bytes(content)
         material, troubles = load_server_material(tls, NOW)
         assert (len(material.bundles), len(material.warnings), troubles) == (1, 1, [])
+
+
+class TestUpstream:
+    CA = Inline(pem(authority().certificate).decode())
+
+    @staticmethod
+    def certificate(purpose: ObjectIdentifier) -> Issued:
+        """One for *purpose* alone."""
+        key = ecdsa_key()
+        builder = x509.CertificateBuilder(
+            authority().certificate.subject, x509.Name([]), key.public_key(), 1, NOW - DAY, NOW + 9 * DAY
+        )
+        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        return Issued(builder.sign(authority().key, hashes.SHA256()), key)  # type: ignore[arg-type]
+
+    def test_nothing_is_named(self) -> None:
+        """The CAs are those of the system, which is something else than none."""
+        material, troubles = load_upstream_material(None, None, None, NOW)
+        assert (material.anchors, material.bundle, material.warnings, troubles) == (None, None, (), [])
+
+    def test_authorities_and_our_certificate_are_read(self, tmp_path: Path) -> None:
+        """Each alone, or both; the key may stand beside it."""
+        issued = self.certificate(ExtendedKeyUsageOID.CLIENT_AUTH)
+        material, troubles = load_upstream_material(self.CA, issued.write(tmp_path), None, NOW)
+        assert troubles == []
+        assert material.anchors == (authority().certificate,)
+        assert material.bundle is not None
+        assert material.bundle.leaf == issued.certificate
+        assert [part for part, _ in material.warnings] == ["cert"]
+        assert "expires on 20" in material.warnings[0][1]
+
+    def test_certificate_must_be_for_clients(self, tmp_path: Path) -> None:
+        """As a listener's must be for servers."""
+        issued = self.certificate(ExtendedKeyUsageOID.SERVER_AUTH)
+        material, (trouble,) = load_upstream_material(None, issued.write(tmp_path), None, NOW)
+        assert material.bundle is None
+        assert trouble.setting == "cert"
+        assert "not for clients: its extended key usage lacks clientAuth" in trouble.error.fact
+
+    def test_every_trouble_is_told_at_its_part(self, tmp_path: Path) -> None:
+        """A key beside the certificate is a matter of that, unless it is named."""
+        cert = tmp_path / "c.pem"
+        cert.write_bytes(self.certificate(ExtendedKeyUsageOID.CLIENT_AUTH).cert_pem)
+        leaf = Inline(authority().issue("a.example").cert_pem.decode())
+        for key, parts in ((None, ["ca", "cert"]), (tmp_path / "k.pem", ["ca", "key"])):
+            material, troubles = load_upstream_material(leaf, cert, key, NOW)
+            assert [trouble.setting for trouble in troubles] == parts
+            assert (material.anchors, material.bundle) == (None, None)
+
+    def test_password_opens_key_and_truststore(self, tmp_path: Path) -> None:
+        """A wrong one is a trouble of its own setting."""
+        (tmp_path / "truststore.p12").write_bytes(truststore(authority().certificate))
+        issued = self.certificate(ExtendedKeyUsageOID.CLIENT_AUTH)
+        value = Inline((issued.cert_pem + issued.encrypted_key_pem()).decode())
+        material, troubles = load_upstream_material(tmp_path, value, None, NOW, Password(Inline("secret")))
+        assert (troubles, material.anchors) == ([], (authority().certificate,))
+        _, troubles = load_upstream_material(tmp_path, value, None, NOW, Password(Inline("wrong")))
+        assert {trouble.setting for trouble in troubles} == {"tls_key_password"}
 
 
 class TestClients:

@@ -90,7 +90,7 @@ class TestUnreadablePaths:
         """A directory with none of the names is said to lack the first; all are proposed."""
         error = refusal_of(tmp_path, role)
         assert error.fact == f"{tmp_path} is a directory without {LAYOUT[role][0]}"
-        assert error.fix == f"put {LAYOUT[role][0]} or {LAYOUT[role][1]} there or name a file"
+        assert error.fix == f"put {' or '.join(LAYOUT[role])} there or name a file"
 
     def test_missing_file_is_named(self, tmp_path: Path) -> None:
         """What looks like a path is shown."""

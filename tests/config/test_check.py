@@ -14,7 +14,7 @@ from sidecar.config.check import check, material_warnings, warnings
 from sidecar.config.load import gather, load
 from sidecar.config.names import SETTINGS
 from sidecar.errors import MaterialError, Problem
-from sidecar.settings import ClientSettings, TlsSettings
+from sidecar.settings import ClientSettings, Password, TlsSettings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,6 +34,15 @@ class FakeMaterial:
         self.calls.append((client.ca, client.crl, now))
         return self._troubles("client_ca", "client_crl")
 
+    def upstream(self, *given: object) -> tuple[object, list[Any]]:
+        self.calls.append(given)
+        found = [
+            SimpleNamespace(setting=part, error=self.refuse[part])
+            for part in ("ca", "cert", "key", "tls_key_password")
+            if part in self.refuse
+        ]
+        return SimpleNamespace(warnings=(("cert", "it is old"),)), found
+
     def _troubles(self, *names: str) -> tuple[object, list[Any]]:
         found = [SimpleNamespace(setting=name, error=self.refuse[name]) for name in names if name in self.refuse]
         return SimpleNamespace(warnings=(("tls_cert", "it is old"),), anchors=()), found
@@ -42,7 +51,9 @@ class FakeMaterial:
 @pytest.fixture(autouse=True)
 def material(monkeypatch: pytest.MonkeyPatch) -> FakeMaterial:
     fake = FakeMaterial()
-    module = SimpleNamespace(load_server_material=fake.server, load_client_material=fake.client)
+    module = SimpleNamespace(
+        load_server_material=fake.server, load_client_material=fake.client, load_upstream_material=fake.upstream
+    )
     monkeypatch.setitem(sys.modules, "sidecar.certs.material", module)  # type: ignore[arg-type]
     return fake
 
@@ -202,11 +213,110 @@ class TestSubjects:
         assert any("any one of these terms" in line for line in warnings(loaded)) is warns
 
 
+class TestOthers:
+    @pytest.mark.parametrize(("lame_duck", "where"), [("20s", ["--lame-duck"]), ("19s", []), ("auto", []), ("0", [])])
+    def test_lame_duck_leaves_time_to_finish(self, lame_duck: str, where: list[str]) -> None:
+        """It is part of the drain."""
+        assert [problem.setting for problem in check_flags(lame_duck=lame_duck, drain_timeout="20s")] == where
+
+    @pytest.mark.parametrize(("access_log", "where"), [("json", ["--access-log-format"]), ("text", [])])
+    def test_format_is_that_of_the_text_log(self, access_log: str, where: list[str]) -> None:
+        """Elsewhere it would be ignored."""
+        problems = check_flags(access_log=access_log, access_log_format="%RESPONSE_CODE%")
+        assert [problem.setting for problem in problems] == where
+
+
 class TestMaterialWarnings:
     def test_warning_names_setting_and_source(self) -> None:
         """What works but will not for long is said of its setting."""
         loaded = load({"tls_cert": "/c"}, {})
         assert material_warnings(loaded, NOW) == ["--tls-cert (flag): it is old"] * 2
+
+
+class TestUpstreamMaterial:
+    CLUSTERS = '[{"name": "a", "endpoints": "10.0.0.1:1", "tls": {"ca": "/ca", "cert": "/c", "key": "/k"}}]'
+    LISTENERS = '[{"name": "l", "address": ":443", "cluster": "a"}]'
+
+    def test_files_are_loaded_for_the_given_moment(self, material: FakeMaterial) -> None:
+        """The password is that of all keys."""
+        flags = {"upstream": "https://10.0.0.1", "upstream_ca": "/ca", "upstream_cert": "/c", "upstream_key": "/k"}
+        assert check_flags(**flags, tls_key_password="/p") == []
+        assert material.calls == [(Path("/ca"), Path("/c"), Path("/k"), NOW, Password(Path("/p")))]
+
+    @pytest.mark.parametrize(
+        ("part", "setting"),
+        [("ca", "--upstream-ca"), ("cert", "--upstream-cert"), ("key", "--upstream-key")],
+    )
+    def test_unusable_material_names_its_setting(self, material: FakeMaterial, part: str, setting: str) -> None:
+        """What is wrong is said of the setting that is to be mended."""
+        material.refuse[part] = MaterialError(part, "it is broken", "replace it")
+        flags = {"upstream": "https://10.0.0.1", "upstream_ca": "/ca", "upstream_cert": "/c", "upstream_key": "/k"}
+        assert check_flags(**flags) == [Problem(setting, "flag", "it is broken", "replace it")]
+
+    def test_unusable_material_of_a_cluster_names_its_place(self, material: FakeMaterial) -> None:
+        """With the line where it is written, if it stands in a file."""
+        material.refuse["key"] = MaterialError("key", "it is broken", "replace it")
+        material.refuse["tls_key_password"] = MaterialError("passphrase", "it is wrong", "correct it")
+        problems = check_flags(clusters=self.CLUSTERS, listeners=self.LISTENERS)
+        assert [(problem.setting, problem.source) for problem in problems] == [
+            ("clusters[0].tls.key", "flag"),
+            ("SIDECAR_TLS_KEY_PASSWORD", "default"),
+        ]
+
+    def test_password_that_opens_nothing_is_told_once(self, material: FakeMaterial) -> None:
+        """However many keys it is meant for."""
+        material.refuse["tls_key_password"] = MaterialError("passphrase", "it is wrong", "correct it")
+        flags = {"upstream": "https://10.0.0.1", "upstream_cert": "/c", "tls_cert": "/d", "tls_key_password": "/p"}
+        assert [problem.setting for problem in check_flags(**flags)] == ["--tls-key-password"]
+
+    def test_nothing_is_loaded_where_nothing_is_encrypted(self, material: FakeMaterial) -> None:
+        """Nor where files are not to be looked at yet."""
+        assert check_flags() == []
+        check(load({"upstream": "https://a", "upstream_ca": "/ca"}, {}), NOW, with_material=False)
+        assert material.calls == []
+
+    @pytest.mark.parametrize(
+        ("flags", "word"), [({"upstream_cert": "/c"}, "--upstream-cert"), ({}, "clusters[0].tls.cert")]
+    )
+    def test_warning_names_setting_or_place(self, flags: dict[str, str], word: str) -> None:
+        """What works but will not for long."""
+        own = {"upstream": "https://10.0.0.1"} if flags else {"clusters": self.CLUSTERS, "listeners": self.LISTENERS}
+        assert f"{word} (flag): it is old" in material_warnings(load(flags | own, {}), NOW)
+
+
+class TestRoutes:
+    RULE = '[{"routes": [{"match": {"prefix": "/a"}, "cluster": "app", %s}, {"cluster": "app"}]}]'
+
+    def test_route_that_asks_for_certificates_needs_a_ca(self) -> None:
+        """Also where nothing else asks for them."""
+        hosts = self.RULE % '"allow": "cn=a"'
+        problems = check_flags(virtual_hosts=hosts)
+        assert [problem.setting for problem in problems] == ["--client-ca"]
+        assert "--virtual-hosts asks for client certificates" in problems[0].fact
+        assert check_flags(virtual_hosts=hosts, client_ca="/ca") == []
+
+    def test_route_for_everybody_needs_an_answer_by_http(self) -> None:
+        """A handshake ends before the path is known."""
+        flags = {"client_cert": "required", "client_ca": "/ca", "client_refusal": "handshake"}
+        problems = check_flags(**flags, virtual_hosts=self.RULE % '"client_cert": "none"')
+        assert [problem.setting for problem in problems] == ["--client-refusal"]
+
+    def test_problems_of_rules_have_their_lines(self, tmp_path: Path) -> None:
+        """That of the very key."""
+        file = tmp_path / "sidecar.yaml"
+        file.write_text(
+            "client_cert: required\nclient_ca: /ca\nclient_rules:\n  - path: /a\n    allow: cm=a\n  - pth: /b\n"
+        )
+        problems = check(load({"config": str(file)}, {}), NOW)
+        assert [(problem.setting, problem.source) for problem in problems] == [
+            ("client_rules[0].allow", f"{file}:5"),
+            ("client_rules[1]", f"{file}:6"),
+        ]
+
+    def test_problems_of_the_topology_are_told_beside_others(self) -> None:
+        """One round of mending is enough."""
+        problems = check_flags(virtual_hosts='[{"routes": [{"cluster": "b"}]}]', tls_cert="/c", tls_names="a.example")
+        assert [problem.setting for problem in problems] == ["--tls-names", "virtual_hosts[0].routes[0].cluster"]
 
 
 class TestListeners:
@@ -306,6 +416,17 @@ class TestLoop:
 
 
 class TestWarnings:
+    def test_warning_about_a_place_has_its_line(self, tmp_path: Path) -> None:
+        """As problems do."""
+        file = tmp_path / "sidecar.yaml"
+        file.write_text("clusters:\n  - name: a\n    endpoints: [10.0.0.1:1]\n")
+        assert warnings(load({"config": str(file)}, {})) == [f"clusters[0] ({file}:2): nothing leads to this cluster"]
+
+    def test_name_without_an_address_is_a_warning_for_who_starts_all_the_same(self) -> None:
+        """It may come with the next look-up."""
+        (line,) = warnings(load({"upstream": "app:80"}, {}), resolve=lambda host: False)
+        assert line == "--upstream (flag): http://app:80: app has no address; it is asked for again and again"
+
     def test_defaults_have_no_warning(self) -> None:
         """The defaults are meant."""
         assert warnings(load({}, {})) == []

@@ -9,7 +9,7 @@ import pytest
 from sidecar.config.load import gather, load
 from sidecar.config.names import SETTINGS
 from sidecar.errors import ConfigError, Problem
-from sidecar.settings import ClientCertMode, HostPort, Settings, TlsPolicy
+from sidecar.settings import ClientCertMode, HostPort, Settings, TlsPolicy, Upstream
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ class TestPrecedence:
 
         loaded = load({"upstream": "app:5"}, environ)
 
-        assert loaded.settings.upstream == HostPort("app", 5)
+        assert loaded.settings.upstream == Upstream((HostPort("app", 5),))
         assert loaded.settings.listen == HostPort("0.0.0.0", 3)
         assert loaded.settings.admin == HostPort("0.0.0.0", 2)
         sources = {name: source for name, source in loaded.sources.items() if source != "default"}
@@ -66,6 +66,39 @@ class TestPrecedence:
         assert settings.tls.cert == (Path("/tls"),)
         assert settings.tls.policy is TlsPolicy.MODERN
         assert settings.client.cert is ClientCertMode.OPTIONAL
+
+
+class TestPlaces:
+    CONTENT = "clusters:\n- name: a\n  endpoints:\n  - b:1\n"
+
+    def test_place_has_its_line_or_that_of_what_is_around_it(self, file: Path) -> None:
+        """Also a key that is missing, and a setting that nobody gave."""
+        file.write_text(self.CONTENT)
+        loaded = load({"config": str(file)}, {})
+
+        lines = {place: loaded.source_of(place).removeprefix(f"{file}:") for place in (*loaded.places, "clusters")}
+        assert lines == {
+            "clusters": "1",
+            "clusters[0]": "2",
+            "clusters[0].name": "2",
+            "clusters[0].endpoints": "3",
+            "clusters[0].endpoints[0]": "4",
+        }
+        assert loaded.source_of("clusters[0].endpoints[0].weight") == f"{file}:4"
+        assert loaded.source_of("clusters[7].tls.ca") == f"{file}:1"
+        assert loaded.source_of("listeners[0].name") == "default"
+
+    def test_value_that_is_not_in_force_has_no_places(self, file: Path) -> None:
+        """A flag hides what the file says, its lines included; of what was refused there are none."""
+        file.write_text(self.CONTENT)
+        loaded = load({"config": str(file), "clusters": '[{"name": "c", "endpoints": "d:1"}]'}, {})
+
+        assert loaded.places == {}
+        assert loaded.source_of("clusters[0].name") == "flag"
+        file.write_text("clusters:\n- key: -----BEGIN PRIVATE KEY-----\n")
+        refused, problems = gather({"config": str(file)}, {})
+        assert len(problems) == 1
+        assert refused.places == {}
 
 
 class TestProblems:

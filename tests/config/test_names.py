@@ -65,6 +65,38 @@ class TestRegistry:
 
 
 class TestSetting:
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("upstream", "https://a:8443,https+unix:/b"),
+            ("trusted_proxies", "10.0.0.0/8,::1/128"),
+            ("upstream_names", "a.example,spiffe://a/b"),
+            ("upstream_sni", "a.example"),
+            ("upstream_host", "a.example:80"),
+            ("upstream_health_check", "/healthz"),
+            ("alpn", "h2,http/1.1"),
+            ("http_redirect", "0.0.0.0:80"),
+            ("listeners", '[{"name":"a"}]'),
+            ("virtual_hosts", "[{}]"),
+            ("clusters", "[]"),
+        ],
+    )
+    def test_canonical_text_of_a_value_reads_back(self, name: str, text: str) -> None:
+        """Each type has its own form."""
+        setting_ = SETTINGS[name]
+        assert setting_.text(setting_.parse(text)) == text
+
+    @pytest.mark.parametrize("name", ["client_rules", "listeners", "virtual_hosts", "clusters"])
+    def test_lists_of_mappings_are_known(self, name: str) -> None:
+        """They are told from lists of single values."""
+        assert SETTINGS[name].is_structured
+        assert not SETTINGS[name].is_list
+
+    @pytest.mark.parametrize("name", ["upstream", "trusted_proxies", "upstream_names", "alpn"])
+    def test_lists_of_values_are_known(self, name: str) -> None:
+        """A file may list them."""
+        assert SETTINGS[name].is_list
+
     def test_put_changes_only_its_own_value(self) -> None:
         """A nested value is set in a copy; the rest and the original stay."""
         changed = SETTINGS["client_cert"].put(Settings(), ClientCertMode.REQUIRED)

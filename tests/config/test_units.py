@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import enum
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,17 +16,13 @@ from hypothesis import strategies as st
 
 from sidecar.config import units
 from sidecar.config.units import UnitError
-from sidecar.settings import AccessLogFormat, HostPort, IdentityDialect, Inline, LogLevel, Password, TlsPolicy, UnixPath
+from sidecar.settings import AccessLogFormat, IdentityDialect, Inline, LogLevel, Password, TlsPolicy
 
 PARSERS: list[Callable[[str], Any]] = [
     units.parse_duration,
     units.parse_size,
     units.parse_count,
     units.parse_path,
-    units.parse_names,
-    units.parse_listener,
-    units.parse_optional_listener,
-    units.parse_upstream,
     lambda text: units.parse_word(LogLevel, text),
 ]
 
@@ -334,223 +332,41 @@ class TestMatcher:
         assert "\n" not in str(caught.value)
 
 
-class TestRules:
+class TestStructure:
     def test_list_is_kept_as_json(self) -> None:
         """The file's list and a variable's JSON are the same text."""
-        assert units.parse_rules('[ {"path": "/a"} ]') == '[{"path":"/a"}]'
-        assert units.parse_rules("none") == ""
+        assert units.parse_structure("rules", '[ {"path": "/a"} ]') == '[{"path":"/a"}]'
+        assert units.parse_structure("rules", "none") == ""
 
-    @pytest.mark.parametrize("text", ["{}", "/rules.json", "[", "[" * 100_000])
+    @pytest.mark.parametrize("text", ["{}", "/rules.json", "[", "[" * 100_000, "443"])
     def test_anything_else_is_refused(self, text: str) -> None:
         """Also what would exhaust the stack."""
-        with pytest.raises(UnitError):
-            units.parse_rules(text)
+        with pytest.raises(UnitError, match="not a list of clusters"):
+            units.parse_structure("clusters", text)
 
+    def test_nesting_is_bounded(self) -> None:
+        """Sixteen levels are read, one more is refused, as in a file."""
+        units.parse_structure("clusters", "[" * 16 + "]" * 16)
+        with pytest.raises(UnitError, match="nested deeper than 16 levels"):
+            units.parse_structure("clusters", "[" * 16 + "{}" + "]" * 16)
 
-class TestNames:
-    def test_names_and_addresses_are_read_in_order_once(self) -> None:
-        """DNS names come in lower case, addresses in their canonical form, blanks, gaps and repeats go."""
-        text = " App.Example, *.example,, 10.0.0.1 ,2001:DB8::0:1,app.example,localhost,"
-
-        assert units.parse_names(text) == ("app.example", "*.example", "10.0.0.1", "2001:db8::1", "localhost")
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "a_b.example",
-            "-a.example",
-            "a-.example",
-            "a..example",
-            ".example",
-            "example.",
-            "*",
-            "*.",
-            "*.*.example",
-            "a.*.example",
-            "w*.example",
-            "10.0.0.256",
-            "10.0.0.0/8",
-            "[::1]",
-            "fe80::1%eth0",
-            "münchen.example",
-            "https://a.example",
-            "a.example:443",
-            "a b",
-            "x" * 64,
-            ".".join(["x" * 63] * 4),
-        ],
-    )
-    def test_invalid_name_is_refused(self, name: str) -> None:
-        """What a certificate cannot name is refused, also beside valid names."""
-        with pytest.raises(UnitError, match="neither a DNS name nor an IP address"):
-            units.parse_names(f"ok.example,{name}")
-
-    def test_longest_name_is_read(self) -> None:
-        """253 characters in labels of up to 63 are a name."""
-        name = ".".join(["x" * 63, "x" * 63, "x" * 63, "x" * 61])
-
-        assert units.parse_names(name) == (name,)
-
-
-ADDRESSES = st.builds(
-    HostPort,
-    st.ip_addresses(v=4).map(str)
-    | st.ip_addresses(v=6).map(str)
-    | st.sampled_from(["localhost", "my_app", "a.example"]),
-    st.integers(1, 65535),
-)
-
-
-class TestListener:
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            ("127.0.0.1:8443", HostPort("127.0.0.1", 8443)),
-            ("[::]:443", HostPort("::", 443)),
-            ("[2001:DB8::0]:443", HostPort("2001:db8::", 443)),
-            ("[fe80::1%eth0]:443", HostPort("fe80::1%eth0", 443)),
-            (":443", HostPort("0.0.0.0", 443)),
-            ("443", HostPort("0.0.0.0", 443)),
-            ("localhost:65535", HostPort("localhost", 65535)),
-        ],
-    )
-    def test_documented_form_is_read(self, text: str, expected: HostPort) -> None:
-        """HOST:PORT, with IPv6 in brackets; the host or both host and colon may be missing."""
-        assert units.parse_listener(text) == expected
+    def test_key_that_stands_twice_is_refused(self) -> None:
+        """The second would silently win."""
+        with pytest.raises(UnitError, match="the key 'path' stands twice"):
+            units.parse_structure("rules", '[{"path": "/a", "client_cert": "required", "path": "/b"}]')
 
     @pytest.mark.parametrize(
-        "text",
-        [
-            "",
-            ":",
-            "localhost",
-            "127.0.0.1",
-            "[::1]",
-            "::1:443",
-            "[127.0.0.1]:443",
-            "[]:443",
-            "[::1:443",
-            "[::1]443",
-            "*:443",
-            "b@d:443",
-            "10.0.0.256:443",
-            "127.1:443",
-            "010.0.0.1:443",
-            "[fe80::1%a]b]:443",
-            "host:-1",
-            "host:0443x",
-            "host:\uff14\uff14\uff13",
-            "https://host:443",
-            "host:443/",
-        ],
+        "encode",
+        [str, lambda pem: pem.replace("\n", "\\n"), *(lambda pem, i=i: encoded(" " * i + pem) for i in range(3))],
+        ids=["PEM", "escaped", "base64", "base64 after one", "base64 after two"],
     )
-    def test_other_form_is_refused(self, text: str) -> None:
-        """A missing port, a wrong host, unbracketed IPv6 and URLs are refused, never read as every address."""
-        with pytest.raises(UnitError):
-            units.parse_listener(text)
-
-    @pytest.mark.parametrize("port", ["0", "65536", "999999"])
-    def test_port_out_of_range_is_refused(self, port: str) -> None:
-        """A port is 1 to 65535, with or without a host."""
-        for text in (port, f":{port}", f"127.0.0.1:{port}"):
-            with pytest.raises(UnitError, match="not within 1 to 65535"):
-                units.parse_listener(text)
-
-    def test_unbracketed_ipv6_is_told_about_brackets(self) -> None:
-        """The fix for `::1:443` says what is missing."""
-        with pytest.raises(UnitError) as caught:
-            units.parse_listener("::1:443")
-
-        assert "brackets" in caught.value.fix
-
-    @given(ADDRESSES)
-    def test_canonical_text_reads_back(self, address: HostPort) -> None:
-        """The canonical text of an address parses to that address."""
-        assert units.parse_listener(str(address)) == address
-
-    @given(st.none() | ADDRESSES)
-    def test_canonical_text_of_optional_listener_reads_back(self, address: HostPort | None) -> None:
-        """The same holds where there may be no listener."""
-        assert units.parse_optional_listener(units.optional_listener_text(address)) == address
-
-    def test_off_is_no_listener_and_part_of_the_fix(self) -> None:
-        """`off` is no listener, and who writes another word for it is told."""
-        with pytest.raises(UnitError) as caught:
-            units.parse_optional_listener("none")
-
-        assert caught.value.fix.endswith("or off")
-        assert units.parse_optional_listener("OFF") is None
+    def test_private_key_inside_is_refused_and_not_shown(self, encode: Callable[[str], str]) -> None:
+        """Structures are shown in full, so a key must not be in them, in whatever form."""
+        pem = "-----BEGIN EC PRIVATE KEY-----\nMIIEsecret\n-----END EC PRIVATE KEY-----\n"
+        with pytest.raises(UnitError, match="a private key stands in it") as caught:
+            units.parse_structure("clusters", json.dumps([{"name": "a", "tls": {"key": encode(pem)}}]))
+        assert "MII" not in str(caught.value)
 
 
-class TestUpstream:
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            ("http://127.0.0.1:8080", HostPort("127.0.0.1", 8080)),
-            ("http://127.0.0.1:8080/", HostPort("127.0.0.1", 8080)),
-            ("HTTP://my_app", HostPort("my_app", 80)),
-            ("http://[::1]", HostPort("::1", 80)),
-            ("localhost:3000", HostPort("localhost", 3000)),
-            ("unix:/run/app.sock", UnixPath("/run/app.sock")),
-            ("unix:/run/a@b://c", UnixPath("/run/a@b://c")),
-        ],
-    )
-    def test_documented_form_is_read(self, text: str, expected: HostPort | UnixPath) -> None:
-        """http://HOST with or without a port, HOST:PORT, and unix:/path."""
-        assert units.parse_upstream(text) == expected
-
-    def test_https_is_refused_by_name(self) -> None:
-        """TLS to the upstream is refused as what it is: not supported in this version."""
-        with pytest.raises(UnitError, match="TLS to the upstream is not supported in this version"):
-            units.parse_upstream("https://127.0.0.1:8443")
-
-    @pytest.mark.parametrize("text", ["http://user:hunter2@app:80", "user:hunter2@app:80", "https://user:hunter2@app"])
-    def test_password_is_refused_and_not_shown(self, text: str) -> None:
-        """User information is refused, and the refusal does not repeat it."""
-        with pytest.raises(UnitError, match="no place for a user name or password") as caught:
-            units.parse_upstream(text)
-
-        assert "hunter2" not in str(caught.value)
-
-    @pytest.mark.parametrize(
-        "text", ["http://app/path", "http://app:80/?q", "http://app?q", "http://app#f", "http://app//"]
-    )
-    def test_path_or_query_is_refused(self, text: str) -> None:
-        """Requests keep their own path; one in the upstream is refused, not ignored."""
-        with pytest.raises(UnitError, match="has a path or query"):
-            units.parse_upstream(text)
-
-    @pytest.mark.parametrize(
-        "text",
-        ["", "app", "8080", ":8080", "http://", "http://:80", "http:app:80", "tcp://app:80", "http://a:0", "//a:80"],
-    )
-    def test_other_form_is_refused(self, text: str) -> None:
-        """A missing host, another scheme and port 0 are refused."""
-        with pytest.raises(UnitError):
-            units.parse_upstream(text)
-
-    @pytest.mark.parametrize(
-        "text", ["unix:", "unix:run/app.sock", "unix:@abstract", "unix:///run/app.sock", "unix:/a\nb"]
-    )
-    def test_unix_path_that_is_not_absolute_is_refused(self, text: str) -> None:
-        """A socket has an absolute path on one line."""
-        with pytest.raises(UnitError):
-            units.parse_upstream(text)
-
-    def test_unix_url_is_told_the_right_form(self) -> None:
-        """The fix for the URL form is the text to write."""
-        with pytest.raises(UnitError) as caught:
-            units.parse_upstream("unix:///run/app.sock")
-
-        assert caught.value.fix == "write unix:/run/app.sock"
-
-    def test_unix_path_is_bounded_by_the_kernel(self) -> None:
-        """107 bytes fit into a socket address, 108 do not."""
-        assert units.parse_upstream("unix:/" + "x" * 106) == UnixPath("/" + "x" * 106)
-        with pytest.raises(UnitError, match="108 bytes, limit 107"):
-            units.parse_upstream("unix:/" + "x" * 107)
-
-    @given(ADDRESSES | st.just(UnixPath("/run/a b.sock")))
-    def test_canonical_text_reads_back(self, value: HostPort | UnixPath) -> None:
-        """The canonical text of an upstream parses to that upstream."""
-        assert units.parse_upstream(units.upstream_text(value)) == value
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

@@ -182,7 +182,7 @@ class TestFile:
             ("a: *nowhere", 1),
             ("tls: &a\n  key: x\nclient: *a", 3),
             ("a: " + "[" * 100_000, 1),
-            ("a: " + "{b: " * 9 + "1" + "}" * 9, 1),
+            ("a: " + "{b: " * 17 + "1" + "}" * 17, 1),
         ],
         ids=["open list", "tab", "two colons", "two documents", "no anchor", "alias", "deep lists", "deep mappings"],
     )
@@ -200,6 +200,67 @@ class TestFile:
         assert json.loads(texts(file, content)["client_rules"]) == [
             {"path": ["/a", "/b"], "client_cert": "none"},
             {"name": "off", "allow": []},
+        ]
+
+    @pytest.mark.parametrize("name", ["client_rules", "listeners", "virtual_hosts", "clusters"])
+    def test_every_place_inside_a_structure_has_its_line(self, file: Path, name: str) -> None:
+        """Keys have the line of the key, items that where they begin."""
+        content = f"# x\n{name}:\n- a: 1\n  b:\n    - c\n    - {{d: 2,\n       e: 3}}\n-\n  f: 4\n"
+        given_, problems = read(file, content)
+
+        assert problems == []
+        assert {
+            place.removeprefix(name): line.removeprefix(f"{file}:") for place, line in given_[name].places.items()
+        } == {
+            "[0]": "3",
+            "[0].a": "3",
+            "[0].b": "4",
+            "[0].b[0]": "5",
+            "[0].b[1]": "6",
+            "[0].b[1].d": "6",
+            "[0].b[1].e": "7",
+            "[1]": "9",
+            "[1].f": "9",
+        }
+
+    def test_number_of_places_is_bounded(self, file: Path) -> None:
+        """They are kept as long as the settings."""
+        content = f"client_rules: [{{path: [{'/,' * yamlfile.MOST_PLACES}]}}]"
+        given_, problems = read(file, content)
+
+        assert problems == []
+        assert len(given_["client_rules"].places) == yamlfile.MOST_PLACES
+        assert len(json.loads(given_["client_rules"].text)[0]["path"]) == yamlfile.MOST_PLACES
+
+    def test_other_settings_have_no_places(self, file: Path) -> None:
+        """Their line is enough."""
+        given_, _ = read(file, "tls_names: [a.example, b.example]\nclusters: '[]'\n")
+        assert [value.places for value in given_.values()] == [{}, {}]
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            ('"ok\\n"', "ok\n"),
+            ("|\n    a\n    b", "a\nb\n"),
+            ("' '", " "),
+            ("''", ""),
+            ("off", "off"),
+            ("~", None),
+            ("", None),
+            ("null", None),
+        ],
+    )
+    def test_text_inside_a_structure_keeps_its_blanks(self, file: Path, value: str, expected: str | None) -> None:
+        """A body is what stands there; nothing is null."""
+        found = texts(file, f"virtual_hosts:\n- body: {value}\n")
+        assert json.loads(found["virtual_hosts"]) == [{"body": expected}]
+
+    def test_problem_inside_a_structure_names_its_place(self, file: Path) -> None:
+        """A tag and a second key, each at its line."""
+        _, problems = read(file, "clusters:\n- name: !Ref x\n  tls: {ca: a,\n    ca: b}\n")
+        assert [(problem.setting, problem.source) for problem in problems] == [
+            ("clusters[0].name", f"{file}:2"),
+            ("clusters[0].tls.ca", f"{file}:4"),
         ]
 
     def test_key_that_stands_twice_in_a_rule_is_a_problem(self, file: Path) -> None:

@@ -7,9 +7,9 @@ import platform
 import sys
 import time
 
-from tests.fuzz.inputs import REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput, ResponseInput
+from tests.fuzz.inputs import HeaderInput, RequestInput, ResponseInput
 from tests.fuzz.judging import judge
-from tests.fuzz.loop import Fuzzer
+from tests.fuzz.loop import SEEDS, Fuzzer
 
 REPORT_SECONDS = 30.0
 
@@ -29,14 +29,14 @@ def main(arguments: list[str]) -> int:
 
 def _parse(text: str) -> RequestInput:
     # It is the reader's own command line, so evaluating it gives nobody anything.
-    parsed = eval(text, {"RequestInput": RequestInput, "ResponseInput": ResponseInput})
+    parsed = eval(text, {kind.__name__: kind for kind in (RequestInput, ResponseInput, HeaderInput)})
     assert isinstance(parsed, RequestInput), f"not an input: {text}"
     return parsed
 
 
 def _fuzz(seconds: float, seed: int) -> int:
     until = time.monotonic() + seconds
-    runs = {"requests": Fuzzer(REQUEST_SEEDS, seed), "responses": Fuzzer(RESPONSE_SEEDS, seed)}
+    runs = {role: Fuzzer(seeds, seed) for role, seeds in SEEDS.items()}
     report_at = time.monotonic() + REPORT_SECONDS
     while (now := time.monotonic()) < until and not any(run.is_over for run in runs.values()):
         for run in runs.values():

@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from tests.support.cases import MAX_HEAD_BYTES, MAX_HEADERS, REQUESTS, RESPONSES
+from tests.support.proxyheaders import BEHIND, INVALID, NONE, SIGNATURE, VALID
 
 SMALL_HEAD_BYTES: Final = 1024
 """The least that can be set: mutated heads reach it, and seldom reach the default."""
@@ -67,6 +68,20 @@ class ResponseInput(RequestInput):
     is_closed: bool = False
 
 
+@attrs.frozen(kw_only=True)
+class HeaderInput(RequestInput):
+    """
+    What a connection begins with where there may be a header of the PROXY protocol.
+
+    Attributes:
+        is_required: Whether there must be one.
+        is_trusted: Whether one is believed.
+    """
+
+    is_required: bool = False
+    is_trusted: bool = True
+
+
 def segments(data: bytes, cuts: tuple[int, ...]) -> list[bytes]:
     """Cut *data* at the places of *cuts* that lie inside it; no piece is empty."""
     ends = [*sorted({place for place in cuts if 0 < place < len(data)}), len(data)]
@@ -113,4 +128,17 @@ RESPONSE_SEEDS: Final[tuple[ResponseInput, ...]] = (
         for case in RESPONSES
     ),
     *(ResponseInput(data=data, has_small_limits=True) for data in _ENDLESS_RESPONSES),
+)
+
+_ENDLESS_HEADERS: Final = (
+    b"PROXY " * (_MANY // 6),
+    b"PROXY UNKNOWN " + b"x" * _MANY,
+    SIGNATURE + b"\x21\x11\xff\xff" + bytes(_MANY),
+    SIGNATURE + b"\x20\x00\x0f\xf0" + b"\x04\0\0" * (_MANY // 3),
+)
+
+HEADER_SEEDS: Final[tuple[HeaderInput, ...]] = (
+    *(HeaderInput(data=case.data) for case in (*VALID, *INVALID, *NONE)),
+    *(HeaderInput(data=case.data + behind) for case in VALID for behind in BEHIND),
+    *(HeaderInput(data=data) for data in _ENDLESS_HEADERS),
 )

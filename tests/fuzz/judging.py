@@ -8,17 +8,15 @@ can be seen from outside.
 
 from __future__ import annotations
 
-from typing import cast
-
 import h11
 
 from sidecar.errors import ProtocolError, RequestError
-from sidecar.proxy.pool import Pool
 from sidecar.settings import ByteCount, Limits
 from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
 from sidecar.wire.framing import MAX_TRAILER_BYTES
 from sidecar.wire.http1 import MAX_REMEMBERED_BYTES, ServerCodec, State
-from tests.fuzz.inputs import RequestInput, ResponseInput, segments
+from tests.fuzz.headers import judge_header
+from tests.fuzz.inputs import HeaderInput, RequestInput, ResponseInput, segments
 from tests.fuzz.reading import (
     Message,
     Reading,
@@ -31,7 +29,7 @@ from tests.fuzz.reading import (
     read_response,
     read_response_by_h11,
 )
-from tests.support.ports import FakePool, RecordingTransport, transport_of
+from tests.support.ports import RecordingTransport, transport_of
 from tests.support.pump import Ended, Pump
 
 Signature = tuple[object, ...]
@@ -50,6 +48,8 @@ def judge(input: RequestInput) -> Signature:
     """Hold *input* against every rule; return its signature."""
     if isinstance(input, ResponseInput):
         return _judge_response(input)
+    if isinstance(input, HeaderInput):
+        return judge_header(input)
     return _judge_requests(input)
 
 
@@ -352,10 +352,7 @@ def _make_pump(input: RequestInput) -> Pump:
         headers=input.max_headers,
         body_bytes=ByteCount(input.max_body_bytes),
     )
-    pump = Pump(limits=limits)
-    pump.pool = FakePool(pump.clock, limits)
-    pump.service.pool = cast(Pool, pump.pool)
-    return pump
+    return Pump(limits=limits)
 
 
 def _check_trailers(got: Message, message: Message) -> None:

@@ -6,14 +6,21 @@ import random
 import shlex
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
 
-from tests.fuzz.inputs import RequestInput
+from tests.fuzz.inputs import HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput
 from tests.fuzz.judging import Signature, judge
 from tests.fuzz.mutation import Mutator
+
+SEEDS: Final[Mapping[str, Sequence[RequestInput]]] = {
+    "requests": REQUEST_SEEDS,
+    "responses": RESPONSE_SEEDS,
+    "headers": HEADER_SEEDS,
+}
+"""What can be fuzzed, and what it starts from."""
 
 SLOW_SECONDS: Final = 2.0
 """CPU time after which an input is a failure: the longest that are bred take a quarter of a second."""

@@ -13,7 +13,8 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz.inputs import RequestInput, ResponseInput
+from tests.fuzz.inputs import HeaderInput, RequestInput, ResponseInput
+from tests.support.proxyheaders import SIGNATURE, checksum
 
 MAX_DATA_BYTES: Final = 96 * 1024
 """Half as much again as the largest limit on anything that is held."""
@@ -22,6 +23,12 @@ _LONG_BYTES: Final = 4096
 """Longer inputs cost so much that they are bred from seldom."""
 
 _MOST_CHANGES: Final = 4
+
+_COMMANDS: Final = (0x20, 0x21, 0x21, 0x21, 0x22, 0x11)
+_FAMILIES: Final = (*(0x00, 0x01, 0x02, 0x10, 0x11, 0x12, 0x13, 0x20, 0x21, 0x22), *(0x30, 0x31, 0x32, 0x41, 0xFF))
+
+_FIXED_BYTES: Final = 16
+"""Of a binary PROXY header, with its length at the end."""
 
 _AWKWARD: Final = (
     *(b"\r", b"\n", b"\0", b"\r\n", b"\r\n\r\n", b"\n\n", b"\r\r\n", b" ", b"\t", b":", b",", b";", b"="),
@@ -86,6 +93,8 @@ class Mutator:
         )
         if isinstance(child, ResponseInput):
             return self._other_exchange(child)
+        if isinstance(child, HeaderInput):
+            return self._other_header(child)
         return child
 
     def choose(self, corpus: Sequence[RequestInput]) -> RequestInput:
@@ -106,6 +115,27 @@ class Mutator:
             minor_version=minor_version,
             offered=self.chance.choice(_OFFERS) if minor_version else (),  # RFC 9110 section 7.8
             is_closed=self.chance.random() < 0.5,
+        )
+
+    def _other_header(self, child: HeaderInput) -> HeaderInput:
+        """
+        Another listener, and numbers that fit again, mostly: a change in a binary header would otherwise seldom be
+        refused for anything but its length.
+        """
+        data = child.data
+        if data.startswith(SIGNATURE) and len(data) >= _FIXED_BYTES:
+            if self.chance.random() < 0.7:
+                length = min(len(data), _LONG_BYTES) - _FIXED_BYTES - self.chance.choice((0, 0, 0, 1, 12))
+                data = data[:14] + max(0, length).to_bytes(2, "big") + data[_FIXED_BYTES:]
+            if self.chance.random() < 0.2:
+                data = data[:12] + bytes((self.chance.choice(_COMMANDS), self.chance.choice(_FAMILIES))) + data[14:]
+            if self.chance.random() < 0.7:
+                data = _with_checksum(data)
+        return attrs.evolve(
+            child,
+            data=data,
+            is_required=self.chance.random() < 0.5,
+            is_trusted=self.chance.random() < 0.9,
         )
 
     def _cuts(self, data: bytes) -> tuple[int, ...]:
@@ -130,6 +160,16 @@ class Mutator:
     def _number_in(self, data: bytes) -> re.Match[bytes] | None:
         """Find a number at a random place, or else the first one."""
         return _NUMBER.search(data, self._place(data)) or _NUMBER.search(data)
+
+
+def _with_checksum(data: bytes) -> bytes:
+    """Make what looks like a checksum right."""
+    end = _FIXED_BYTES + int.from_bytes(data[14:_FIXED_BYTES], "big")
+    header, at = data[:end], data.find(b"\x03\0\x04", _FIXED_BYTES, end) + 3
+    if at < _FIXED_BYTES or at + 4 > end:
+        return data
+    value = checksum(header[:at] + bytes(4) + header[at + 4 :])
+    return data[:at] + value.to_bytes(4, "big") + data[at + 4 :]
 
 
 def _insert_awkward(mutator: Mutator, data: bytes) -> bytes:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import random
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from sidecar.policy import rewrite
-from sidecar.wire import framing, grammar, http1
+from sidecar.proxy import preface
+from sidecar.wire import framing, grammar, http1, proxyproto
 from tests.fuzz.__main__ import main
-from tests.fuzz.inputs import REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput, ResponseInput, segments
+from tests.fuzz.inputs import HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput, ResponseInput, segments
 from tests.fuzz.judging import judge
-from tests.fuzz.loop import Failure, Fuzzer
+from tests.fuzz.loop import SEEDS, Failure, Fuzzer
 from tests.fuzz.mutation import MAX_DATA_BYTES, Mutator
 
 SEED = 1
 BRED = 3000
-
-SEEDS = {"requests": REQUEST_SEEDS, "responses": RESPONSE_SEEDS}
 
 
 class TestQuickProfile:
@@ -97,6 +96,48 @@ def _hop_by_hop_framing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rewrite, "_NEVER_NOMINATED", frozenset[bytes]())
 
 
+def _lines_end_in_lf(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(proxyproto, "_UNKNOWN_LINE", re.compile(rb"PROXY UNKNOWN(?: [^\n]*+)?\n"))
+
+
+def _ports_of_any_size(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(proxyproto, "_PORT_TEXT", re.compile(rb"[0-9]{1,5}"))
+
+
+def _ipv6_of_any_kind(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(proxyproto, "_IPV6_TEXT", re.compile(rb"[^ ]+"))
+
+
+def _checksum_is_not_looked_at(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(proxyproto, "_check_checksum", lambda header, start, end: None)
+
+
+def _datagrams(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(proxyproto, "_DATAGRAMS", frozenset[int]())
+    patch.setattr(proxyproto, "_ADDRESS_BYTES", proxyproto._ADDRESS_BYTES | {0x12: 12})
+
+
+def _tlvs_without_end(patch: pytest.MonkeyPatch) -> None:
+    def split(data: bytes, at: int, once: frozenset[int]) -> Iterator[tuple[int, int, int]]:
+        while at < len(data):
+            end = at + 3 + int.from_bytes(data[at + 1 : at + 3], "big")
+            yield data[at], at + 3, end
+            at = end
+
+    patch.setattr(proxyproto, "_split", split)
+
+
+def _verdict_too_soon(patch: pytest.MonkeyPatch) -> None:
+    def parse(data: bytes) -> proxyproto.Parsed | proxyproto.Unparsed:
+        return proxyproto.parse(data) if len(data) > 5 else proxyproto.Unparsed.ABSENT
+
+    patch.setattr(preface, "parse", parse)
+
+
+def _untrusted_in_pieces(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(preface, "begins", lambda data: bool(proxyproto.begins(data)))
+
+
 BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "a length may have a sign": ("requests", _any_length),
     "a length may stand twice": ("requests", _repeated_length),
@@ -112,6 +153,14 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "control characters may stand in a response": ("responses", _control_characters),
     "bytes behind a response are forgiven": ("responses", _bytes_behind_are_forgiven),
     "a response body is one byte too long": ("responses", _length_off_by_one),
+    "a PROXY line may end in LF alone": ("headers", _lines_end_in_lf),
+    "a port may have zeros and be too great": ("headers", _ports_of_any_size),
+    "IPv6 may be whatever Python takes": ("headers", _ipv6_of_any_kind),
+    "a checksum may be wrong": ("headers", _checksum_is_not_looked_at),
+    "datagrams are taken": ("headers", _datagrams),
+    "a TLV may be cut short": ("headers", _tlvs_without_end),
+    "a header in pieces is none": ("headers", _verdict_too_soon),
+    "an untrusted header in pieces slips through": ("headers", _untrusted_in_pieces),
 }
 
 
@@ -162,9 +211,18 @@ class TestSegments:
 
 
 class TestFailure:
-    def test_report_has_the_seed_and_an_input_to_judge_again(self, capsys: pytest.CaptureFixture[str]) -> None:
+    @pytest.mark.parametrize(
+        "one",
+        [
+            ResponseInput(data=b"HTTP/1.1 200 OK\r\n\r\n'\"\0", cuts=(2, 5), method=b"HEAD"),
+            HEADER_SEEDS[0],
+        ],
+        ids=["a response", "a header"],
+    )
+    def test_report_has_the_seed_and_an_input_to_judge_again(
+        self, capsys: pytest.CaptureFixture[str], one: RequestInput
+    ) -> None:
         """Whoever reads a failure can see it again with the one line that it ends with."""
-        one = ResponseInput(data=b"HTTP/1.1 200 OK\r\n\r\n'\"\0", cuts=(2, 5), method=b"HEAD")
         text = str(Failure(one, "what", 7, 1234))
         assert "seed 7, execution 1,234" in text
         command = shlex.split(text.rpartition("python -m tests.fuzz ")[2])
@@ -177,7 +235,9 @@ class TestCommand:
     def test_clean_run_reports_its_figures(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A run without failures exits with 0 and says what it did."""
         assert main(["--seconds", "0.2", "--seed", "3"]) == 0
-        assert re.search(r"requests: [\d,]+ executions, corpus [\d,]+, .* 0 failures\n", capsys.readouterr().out)
+        printed = capsys.readouterr().out
+        for role in SEEDS:
+            assert re.search(role + r": [\d,]+ executions, corpus [\d,]+, .* 0 failures\n", printed)
 
     def test_run_that_fails_says_so(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         """A run with failures prints each once and exits with 1."""

@@ -13,9 +13,10 @@ from sidecar.observe.escaping import MAX_VALUE_BYTES
 from sidecar.observe.logformat import compile_format
 from sidecar.policy.identity import PeerIdentity
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import AccessLogFormat
 from sidecar.tls.verify import Verification
-from tests.support.pump import Pump
+from tests.support.pump import ADMITTED, SESSION, Pump
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -84,6 +85,21 @@ class TestStyles:
         either.log.exchange(exchange, 200, "", "", 1.0, upstream="127.0.0.1:8080", trace_id="4bf9")
         assert "127.0.0.1:8080" in either.line
         assert "4bf9" in either.line
+
+    def test_tunnel_has_one_line_in_either(self, either: Logged) -> None:
+        """When it is over, however it ended."""
+        pump = either.pump
+        tunnel = Tunnel(
+            pump.tls, pump.peer, pump.service, SESSION, admission=ADMITTED, proxy_header=lambda *arguments: b""
+        )
+        app = pump.pool.accept_raw()
+        assert either.lines == []
+        tunnel.dataReceived(b"s3cret")
+        app.reset()
+        tunnel.end()
+        assert "upstream_reset" in either.line
+        assert "127.0.0.1:8080" in either.line
+        assert "s3cret" not in either.line
 
 
 class TestText:

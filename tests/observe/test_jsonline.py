@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 
 from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.escaping import MAX_VALUE_BYTES
+from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.policy.identity import PeerIdentity, identity_of
+from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.downstream import Forwarding
 from sidecar.proxy.exchange import Exchange
-from sidecar.settings import AccessLogFormat
+from sidecar.proxy.routing import Destination, Router
+from sidecar.proxy.tunnel import Tunnel
+from sidecar.settings import AccessLogFormat, HostPort
+from sidecar.tls.session import NO_TLS
 from sidecar.tls.verify import Verification, VerifyReason
+from sidecar.wire.proxyproto import ProxyHeader
 from tests.support.certs import CLIENT, authority
-from tests.support.pump import Pump
+from tests.support.pump import ADMITTED, SESSION, Pump
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -130,6 +137,91 @@ class TestJsonFormat:
         assert as_json.record["status"] == 400
         assert as_json.record["reason"]
         assert "s3cret" not in as_json.line
+
+    def test_balancer_is_told_from_its_client(self, as_json: Logged) -> None:
+        """Whom a PROXY header named, who really connected, and what else the header said."""
+        peer = as_json.pump.peer
+        peer.via = HostPort("10.0.0.9", 1)
+        peer.proxied = ProxyHeader(
+            version=2, tlvs=((0x02, b"a.example"), (0x05, b"\x01id"), (0xEA, b"\x01vpce-08d2bf15fac5001c9"))
+        )
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        record = as_json.record
+        assert (record["client"], record["via"]) == ("192.0.2.7", "10.0.0.9")
+        assert record["proxy_authority"] == "a.example"
+        assert record["proxy_unique_id"] == "016964"
+        assert record["vpc_endpoint_id"] == "vpce-08d2bf15fac5001c9"
+
+    def test_header_that_says_nothing_is_not_shown(self, as_json: Logged) -> None:
+        """Nor is a balancer that spoke for itself a proxy of anybody."""
+        as_json.pump.peer.proxied = ProxyHeader(version=2, is_local=True)
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert not [name for name in as_json.record if name == "via" or name.startswith(("proxy", "vpc"))]
+
+    def test_trusted_proxy_is_told_from_its_client(self, as_json: Logged) -> None:
+        """Each request on its connection may be another's."""
+        hop = Hop(peer="192.0.2.7", local=HostPort("192.0.2.1", 443), is_trusted=True)
+        as_json.pump.downstream.forwarding = Forwarding(b"", b"", hop, TrustedProxies(("192.0.2.0/24",)))
+        for number in (8, 9):
+            forwarded = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.%d\r\n\r\n" % number
+            as_json.pump.client_sends(forwarded)
+            if as_json.pump.pool.waiting:
+                as_json.pump.pool.accept()
+            as_json.pump.app_sends(OK)
+        records = [json.loads(line) for line in as_json.lines]
+        assert [(record["client"], record["via"]) for record in records] == [
+            ("203.0.113.8", "192.0.2.7"),
+            ("203.0.113.9", "192.0.2.7"),
+        ]
+
+    def test_route_is_shown_where_there_are_several(self, as_json: Logged) -> None:
+        """With the cluster that it leads to."""
+        only = as_json.pump.service.router.only
+        assert isinstance(only, Destination)
+        as_json.pump.service.router = Router(None, {}, attrs.evolve(only, name="static"))
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (as_json.record["route"], as_json.record["cluster"]) == ("static", "app")
+
+    def test_connection_in_the_clear_has_no_tls(self, as_json: Logged) -> None:
+        """Not even as an empty text."""
+        as_json.pump.downstream.session = NO_TLS
+        as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert not [name for name in as_json.record if name.startswith("tls") or name == "sni"]
+
+    def test_tunnel_is_an_object_too(self, as_json: Logged) -> None:
+        """Who, where to, how much and how long; the same names where they mean the same."""
+        pump = as_json.pump
+        pump.clock.advance(10)
+        tunnel = Tunnel(
+            pump.tls, pump.peer, pump.service, SESSION, admission=ADMITTED, proxy_header=lambda *arguments: b""
+        )
+        pump.pool.accept_raw().deliver(b"hello")
+        tunnel.dataReceived(b"abc")
+        pump.clock.advance(1.5)
+        tunnel.end()
+        assert as_json.record == {
+            "time": "2001-09-09T01:46:51.625Z",
+            "client": "192.0.2.7",
+            "status": 0,
+            "reason": "drain_timeout",
+            "tls_version": "TLSv1.3",
+            "tls_cipher": "TLS_AES_256_GCM_SHA384",
+            "tls_resumed": False,
+            "sni": "localhost",
+            "protocol": "tcp",
+            "upstream": "127.0.0.1:8080",
+            "bytes_received": 3,
+            "bytes_sent": 5,
+            "duration_ms": 1500.0,
+        }
+
+    def test_tunnel_that_came_to_nothing_says_why(self, as_json: Logged) -> None:
+        """There is no upstream where there was none."""
+        pump = as_json.pump
+        pump.cluster.refusal = ConnectFailed("no_healthy_upstream", 'cluster "app": none')
+        Tunnel(pump.tls, pump.peer, pump.service, SESSION, admission=ADMITTED, proxy_header=lambda *arguments: b"")
+        assert (as_json.record["reason"], as_json.record["detail"]) == ("no_healthy_upstream", 'cluster "app": none')
+        assert "upstream" not in as_json.record
 
     def test_client_certificate_is_named(self, as_json: Logged) -> None:
         """Whoever shows a certificate is in the log by its subject, cut to size."""

@@ -14,8 +14,9 @@ from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.logformat import DEFAULT_TEXT, compile_format
 from sidecar.observe.logsyntax import LARGEST_LIMIT, MOST_OPERATORS, FormatError
 from sidecar.observe.operators import OPERATORS
+from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import AccessLogFormat
-from tests.support.pump import Pump
+from tests.support.pump import ADMITTED, SESSION, Pump
 
 ENVOY_DEFAULT = (
     '[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% '
@@ -93,6 +94,25 @@ class TestCompileFormat:
         pump.service.access_log = AccessLog(lines.append, AccessLogFormat.TEXT, text)
         pump.service.record_refused(pump.downstream, RequestError("bad_host", "it's no name"))
         assert lines == ["400 bad_host 'it\\u0027s\\u0020no\\u0020name' - - 100%\n"]
+
+    def test_tunnel_shows_what_there_is_without_requests(self) -> None:
+        """How long, how much and where to; of a request, nothing."""
+        lines: list[str] = []
+        pump = Pump()
+        text = compile_format(
+            "%REASON% '%DETAIL%' %RESPONSE_CODE% %REQ(:PATH)% %PROTOCOL% %BYTES_RECEIVED% %BYTES_SENT% %DURATION(3)% "
+            "%UPSTREAM_HOST% %UPSTREAM_CLUSTER% %ROUTE_NAME% %DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_TLS_VERSION%",
+            is_ours,
+        )
+        pump.service.access_log = AccessLog(lines.append, AccessLogFormat.TEXT, text)
+        tunnel = Tunnel(
+            pump.tls, pump.peer, pump.service, SESSION, admission=ADMITTED, proxy_header=lambda *arguments: b""
+        )
+        pump.pool.accept_raw().deliver(b"hello")
+        tunnel.dataReceived(b"abc")
+        pump.clock.advance(1.5)
+        tunnel.end()
+        assert lines == ["drain_timeout '-' 0 - - 3 5 1500.000 127.0.0.1:8080 app - 192.0.2.7:50000 TLSv1.3\n"]
 
     def test_largest_line_is_bounded(self) -> None:
         """However long a format and the values are."""

@@ -158,6 +158,9 @@ def busy(factor: int = 1) -> Metrics:
         metrics.count(502, "upstream_reset", 0.004)
         metrics.client_request("web", 5000.0 * factor, 10.0 * factor)
     metrics.upstream_connect_failures = {"refused": factor}
+    metrics.upstream_healthy = {("app", "127.0.0.1:8080"): 1}
+    metrics.upstream_ejections = {"app": factor}
+    metrics.tunnels_ended = {"upstream_reset": factor}
     metrics.reloads = {"ok": factor}
     metrics.reload_success_at = 20.0 * factor
     metrics.certificate_not_after = {("leaf", "CN=localhost", "1"): 30.0 * factor}

@@ -9,9 +9,13 @@ from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.logformat import compile_format
 from sidecar.observe.logsyntax import FormatError
 from sidecar.observe.operators import FLAGS, OPERATORS
+from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.policy.identity import PeerIdentity
+from sidecar.proxy.downstream import Forwarding
 from sidecar.proxy.replies import REPLIES
+from sidecar.proxy.routing import Destination, Router
 from sidecar.settings import AccessLogFormat, HostPort
+from sidecar.tls.session import NO_TLS
 from sidecar.tls.verify import Verification, VerifyReason
 from tests.support.pump import Pump
 
@@ -117,12 +121,14 @@ VALUES = {
     "%DETAIL%": "-",
     "%BYTES_RECEIVED%": "3",
     "%BYTES_SENT%": "2",
+    "%UPSTREAM_CLUSTER%": "app",
     "%DURATION%": "1750",
     "%DURATION(3)%": "1750.000",
     "%RESPONSE_DURATION%": "1500",
     "%RESPONSE_TX_DURATION(0)%": "250",
     "%DOWNSTREAM_REMOTE_ADDRESS%": "192.0.2.7:50123",
     "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%": "192.0.2.7",
+    "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%": "192.0.2.7",
     "%DOWNSTREAM_REMOTE_PORT%": "50123",
     "%DOWNSTREAM_LOCAL_ADDRESS%": "[2001:db8::9]:8443",
     "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%": "2001:db8::9",
@@ -159,6 +165,7 @@ class TestValues:
             "TRACE_ID",
             "UPSTREAM_HOST",
             "UPSTREAM_REMOTE_ADDRESS",
+            "ROUTE_NAME",
         } == set(OPERATORS)
 
     def test_request_ids_are_the_apps(self) -> None:
@@ -181,6 +188,45 @@ class TestValues:
         log.exchange(exchange, 200, "", "", 11.0, upstream="192.0.2.3:80", trace_id="4bf9")  # type: ignore[arg-type]
         log.exchange(exchange, 400, "", "", 11.0)  # type: ignore[arg-type]
         assert logged.lines == ["4bf9 192.0.2.3:80 192.0.2.3:80\n", "- - -\n"]
+
+    def test_route_is_shown_where_there_are_several(self) -> None:
+        """The only one says nothing."""
+        logged = Logged("%ROUTE_NAME% %UPSTREAM_CLUSTER%")
+        pump = logged.pump
+        only = pump.service.router.only
+        assert isinstance(only, Destination)
+        for router in (pump.service.router, Router(None, {}, attrs.evolve(only, name="virtual_hosts[0].routes[1]"))):
+            pump.service.router = router
+            pump.client_sends(REQUEST)
+            if pump.pool.waiting:
+                pump.pool.accept()
+            pump.app_sends(RESPONSE)
+        assert logged.lines == ["- app\n", "virtual_hosts[0].routes[1] app\n"]
+
+    def test_client_behind_a_balancer_is_told_from_it(self) -> None:
+        """Whom a PROXY header named, and who really connected."""
+        logged = Logged("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%")
+        logged.pump.peer.via = HostPort("10.0.0.9", 1)
+        logged.pump.start_exchange(REQUEST)
+        logged.pump.app_sends(RESPONSE)
+        assert logged.line == "192.0.2.7 10.0.0.9"
+
+    def test_client_behind_a_trusted_proxy_is_told_from_it(self) -> None:
+        """Whom its X-Forwarded-For names, and the proxy itself."""
+        logged = Logged("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%")
+        hop = Hop(peer="192.0.2.7", local=HostPort("192.0.2.1", 443), is_trusted=True)
+        logged.pump.downstream.forwarding = Forwarding(b"", b"", hop, TrustedProxies(("192.0.2.0/24",)))
+        logged.pump.start_exchange(REQUEST)
+        logged.pump.app_sends(RESPONSE)
+        assert logged.line == "203.0.113.9 192.0.2.7"
+
+    def test_connection_in_the_clear_has_no_tls(self) -> None:
+        """And another scheme."""
+        logged = Logged("%DOWNSTREAM_TLS_VERSION% %REQ(:SCHEME)% %REQ(X-FORWARDED-PROTO)%")
+        logged.pump.downstream.session = NO_TLS
+        logged.pump.start_exchange(REQUEST)
+        logged.pump.app_sends(RESPONSE)
+        assert logged.line == "- http http"
 
     def test_own_answer_has_no_response(self) -> None:
         """The app has not said anything; why we have is shown."""
@@ -224,6 +270,10 @@ class TestFlags:
     def test_answer_for_the_app_has_one(self, reason: str) -> None:
         """Whatever the app's side does wrong, Envoy has letters for it."""
         assert FLAGS[reason].startswith("U")
+
+    def test_request_that_leads_nowhere_has_envoys(self) -> None:
+        """No route, and no endpoint that is healthy."""
+        assert (FLAGS["no_route"], FLAGS["no_healthy_upstream"]) == ("NR", "UH")
 
     def test_late_head_is_no_protocol_error(self) -> None:
         """A refused head's own flag goes before the general one."""

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from sidecar.errors import ConfigError
-from sidecar.policy.access import Access, access_of
-from sidecar.policy.authz import NO_CERTIFICATE, Admission, Decision, Presented
+from sidecar.policy import matchers
+from sidecar.policy.access import DEFAULT_RULE, Access, access_of, default_rule
+from sidecar.policy.authz import NO_CERTIFICATE, Admission, Decision, Presented, Rule, judge
 from sidecar.policy.conditions import Request
 from sidecar.policy.identity import identity_of
 from sidecar.settings import ClientCertMode, ClientSettings, IdentityDialect, MatcherText, PathPatterns, RulesText
@@ -94,6 +95,43 @@ class TestHandshakeMode:
     def test_handshake_asks_if_any_rule_could_want_it(self, checked: Access, mode: ClientCertMode) -> None:
         """The handshake ends before the path is known."""
         assert checked.handshake_mode is mode
+
+
+class TestRulesOfRoutes:
+    OPEN, ADMINS = Rule(name="open", mode=NONE), Rule(name="admins", mode=REQUIRED, allow=matchers.compile("cn=nobody"))
+
+    def access(self, cert: ClientCertMode, *rules: Rule) -> Access:
+        return access_of(ClientSettings(cert=cert), "file:1", rules)
+
+    def test_they_count_for_the_handshake(self) -> None:
+        """A route may need what nothing else does, or not need what all else does."""
+        assert self.access(NONE, self.ADMINS).handshake_mode is OPTIONAL
+        assert self.access(REQUIRED, self.OPEN).handshake_mode is OPTIONAL
+        assert self.access(REQUIRED).handshake_mode is REQUIRED
+
+    @pytest.mark.parametrize("presented", [NO_CERTIFICATE, BAD], ids=["none", "bad"])
+    def test_client_that_a_route_lets_in_is_not_refused_at_once(self, presented: Presented) -> None:
+        """Which route it is about decides."""
+        assert isinstance(self.access(REQUIRED, self.OPEN).admit(presented), Admission)
+
+    def test_client_that_a_route_refuses_is_not_let_in_at_once(self) -> None:
+        """Nor the other way round."""
+        assert isinstance(self.access(NONE, self.ADMINS).admit(GOOD), Admission)
+
+    def test_client_that_all_let_in_is_decided_about_once(self) -> None:
+        """By its name, as far as any rule looks at that."""
+        admitted = self.access(REQUIRED, self.OPEN).admit(GOOD)
+        assert isinstance(admitted, Decision)
+        assert admitted.principal == "good.example"
+
+
+class TestDefaultRule:
+    def test_it_is_what_the_settings_say(self) -> None:
+        """Mode and lists, under a name that operators find in the log."""
+        rule = default_rule(ClientSettings(cert=OPTIONAL, allow=ALLOW_GOOD, deny=ALLOW_OTHER))
+        assert (rule.name, rule.mode) == (DEFAULT_RULE, OPTIONAL)
+        assert judge(rule, GOOD).is_allowed
+        assert default_rule(ClientSettings(cert=OPTIONAL)).allow is None
 
 
 class TestAdmit:

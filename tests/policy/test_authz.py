@@ -314,6 +314,46 @@ class TestAdmission:
         assert [found.rule for found in Admission(Rules((CLIENTS, ANYBODY), MAYBE), WEB).decide_each()] == ["clients"]
 
 
+class TestRulesOfRoutes:
+    """Rules that stand in place of the others on some routes."""
+
+    ROUTES = (rule(mode=NONE), rule(mode=REQUIRED, allow="cn=admin"))
+
+    def test_they_are_asked_by_whoever_finds_the_route(self) -> None:
+        """Never for a request of itself, since their own conditions are about all."""
+        rules = Rules((), CLIENTS, self.ROUTES)
+        assert decide(rules, Request(b"GET", b"a", b"/"), NO_CERTIFICATE).status == 400
+
+    def test_all_of_them_are_asked_at_once(self) -> None:
+        """Behind the others, also where those end with one about every request."""
+        admission = Admission(Rules((rule("/*", mode=OPTIONAL),), CLIENTS, self.ROUTES), WEB)
+        assert [decision.status for decision in admission.decide_each()] == [200, 200, 403]
+        admission = Admission(Rules((), CLIENTS, self.ROUTES), WEB)
+        assert [decision.status for decision in admission.decide_each()] == [200, 200, 403]
+
+    def test_judging_by_one_is_remembered(self) -> None:
+        """A connection asks for the same route again and again."""
+        admission = Admission(Rules((), CLIENTS, self.ROUTES), ADMIN)
+        first = admission.judge(self.ROUTES[1])
+        assert first.principal == "admin"
+        assert admission.judge(self.ROUTES[1]) is first
+
+    @pytest.mark.parametrize(
+        ("default", "route", "mode"),
+        [(NONE, REQUIRED, OPTIONAL), (REQUIRED, NONE, OPTIONAL), (REQUIRED, REQUIRED, REQUIRED), (NONE, NONE, NONE)],
+        ids=str,
+    )
+    def test_handshake_asks_for_what_a_route_may_need(
+        self, default: ClientCertMode, route: ClientCertMode, mode: ClientCertMode
+    ) -> None:
+        """The route is not known yet."""
+        assert handshake_mode(Rules((), rule(mode=default), (rule(mode=route),))) is mode
+
+    def test_they_need_requests(self) -> None:
+        """Nothing is decided before a route is known."""
+        assert not decides_per_connection(Rules((), CLIENTS, self.ROUTES[:1]))
+
+
 class TestHandshakeMode:
     @pytest.mark.parametrize(
         ("rules", "default", "mode"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from sidecar.policy import rewrite
-from sidecar.settings import UnderscoreHeaders
+from sidecar.policy.forwarding import Hop
+from sidecar.settings import HostPort, UnderscoreHeaders
 from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
 from sidecar.wire.fields import Fields
 from sidecar.wire.head import parse_request_head, parse_response_head
 
-FORWARDING = rewrite.forwarding_fields("192.0.2.1", 8443)
+FORWARDING = Hop(peer="192.0.2.1", local=HostPort("192.0.2.9", 8443)).common_lines
 NONE, LENGTH, CHUNKED, CLOSE = BodyKind.NONE, BodyKind.LENGTH, BodyKind.CHUNKED, BodyKind.UNTIL_CLOSE
 
 OURS = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Host", "X-Request-Id")
@@ -96,15 +97,7 @@ def forwarded(
     return before + behind.partition(b"\r\n")[2]
 
 
-class TestForwardingFields:
-    def test_fields_name_client_scheme_and_port(self) -> None:
-        """The app is told who asked, by which scheme and at which port."""
-        assert FORWARDING == (b"X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 8443\r\n")
-
-    def test_ipv6_address_has_no_brackets(self) -> None:
-        """X-Forwarded-For names an IPv6 address without brackets, as others do."""
-        assert rewrite.forwarding_fields("2001:db8::1", 443).startswith(b"X-Forwarded-For: 2001:db8::1\r\n")
-
+class TestRequestIdLine:
     def test_request_id_is_a_field_line(self) -> None:
         """The request id is one line."""
         assert rewrite.request_id_line(b"abc") == b"X-Request-Id: abc\r\n"

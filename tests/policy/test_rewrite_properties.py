@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from sidecar.errors import RequestError
 from sidecar.policy import rewrite
-from sidecar.settings import UnderscoreHeaders
+from sidecar.policy.forwarding import Hop
+from sidecar.settings import HostPort, UnderscoreHeaders
 from sidecar.wire import framing
 from sidecar.wire.events import END, BodyKind, Data, RequestHead
 from sidecar.wire.http1 import ServerCodec
@@ -16,7 +17,7 @@ from sidecar.wire.target import origin_form
 
 quick = settings(max_examples=400, deadline=None)
 
-FORWARDING = rewrite.forwarding_fields("192.0.2.1", 443)
+FORWARDING = Hop(peer="192.0.2.1", local=HostPort("192.0.2.9", 443)).common_lines
 REQUEST_ID = rewrite.request_id_line(b"0123")
 
 SET_BY_US = {

@@ -14,9 +14,10 @@ from twisted.internet.error import ConnectionLost
 from twisted.python import failure
 
 from sidecar.proxy import connect as module
-from sidecar.proxy.connect import UNIX_RETRY_SECONDS, ConnectFailed, connect, numeric_addresses
+from sidecar.proxy.connect import UNIX_RETRY_SECONDS, ConnectFailed, Way, connect, numeric_addresses, open_stream
 from sidecar.settings import HostPort, UnixPath
 from tests.support.ports import FakeReactor
+from tests.support.upstreams import FakeRefusal, FakeSecurity, RecordingProtocol
 
 
 class Outcomes(list[Any]):
@@ -478,3 +479,160 @@ class TestNames:
         reactor.turn()
         assert [outcome.reason for outcome in outcomes] == ["upstream_connect_timeout"]
         assert not reactor.writers
+
+
+class TestLocate:
+    """Where somebody else knows the addresses."""
+
+    def test_addresses_may_come_later(
+        self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket, closed_port: int
+    ) -> None:
+        """They are tried in order, in what is left of the time."""
+        waiting: list[Any] = []
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append, waiting.append)
+        reactor.advance(1.9)
+        assert outcomes == []
+        closed = (socket.AF_INET, ("127.0.0.1", closed_port))
+        waiting[0].start([closed, (socket.AF_INET, server.getsockname())])
+        report_writable(reactor)
+        report_writable(reactor)
+        assert outcomes[0].getpeername() == server.getsockname()
+        assert not reactor.pending
+
+    def test_they_count_even_for_an_address_that_needs_no_look_up(
+        self, reactor: FakeReactor, outcomes: Outcomes, server: socket.socket
+    ) -> None:
+        """Who knows, knows better."""
+        address = (socket.AF_INET, server.getsockname())
+        connect(HostPort("192.0.2.1", 80), 2.0, reactor, outcomes.append, lambda attempt: attempt.start([address]))
+        report_writable(reactor)
+        assert outcomes[0].getpeername() == server.getsockname()
+
+    def test_nobody_knows(self, reactor: FakeReactor, outcomes: Outcomes) -> None:
+        """The reason is theirs; it comes in a later turn."""
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append, lambda attempt: attempt.fail("none", "no address"))
+        assert outcomes == []
+        reactor.turn()
+        assert [(outcome.reason, str(outcome)) for outcome in outcomes] == [("none", "no address")]
+
+    def test_answer_that_comes_too_late_changes_nothing(self, reactor: FakeReactor, outcomes: Outcomes) -> None:
+        """Who waits has heard already."""
+        waiting: list[Any] = []
+        connect(HostPort("app", 80), 2.0, reactor, outcomes.append, waiting.append)
+        reactor.advance(2.0)
+        reactor.turn()
+        waiting[0].fail("none", "no address")
+        reactor.turn()
+        assert [outcome.reason for outcome in outcomes] == ["upstream_connect_timeout"]
+
+
+class Streams:
+    """Streams being opened to one address, and what became of them."""
+
+    def __init__(self, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reactor = reactor
+        self.security = FakeSecurity()
+        self.protocol = RecordingProtocol()
+        self.outcomes: list[Any] = []
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self._connected: list[Any] = []
+        monkeypatch.setattr(module, "connect", lambda *args: self._connected.append(args))
+
+    def open(self, *, secure: bool, preface: Any = b"") -> None:
+        way = Way(target=HostPort("app", 443), timeout_seconds=2.0, security=self.security if secure else None)
+        open_stream(way, self.protocol, self.reactor, self.outcomes.append, preface)
+
+    def connected(self, outcome: Any = None) -> None:
+        self._connected[0][3](outcome or self.ours)
+
+    def close(self) -> None:
+        self.ours.close()
+        self.theirs.close()
+
+
+@pytest.fixture
+def streams(reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streams]:
+    streams = Streams(reactor, monkeypatch)
+    yield streams
+    streams.close()
+
+
+class TestOpenStream:
+    def test_plain_one_is_ready_when_it_is_connected(self, streams: Streams) -> None:
+        """What it begins with has been sent by then, before anything that is written on it."""
+        streams.open(secure=False, preface=b"PROXY ")
+        streams.connected()
+        (transport,) = streams.outcomes
+        transport.write(b"GET")
+        assert streams.theirs.recv(100) == b"PROXY GET"
+        assert transport.protocol is streams.protocol
+        assert not streams.reactor.pending
+
+    def test_what_it_begins_with_may_depend_on_the_socket(self, streams: Streams) -> None:
+        """Its own address is not known earlier."""
+        asked: list[Any] = []
+        streams.open(secure=False, preface=lambda sock: asked.append(sock) or b"from here")
+        streams.connected()
+        assert streams.theirs.recv(100) == b"from here"
+        assert asked == [streams.ours]
+
+    @pytest.mark.parametrize("secure", [False, True])
+    def test_failed_connection_is_handed_on(self, streams: Streams, secure: bool) -> None:
+        """As it is; TLS is not begun."""
+        why = ConnectFailed("upstream_unreachable", "no route")
+        streams.open(secure=secure)
+        streams.connected(why)
+        assert streams.outcomes == [why]
+        assert streams.security.asked is None
+
+    def test_tls_begins_behind_the_preface(self, streams: Streams) -> None:
+        """A PROXY header is for whoever is in front of TLS; the name is the one that was set."""
+        streams.open(secure=True, preface=b"PROXY ")
+        streams.connected()
+        assert streams.security.asked == (HostPort("app", 443), streams.protocol)
+        assert streams.theirs.recv(100) == b"PROXY "
+        assert streams.security.tls.calls == ["start"]
+        assert streams.security.tls.transport.protocol is streams.security.tls.receiver
+        assert streams.outcomes == []
+
+    def test_established_tls_is_the_transport(self, streams: Streams) -> None:
+        """From then on there is no deadline."""
+        streams.open(secure=True)
+        streams.connected()
+        streams.security.established(None)
+        assert streams.outcomes == [streams.security.tls]
+        assert not streams.reactor.pending
+
+    def test_refused_tls_says_why(self, streams: Streams) -> None:
+        """With a reason of its own: the app is there."""
+        streams.open(secure=True)
+        streams.connected()
+        streams.security.established(FakeRefusal("the certificate is for b.internal, not for app"))
+        (why,) = streams.outcomes
+        assert (why.reason, str(why)) == (
+            "upstream_tls_failed",
+            "TLS: the certificate is for b.internal, not for app",
+        )
+        assert not streams.reactor.pending
+
+    def test_deadline_is_for_tcp_and_tls_together(self, streams: Streams) -> None:
+        """A server that accepts and says nothing costs no more than one that does not accept."""
+        streams.open(secure=True)
+        streams.reactor.advance(1.5)
+        streams.connected()
+        streams.reactor.advance(0.4)
+        assert streams.outcomes == []
+        streams.reactor.advance(0.1)
+        (why,) = streams.outcomes
+        assert (why.reason, str(why)) == ("upstream_tls_failed", "TLS: the handshake was not done within 2 s")
+        assert streams.security.tls.calls == ["start", "abort"]
+
+    @pytest.mark.parametrize("refusal", [None, FakeRefusal("too late")])
+    def test_nothing_is_told_after_the_deadline(self, streams: Streams, refusal: FakeRefusal | None) -> None:
+        """The outcome is one."""
+        streams.open(secure=True)
+        streams.connected()
+        streams.reactor.advance(2.0)
+        streams.security.established(refusal)
+        assert len(streams.outcomes) == 1

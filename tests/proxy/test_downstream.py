@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import attrs
 import pytest
 
-from sidecar.policy.access import access_of
+from sidecar.policy.access import access_of, default_rule
 from sidecar.policy.authz import NO_CERTIFICATE, Decision, Presented, Refusal
+from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.policy.identity import identity_of
 from sidecar.proxy.downstream import (
     DRAIN_IDLE_SECONDS,
@@ -17,10 +20,12 @@ from sidecar.proxy.downstream import (
     DownstreamConnection,
     Forwarding,
 )
+from sidecar.proxy.routing import Destination, Router
 from sidecar.settings import (
     ByteCount,
     ClientCertMode,
     ClientSettings,
+    HostPort,
     HttpSettings,
     Limits,
     PathPatterns,
@@ -30,8 +35,20 @@ from sidecar.settings import (
     Timeouts,
     UnderscoreHeaders,
 )
+from sidecar.tls.session import NO_TLS
 from sidecar.tls.verify import Verification, VerifyReason
+from sidecar.topology import (
+    ClientRule,
+    DirectResponse,
+    Redirect,
+    Route,
+    RouteMatch,
+    ToCluster,
+    VirtualHost,
+)
+from sidecar.wire.head import parse_request_head
 from tests.support.certs import CLIENT, authority
+from tests.support.ports import FakeCluster, FakePool
 from tests.support.pump import ADMITTED, FORWARDING, SESSION, Ended, Pump
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -835,3 +852,483 @@ class TestUnverifiedClient:
         pump.tls.owner = pump.downstream = downstream
         pump.pass_time(UNVERIFIED_IDLE_SECONDS + 0.1)
         assert pump.tls.ending == "close"
+
+
+def route(path: str, action: ToCluster | Redirect | DirectResponse, **more: Any) -> Route:
+    """A route for a prefix, named by it."""
+    return Route(name=path, match=RouteMatch(path=path), action=action, **more)
+
+
+APP = ToCluster(cluster="app")
+HELLO = DirectResponse(status=200, body="hello\n")
+OPEN = ClientRule(mode=ClientCertMode.NONE)
+CI = identity_of(authority().issue("ci.example", purposes=CLIENT).certificate)
+JSON = b"GET /x HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n"
+
+
+def routed(
+    *routes: Route, client: ClientSettings | None = None, presented: Presented = NO_CERTIFICATE, **pump: Any
+) -> Pump:
+    """A client of a listener with *routes*, whose clients need no certificate unless *client* says so."""
+    client = client or ClientSettings(cert=ClientCertMode.NONE)
+    made = Pump(**pump)
+    shop = FakeCluster(FakePool(made.clock), name="shop")
+    timeouts = made.service.timeouts
+    hosts = [VirtualHost(name="web", domains=("*",), routes=routes)]
+    made.service.router = Router.compile(hosts, {"app": made.cluster, "shop": shop}, timeouts, default_rule(client))
+    access = access_of(client, "test", made.service.router.rules)
+    made.downstream.judge_again(SESSION, access.admit(presented), made.downstream.forwarding)
+    return made
+
+
+def get(target: bytes, *lines: bytes) -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: a.example:8443\r\n%b\r\n" % (target, b"".join(line + b"\r\n" for line in lines))
+
+
+def pool_of(pump: Pump, target: bytes) -> FakePool:
+    """The pool that a request for *target* waits for."""
+    destination = pump.service.router.find(parse_request_head(get(target), 100), b"a", target)
+    assert isinstance(destination, Destination)
+    pool: FakePool = destination.cluster.endpoints[0].pool  # type: ignore[attr-defined]
+    return pool
+
+
+class TestRoutes:
+    def test_request_goes_where_its_route_says(self) -> None:
+        """One connection's requests to different clusters, each with the route's host, path and timeouts."""
+        shop = ToCluster(cluster="shop", prefix_rewrite="/", host_rewrite="shop.internal", timeout=7.0)
+        pump = routed(route("/shop/", shop), route("/", APP), timeouts=TIMEOUTS)
+        pump.client_sends(get(b"/shop/cart?id=1"))
+        transport = pool_of(pump, b"/shop/cart").accept()
+        assert transport.sent.startswith(b"GET /cart?id=1 HTTP/1.1\r\nHost: shop.internal\r\n")
+        assert transport.sent.count(b"Host: ") == 2
+        assert b"\r\nX-Forwarded-Host: a.example:8443\r\n" in transport.sent
+        transport.deliver(OK)
+        assert pump.received() == OK
+        pump.start_exchange(get(b"/x"))
+        assert pump.app_receives().startswith(b"GET /x HTTP/1.1\r\nHost: a.example:8443\r\n")
+        pump.app_sends(OK)
+        assert [exchange.destination.name for exchange in pump.log.exchanges if exchange.destination] == ["/shop/", "/"]
+
+    def test_timeouts_of_a_route_are_used(self) -> None:
+        """In place of those of the settings: to the first byte, and inside the response."""
+        quick = ToCluster(cluster="app", timeout=7.0, idle_timeout=8.0)
+        pump = routed(route("/quick", quick), route("/", APP), timeouts=TIMEOUTS)
+        pump.start_exchange(get(b"/quick"))
+        pump.pass_time(7.2)
+        assert pump.last.reason == "upstream_timeout"
+        pump = routed(route("/quick", quick), route("/", APP), timeouts=TIMEOUTS)
+        pump.start_exchange(get(b"/quick"))
+        pump.app_sends(OK[:-1])
+        pump.pass_time(8.2)
+        assert pump.last.reason == "upstream_stalled"
+
+    def test_request_without_a_route_gets_404(self) -> None:
+        """And is the last of its connection, as all that we have to refuse."""
+        pump = routed(route("/shop/", APP))
+        pump.client_sends(get(b"/other"))
+        data = pump.received()
+        assert data.startswith(b"HTTP/1.1 404 Not Found\r\n")
+        assert b"\r\nConnection: close\r\n" in data
+        assert data.endswith(b"\r\n\r\nNo route of this proxy leads to what was asked for.\n")
+        assert pump.last == Ended(404, "no_route", "")
+        assert pump.tls.ending == "close"
+        assert pump.service.metrics.reasons == {"no_route": 1}
+
+    def test_program_gets_404_as_json(self) -> None:
+        """As it does every answer of ours."""
+        pump = routed(route("/shop/", APP))
+        pump.client_sends(JSON)
+        assert json.loads(pump.received().partition(b"\r\n\r\n")[2])["reason"] == "no_route"
+
+    @pytest.mark.parametrize(
+        "target", [b"/shop/../admin", b"/x/..//shop/", b"/shop//x", b"/./shop/x"], ids=bytes.decode
+    )
+    def test_path_that_two_routes_could_be_for_is_refused(self, target: bytes) -> None:
+        """An app that resolves dots and one that does not would be asked for different things."""
+        pump = routed(route("/shop/x", APP), route("/shop/", ToCluster(cluster="shop")), route("/", APP))
+        pump.client_sends(get(target))
+        assert pump.received().startswith(b"HTTP/1.1 400 ")
+        assert pump.last.reason == "ambiguous_path"
+        assert not pump.pool.waiting
+
+    def test_path_that_leads_to_one_route_either_way_is_served(self) -> None:
+        """It goes on as it came, which is the app's affair."""
+        pump = routed(route("/shop/", ToCluster(cluster="shop")), route("/", APP))
+        pump.start_exchange(get(b"/a/../b//c"))
+        assert pump.app_receives().startswith(b"GET /a/../b//c HTTP/1.1\r\n")
+
+    def test_normalised_path_is_one_reading(self) -> None:
+        """What is forwarded in its normal form is routed by that alone."""
+        pump = routed(
+            route("/shop/", ToCluster(cluster="shop")), route("/", APP), http=HttpSettings(normalize_path=Switch.ON)
+        )
+        pump.start_exchange(get(b"/shop/../b"))
+        assert pump.app_receives().startswith(b"GET /b HTTP/1.1\r\n")
+
+    def test_path_that_cannot_be_rewritten_is_refused(self) -> None:
+        """Rather than to lead out of where the operator put it."""
+        pump = routed(route("/files", ToCluster(cluster="app", prefix_rewrite="/srv/")), route("/", APP))
+        pump.client_sends(get(b"/files../secret"))
+        assert pump.last.reason == "ambiguous_path"
+        assert not pump.pool.waiting
+
+    @pytest.mark.parametrize("host", [b"%61.example", b"a.example%2f"], ids=bytes.decode)
+    def test_encoded_host_is_refused(self, host: bytes) -> None:
+        """A route could be chosen by it."""
+        pump = routed(route("/shop/", ToCluster(cluster="shop")), route("/", APP))
+        pump.client_sends(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
+        assert pump.last.reason == "ambiguous_host"
+
+    def test_new_routes_are_for_the_next_request(self) -> None:
+        """Also for one that is the same as the last, on a connection that is kept."""
+        pump = routed(route("/", APP))
+        pump.start_exchange(GET)
+        pump.app_sends(OK)
+        shop = FakeCluster(FakePool(pump.clock), name="shop")
+        pump.service.router = Router.to(shop, pump.service.timeouts)
+        pump.client_sends(GET)
+        assert len(shop.endpoints[0].pool.waiting) == 1
+        assert pump.cluster.endpoints[0].active == 0
+
+
+class TestRulesOfRoutes:
+    """Routes that say what their clients must show."""
+
+    def status(self, pump: Pump, target: bytes) -> int:
+        """The status of the answer; 200 if an app was asked."""
+        pump.client_sends(get(target))
+        received = pump.received()
+        return int(received.split()[1]) if received else 200
+
+    def both(self, presented: Presented = NO_CERTIFICATE, cert: ClientCertMode = REQUIRED) -> Pump:
+        return routed(
+            route("/open/", APP, client=OPEN),
+            route("/admin", APP, client=ClientRule(allow="dns=ci.example")),
+            route("/", APP),
+            client=ClientSettings(cert=cert),
+            presented=presented,
+        )
+
+    @pytest.mark.parametrize(
+        ("target", "status"), [(b"/open/x", 200), (b"/admin", 400), (b"/x", 400), (b"/open/../x", 400)], ids=str
+    )
+    def test_rule_holds_in_place_of_that_of_the_listener(self, target: bytes, status: int) -> None:
+        """On its route, and nowhere else."""
+        assert self.status(self.both(), target) == status
+
+    def test_names_are_looked_at_by_the_rule_of_the_route(self) -> None:
+        """A client that may ask for everything else may not ask for this."""
+        other = Presented(identity_of(authority().issue("web.example", purposes=CLIENT).certificate))
+        pump = self.both(other)
+        assert self.status(pump, b"/admin") == 403
+        assert pump.last.reason == "client_not_authorized"
+        assert self.status(self.both(other), b"/x") == 200
+        assert self.status(self.both(Presented(CI)), b"/admin") == 200
+
+    @pytest.mark.parametrize("target", [b"/ADMIN", b"/admin;x", b"//admin", b"/Admin/x", b"/x/../admin", b"/%61dmin"])
+    def test_restriction_cannot_be_slipped_past(self, target: bytes) -> None:
+        """However an app may read the path: the rule of each route that it could be for must let the client in."""
+        assert self.status(self.both(cert=ClientCertMode.NONE), target) == 400
+        assert self.status(self.both(cert=ClientCertMode.NONE), b"/x") == 200
+
+    @pytest.mark.parametrize("target", [b"/OPEN/x", b"/open", b"//open/x", b"/x/../open/x", b"/open/..;/x"])
+    def test_exemption_cannot_be_stretched(self, target: bytes) -> None:
+        """Only what means the open route to every app is let in without a certificate."""
+        assert self.status(self.both(), target) == 400
+
+    @pytest.mark.parametrize(("target", "named"), [(b"/open/x", b"nobody"), (b"/x", b"web")], ids=["open", "other"])
+    def test_app_is_told_of_a_client_only_where_it_is_looked_at(self, target: bytes, named: bytes) -> None:
+        """As with other rules."""
+        web = Presented(identity_of(authority().issue("web.example", purposes=CLIENT).certificate))
+        pump = self.both(web)
+        pump.downstream.forwarding = Forwarding(b"X-Named: web\r\n", b"X-Named: nobody\r\n")
+        pump.start_exchange(get(target))
+        assert b"\r\nX-Named: %b\r\n" % named in pump.app_receives()
+
+    def test_rule_of_the_only_route_counts(self) -> None:
+        """Where there is nothing to look for, there may still be something to show."""
+        pump = routed(route("/", APP, client=ClientRule()))
+        assert self.status(pump, b"/x") == 400
+        assert pump.last.detail == "rule /: the client showed no certificate"
+
+    def test_redirect_may_need_a_certificate_too(self) -> None:
+        """Where a redirect leads may be nobody's business."""
+        pump = routed(route("/old", Redirect(path="/secret"), client=ClientRule()), route("/", APP))
+        assert self.status(pump, b"/old") == 400
+        assert pump.last.reason == "client_certificate_missing"
+
+    def test_nothing_is_said_of_routes_to_those_who_may_not_come_in(self) -> None:
+        """Whether there is a route is told to those whom the rule for everything else lets in."""
+        pump = routed(route("/open/", APP, client=OPEN), client=ClientSettings(cert=REQUIRED))
+        assert self.status(pump, b"/hidden") == 400
+        assert pump.last.reason == "client_certificate_missing"
+
+
+class TestAnswers:
+    """Routes that answer by themselves."""
+
+    MOVED = Redirect(scheme="https", status=308)
+
+    def pump(self, **more: Any) -> Pump:
+        return routed(
+            route("/hello", HELLO),
+            route("/empty", DirectResponse(status=204)),
+            route("/teapot", DirectResponse(status=418, body="short and stout", content_type="text/html")),
+            route("/odd", DirectResponse(status=299, body="x")),
+            route("/old", Redirect(prefix_rewrite="/new", status=302)),
+            route("/", APP),
+            **more,
+        )
+
+    @pytest.mark.parametrize(
+        ("target", "answer"),
+        [
+            (
+                b"/hello",
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\n\r\nhello\n",
+            ),
+            (b"/empty", b"HTTP/1.1 204 No Content\r\n\r\n"),
+            (
+                b"/teapot",
+                b"HTTP/1.1 418 I'm a Teapot\r\nContent-Type: text/html\r\nContent-Length: 15\r\n\r\nshort and stout",
+            ),
+            (b"/odd", b"HTTP/1.1 299 \r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 1\r\n\r\nx"),
+            (
+                b"/old/x?q=1",
+                b"HTTP/1.1 302 Found\r\nLocation: https://a.example:8443/new/x?q=1\r\n"
+                b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 37\r\n\r\n"
+                b"See https://a.example:8443/new/x?q=1\n",
+            ),
+        ],
+        ids=["text", "no content", "another type", "a status of theirs", "redirect"],
+    )
+    def test_answer_is_whole_and_the_connection_goes_on(self, target: bytes, answer: bytes) -> None:
+        """Nobody has to be asked for it, twice in a row like once."""
+        pump = self.pump()
+        for _ in range(2):
+            pump.client_sends(get(target))
+            assert pump.received() == answer
+        assert not pump.tls.ending
+        pump.start_exchange(GET)
+        pump.app_sends(OK)
+        assert pump.received() == OK
+
+    @pytest.mark.parametrize("target", [b"/hello", b"/old", b"/empty", b"/missing"], ids=bytes.decode)
+    def test_head_gets_the_fields_alone(self, target: bytes) -> None:
+        """With the length that GET would have."""
+        pump = routed(route("/hello", HELLO), route("/empty", DirectResponse(status=204)), route("/old", self.MOVED))
+        pump.client_sends(get(target))
+        whole = pump.received()
+        pump = routed(route("/hello", HELLO), route("/empty", DirectResponse(status=204)), route("/old", self.MOVED))
+        pump.client_sends(get(target).replace(b"GET", b"HEAD", 1))
+        assert pump.received() == whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        assert pump.log.exchanges[-1].bytes_sent == 0
+
+    @pytest.mark.parametrize(
+        ("request_bytes", "ending"),
+        [
+            (get(b"/hello", b"Connection: close"), "close"),
+            (b"GET /hello HTTP/1.0\r\nHost: a\r\n\r\n", "close"),
+            (b"GET /hello HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n", "close"),
+            (get(b"/hello") + get(b"/hello"), "linger"),
+            (b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nab", "linger"),
+            (b"POST /hello HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", "linger"),
+        ],
+        ids=["close", "HTTP/1.0", "HTTP/1.0 keep-alive", "pipelined", "body", "chunks"],
+    )
+    def test_connection_ends_where_it_cannot_go_on(self, request_bytes: bytes, ending: str) -> None:
+        """The client is told so, and one that is still sending gets to read it."""
+        pump = self.pump()
+        pump.client_sends(request_bytes)
+        data = pump.received()
+        assert data.endswith(b"\r\nConnection: close\r\n\r\nhello\n")
+        assert data.count(b"HTTP/1.1") == 1
+        assert pump.tls.ending == ending
+        assert pump.last == Ended(200, "direct_response", "/hello")
+
+    def test_request_with_a_whole_body_goes_on(self) -> None:
+        """It has been read to its end, whatever it was."""
+        pump = self.pump()
+        pump.client_sends(b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+        assert b"close" not in pump.received()
+        pump.client_sends(get(b"/hello"))
+        assert pump.received().endswith(b"hello\n")
+
+    def test_answer_while_draining_is_the_last(self) -> None:
+        """Like every other."""
+        pump = self.pump()
+        pump.downstream.drain()
+        pump.client_sends(get(b"/hello"))
+        assert b"\r\nConnection: close\r\n" in pump.received()
+        assert pump.tls.ending == "close"
+
+    def test_answers_count_as_requests_of_a_connection(self) -> None:
+        """The last of them is told so."""
+        pump = self.pump(limits=Limits(requests_per_connection=2))
+        pump.client_sends(get(b"/hello"))
+        assert b"close" not in pump.received()
+        pump.client_sends(get(b"/hello"))
+        assert b"\r\nConnection: close\r\n" in pump.received()
+
+    def test_half_closed_client_gets_its_answer(self) -> None:
+        """It can still read."""
+        pump = self.pump()
+        pump.start_exchange(GET)
+        pump.client_sends(get(b"/hello"))
+        pump.client_half_closes()
+        pump.app_sends(OK)
+        assert pump.received().startswith(OK + b"HTTP/1.1 200 OK\r\n")
+        assert pump.tls.ending == "close"
+
+    def test_idle_timeout_begins_with_the_answer(self) -> None:
+        """As after one of the app."""
+        pump = self.pump(timeouts=TIMEOUTS)
+        pump.pass_time(1.5)
+        pump.client_sends(get(b"/hello"))
+        pump.pass_time(1.5)
+        assert not pump.tls.ending
+        pump.pass_time(0.7)
+        assert pump.tls.ending == "close"
+
+    def test_client_that_takes_no_answers_is_not_read_from(self) -> None:
+        """Answers are not collected for it: after the first that it does not take, it waits, and then is cut."""
+        pump = self.pump(timeouts=TIMEOUTS)
+        pump.tls.stop_taking()
+        pump.client_sends(get(b"/hello"))
+        assert not pump.peer.is_reading
+        pump.pass_time(3.2)
+        assert pump.tls.ending == "abort"
+
+    def test_client_that_takes_them_at_last_goes_on(self) -> None:
+        """With its next request, whose turn it is."""
+        pump = self.pump(timeouts=TIMEOUTS)
+        pump.tls.stop_taking()
+        pump.client_sends(get(b"/hello"))
+        pump.pass_time(2.5)
+        pump.tls.take()
+        assert pump.peer.is_reading
+        pump.client_sends(get(b"/hello"))
+        assert pump.received().count(b"hello\n") == 2
+
+    def test_redirect_without_a_host_needs_one(self) -> None:
+        """HTTP/1.0 may name none; then nobody knows where a URL would lead."""
+        pump = routed(route("/", self.MOVED))
+        pump.client_sends(b"GET /x HTTP/1.0\r\n\r\n")
+        assert pump.received().startswith(b"HTTP/1.1 400 ")
+        assert pump.last.reason == "bad_host"
+
+    def test_redirect_of_an_ambiguous_path_is_refused(self) -> None:
+        """A client that resolves it otherwise would come to another place."""
+        pump = routed(route("/", self.MOVED))
+        pump.client_sends(get(b"/a%2f..%2fb"))
+        assert pump.received().startswith(b"HTTP/1.1 400 ")
+        assert pump.last.reason == "ambiguous_path"
+
+    def test_client_in_the_clear_is_sent_to_its_own_scheme(self) -> None:
+        """Where the redirect names none."""
+        pump = routed(route("/", Redirect(path="/new")))
+        pump.downstream.session = NO_TLS
+        pump.client_sends(get(b"/x"))
+        assert b"\r\nLocation: http://a.example:8443/new\r\n" in pump.received()
+
+    def test_no_endpoint_is_counted(self) -> None:
+        """Nobody was asked."""
+        pump = self.pump()
+        pump.client_sends(get(b"/hello"))
+        assert pump.log.exchanges[-1].endpoint is None
+        assert pump.service.metrics.requests == 1
+        assert pump.service.metrics.responses == {200: 1}
+
+
+def behind_a_proxy(**hop: Any) -> Forwarding:
+    """What requests get that come through a proxy which is believed."""
+    made = Hop(peer="192.0.2.7", local=HostPort("192.0.2.1", 443), is_trusted=True, **hop)
+    return Forwarding(b"", b"", made, TrustedProxies(("192.0.2.0/24",)))
+
+
+class TestBehindATrustedProxy:
+    def head(self, *lines: bytes, **hop: Any) -> tuple[Pump, bytes]:
+        pump = Pump(forwarding=behind_a_proxy(**hop))
+        pump.start_exchange(get(b"/x", *lines))
+        return pump, pump.app_receives()
+
+    def test_app_gets_the_whole_way(self) -> None:
+        """What the proxy says, extended by what we see; each field once."""
+        _, head = self.head(
+            b"X-Forwarded-For: 203.0.113.9", b"X-Forwarded-Host: shop.example", b"Forwarded: for=203.0.113.9"
+        )
+        assert b"\r\nX-Forwarded-For: 203.0.113.9, 192.0.2.7\r\n" in head
+        assert b"\r\nX-Forwarded-Host: shop.example\r\n" in head
+        assert b"\r\nForwarded: for=203.0.113.9, by=192.0.2.1;for=192.0.2.7;" in head
+        for name in (b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto", b"X-Forwarded-Port", b"Forwarded"):
+            assert head.lower().count(b"\r\n%b: " % name.lower()) == 1
+
+    def test_client_is_the_one_behind_the_proxy(self) -> None:
+        """In the log; not where the proxy speaks for itself."""
+        pump, _ = self.head(b"X-Forwarded-For: 198.51.100.1, 203.0.113.9")
+        pump.app_sends(OK)
+        assert pump.log.exchanges[-1].client == "203.0.113.9"
+        pump, _ = self.head()
+        pump.app_sends(OK)
+        assert pump.log.exchanges[-1].client == ""
+
+    def test_name_of_the_request_is_the_proxys(self) -> None:
+        """So that its log and ours can be put together; one that could not stand in a log is replaced."""
+        pump, head = self.head(b"X-Request-Id: Root=1-5e1b4151")
+        assert b"\r\nX-Request-Id: Root=1-5e1b4151\r\n" in head
+        assert head.count(b"X-Request-Id") == 1
+        pump.app_sends(OK)
+        assert pump.log.exchanges[-1].request_id == b"Root=1-5e1b4151"
+        _, head = self.head(b"X-Request-Id: a b")
+        assert b"a b" not in head
+        assert re.search(rb"\r\nX-Request-Id: [0-9a-f]{32}\r\n", head)
+
+    def test_trace_has_a_name_of_its_own_then(self) -> None:
+        """The proxy's name for the request is no trace-id."""
+        _, head = self.head(b"X-Request-Id: abc")
+        assert re.search(rb"\r\ntraceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-00\r\n", head)
+
+    def test_next_request_is_somebody_elses(self) -> None:
+        """A proxy sends those of many clients on one connection."""
+        pump, _ = self.head(b"X-Forwarded-For: 203.0.113.9", b"X-Request-Id: one")
+        pump.app_sends(OK)
+        pump.client_sends(get(b"/x"))
+        pump.app_sends(OK)
+        first, second = pump.log.exchanges
+        assert (first.client, second.client) == ("203.0.113.9", "")
+        assert second.request_id != b"one"
+
+    def test_same_head_is_believed_the_same(self) -> None:
+        """What is remembered of a head is not what it was called."""
+        pump, _ = self.head(b"X-Forwarded-For: 203.0.113.9")
+        pump.app_sends(OK)
+        pump.client_sends(get(b"/x", b"X-Forwarded-For: 203.0.113.9"))
+        assert b"203.0.113.9, 192.0.2.7" in pump.app_receives()
+        pump.app_sends(OK)
+        first, second = pump.log.exchanges
+        assert first.client == second.client == "203.0.113.9"
+        assert first.request_id != second.request_id
+
+    @pytest.mark.parametrize("what", ["refused", "no route", "redirect"])
+    def test_client_of_an_answer_of_ours_is_known_too(self, what: str) -> None:
+        """Who was turned away, or sent elsewhere, is what operators look for."""
+        required = ClientSettings(cert=REQUIRED) if what == "refused" else None
+        action = Redirect(path="/new") if what == "redirect" else APP
+        pump = routed(route("/a", action), client=required, forwarding=behind_a_proxy())
+        target = b"/other" if what == "no route" else b"/a"
+        pump.client_sends(get(target, b"X-Forwarded-For: 203.0.113.9", b"X-Request-Id: one"))
+        (exchange,) = pump.log.exchanges
+        assert exchange.client == "203.0.113.9"
+        assert exchange.request_id == b"one"
+
+    def test_anybody_elses_word_is_worth_nothing(self) -> None:
+        """Neither who it is nor what the request is called."""
+        pump = Pump()
+        pump.start_exchange(get(b"/x", b"X-Forwarded-For: 203.0.113.9", b"X-Request-Id: one", b"Forwarded: for=x"))
+        head = pump.app_receives()
+        assert b"203.0.113.9" not in head
+        assert b"Forwarded: for" not in head
+        assert b"X-Request-Id: one" not in head
+        pump.app_sends(OK)
+        assert pump.log.exchanges[-1].client == ""

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from sidecar.policy.forwarding import Hop, TrustedProxies
+from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import NEVER
-from sidecar.proxy.exchange import MAX_REPEATED_BYTES
+from sidecar.proxy.downstream import Forwarding
+from sidecar.proxy.exchange import MAX_ENDPOINTS_TRIED, MAX_REPEATED_BYTES
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE
-from sidecar.settings import Seconds, Timeouts
+from sidecar.settings import HostPort, ProxyProtocolOut, Seconds, Timeouts
 from tests.support.pump import Ended, Pump
 
+TRUSTED = Forwarding(
+    b"",
+    b"",
+    Hop(peer="192.0.2.7", local=HostPort("192.0.2.1", 443), is_trusted=True),
+    TrustedProxies(("192.0.2.0/24",)),
+)
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -37,16 +48,25 @@ class TestConnecting:
         assert lines[-3] == b"traceparent: 00-%b-%b-00" % (request_id, request_id[16:])
         assert lines[-2:] == [b"", b""]
 
-    def test_trace_of_the_client_goes_on(self) -> None:
+    def test_trace_of_a_trusted_proxy_goes_on(self) -> None:
         """A valid one as it came; any other is replaced by one of our own, with its tracestate."""
         trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n"
-        pump = Pump()
+        pump = Pump(forwarding=TRUSTED)
         pump.start_exchange(GET.replace(b"\r\n\r\n", b"\r\n" + trace + b"\r\n"))
         head = pump.app_receives()
         assert trace in head
         assert head.count(b"traceparent") == 1
-        pump = Pump()
+        pump = Pump(forwarding=TRUSTED)
         pump.start_exchange(GET.replace(b"\r\n\r\n", b"\r\n" + trace.replace(b"00-0a", b"ff-0a") + b"\r\n"))
+        head = pump.app_receives()
+        assert b"tracestate" not in head
+        assert head.count(b"traceparent: 00-") == 1
+
+    def test_trace_of_anybody_else_is_replaced(self) -> None:
+        """Where a trace begins is not for a client to say, unless it is believed."""
+        trace = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\ntracestate: a=b\r\n"
+        pump = Pump()
+        pump.start_exchange(GET.replace(b"\r\n\r\n", b"\r\n" + trace + b"\r\n"))
         head = pump.app_receives()
         assert b"0af7651916cd43dd8448eb211c80319c" not in head
         assert b"tracestate" not in head
@@ -1006,3 +1026,256 @@ class TestRecord:
         exchange = pump.log.exchanges[0]
         assert (exchange.bytes_received, exchange.bytes_sent) == (5, 2)
         assert exchange.first_byte_at == exchange.started_at + 1.5
+
+
+class TestOtherEndpoints:
+    """A connection that cannot be made costs the app nothing: it has seen none of the request."""
+
+    POST = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+
+    @pytest.mark.parametrize("request_bytes", [GET, POST], ids=["GET", "POST"])
+    def test_request_goes_to_another(self, request_bytes: bytes) -> None:
+        """Also one that is not safe to repeat, whole and once."""
+        pump = Pump(pools=2)
+        pump.client_sends(request_bytes)
+        pump.pools[0].refuse("upstream_connect_timeout")
+        second = pump.pools[1].accept()
+        assert second.sent.startswith(request_bytes[:9])
+        assert second.sent.endswith(b"\r\n\r\n" + request_bytes.partition(b"\r\n\r\n")[2])
+        second.deliver(OK)
+        pump.settle()
+        assert pump.received() == OK
+        assert [endpoint.told for endpoint in pump.cluster.endpoints] == [["upstream_connect_timeout"], [""]]
+        assert pump.log.exchanges[-1].endpoint is pump.cluster.endpoints[1]
+        assert pump.service.metrics.upstream_retries == 1
+
+    def test_no_more_than_three_are_tried(self) -> None:
+        """An outage is not multiplied, and the last failure is the answer."""
+        pump = Pump(pools=MAX_ENDPOINTS_TRIED + 1)
+        pump.client_sends(GET)
+        for number in range(MAX_ENDPOINTS_TRIED):
+            pump.pools[number].refuse(detail=f"refused by {number}")
+        pump.settle()
+        assert pump.last == Ended(502, "upstream_connect_refused", "refused by 2")
+        assert not pump.pools[MAX_ENDPOINTS_TRIED].waiting
+        assert [endpoint.told for endpoint in pump.cluster.endpoints] == [["upstream_connect_refused"]] * 3 + [[]]
+        assert pump.service.metrics.upstream_retries == 2
+
+    def test_client_waits_meanwhile(self) -> None:
+        """Its body is not collected for the next endpoint."""
+        pump = Pump(pools=2)
+        pump.client_sends(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
+        pump.client_sends(b"c")
+        pump.pools[0].refuse()
+        assert not pump.peer.is_reading
+        second = pump.pools[1].accept()
+        assert pump.peer.is_reading
+        pump.client_sends(b"d")
+        assert second.sent.endswith(b"\r\n\r\nabcd")
+
+    def test_all_of_them_have_one_deadline(self) -> None:
+        """That of the response begins with the request, not with each attempt."""
+        pump = Pump(pools=3, timeouts=Timeouts(upstream=Seconds(5.0)))
+        pump.client_sends(GET)
+        pump.pass_time(2.0)
+        pump.pools[0].refuse()
+        pump.pass_time(2.0)
+        pump.pools[1].refuse()
+        pump.pass_time(1.2)
+        assert pump.last.reason == "upstream_timeout"
+        pump.pools[2].accept()
+        pump.settle()
+        assert len(pump.log.ended) == 1
+
+    def test_nothing_is_sent_elsewhere_once_it_was_sent(self) -> None:
+        """The app may have acted on it."""
+        pump = Pump(pools=2)
+        pump.client_sends(GET)
+        pump.pool.accept()
+        pump.app_resets()
+        assert pump.last.reason == "upstream_reset"
+        assert not pump.pools[1].waiting
+
+    def test_client_that_left_sends_nobody_elsewhere(self) -> None:
+        """The endpoint failed all the same, and hears of it."""
+        pump = Pump(pools=2)
+        pump.client_sends(GET)
+        pump.client_vanishes()
+        pump.pools[0].refuse()
+        pump.settle()
+        assert not pump.pools[1].waiting
+        assert pump.cluster.endpoints[0].told == ["upstream_connect_refused"]
+
+    def test_limit_of_ours_is_no_fault_of_an_endpoint(self) -> None:
+        """It was not even asked; another may have room."""
+        pump = Pump(pools=2)
+        pump.client_sends(GET)
+        pump.pools[0].refuse("upstream_overflow")
+        assert len(pump.pools[1].waiting) == 1
+        assert pump.cluster.endpoints[0].told == []
+
+    @pytest.mark.parametrize(("reason", "status"), [("no_healthy_upstream", 503), ("upstream_overflow", 503)], ids=str)
+    def test_cluster_that_has_none_answers_at_once(self, reason: str, status: int) -> None:
+        """The client is told in a word, the operator in many."""
+        pump = Pump()
+        pump.cluster.refusal = ConnectFailed(reason, "cluster app: none")
+        pump.client_sends(GET)
+        assert pump.received().startswith(b"HTTP/1.1 %d " % status)
+        assert pump.last == Ended(status, reason, "cluster app: none")
+        assert pump.log.exchanges[-1].endpoint is None
+
+    def test_repeat_that_cannot_connect_goes_elsewhere(self) -> None:
+        """A kept connection was lost, and its endpoint with it."""
+        pump = Pump(pools=2)
+        pump.reuse_connection()
+        pump.client_sends(GET)
+        pump.app_resets()
+        pump.pools[0].refuse()
+        second = pump.pools[1].accept()
+        assert second.sent.startswith(b"GET /x ")
+        second.deliver(OK)
+        pump.settle()
+        assert pump.last == Ended(200, "", "")
+
+
+def request(pump: Pump) -> None:
+    pump.start_exchange()
+    assert pump.cluster.endpoints[0].active == 1
+
+
+OUTCOMES: dict[str, tuple[Callable[[Pump], object], list[str]]] = {
+    "answer": (lambda pump: pump.app_sends(OK), [""]),
+    "answer that says no": (lambda pump: pump.app_sends(OK.replace(b"200 OK", b"404 Not Found")), [""]),
+    "500": (lambda pump: pump.app_sends(OK.replace(b"200 OK", b"500 Oh No")), [""]),
+    "502": (lambda pump: pump.app_sends(OK.replace(b"200 OK", b"502 Oh No")), ["status_502"]),
+    "503": (lambda pump: pump.app_sends(OK.replace(b"200 OK", b"503 Oh No")), ["status_503"]),
+    "504": (lambda pump: pump.app_sends(OK.replace(b"200 OK", b"504 Oh No")), ["status_504"]),
+    "reset": (Pump.app_resets, ["upstream_reset"]),
+    "end without a word": (Pump.app_closes, ["upstream_reset"]),
+    "nonsense": (lambda pump: pump.app_sends(b"220 ready\r\n\r\n"), ["upstream_invalid_response"]),
+    "silence": (lambda pump: pump.pass_time(60.2), ["upstream_timeout"]),
+    "cut answer": (lambda pump: (pump.app_sends(OK[:-1]), pump.app_resets()), ["upstream_reset"]),
+    "ended inside an answer": (lambda pump: (pump.app_sends(OK[:-1]), pump.app_closes()), ["upstream_reset"]),
+    "silence inside an answer": (lambda pump: (pump.app_sends(OK[:-1]), pump.pass_time(300.2)), ["upstream_stalled"]),
+    "503 that breaks off": (
+        lambda pump: (pump.app_sends(OK[:-1].replace(b"200", b"503")), pump.app_resets()),
+        ["status_503"],
+    ),
+    "client that leaves before": (Pump.client_vanishes, []),
+    "client that leaves inside": (lambda pump: (pump.app_sends(OK[:-1]), pump.client_vanishes()), []),
+    "client that takes nothing": (
+        lambda pump: (pump.tls.stop_taking(), pump.app_sends(OK[:-1]), pump.pass_time(60.2)),
+        [],
+    ),
+    "end of the process": (lambda pump: pump.downstream.end(), []),
+}
+
+
+class TestEndpointIsTold:
+    @pytest.mark.parametrize(("happens", "told"), OUTCOMES.values(), ids=OUTCOMES)
+    def test_what_became_of_a_request_once(self, happens: Callable[[Pump], object], told: list[str]) -> None:
+        """A request speaks for its endpoint or against it, or, where that was the client's affair, not at all."""
+        pump = Pump()
+        request(pump)
+        happens(pump)
+        pump.settle()
+        endpoint = pump.cluster.endpoints[0]
+        assert endpoint.told == told
+        assert endpoint.active == 0
+        assert len(pump.log.ended) == 1
+
+    def test_answer_is_not_praised_before_its_end(self) -> None:
+        """One that always breaks off in the middle would never have failed twice in a row."""
+        pump = Pump()
+        request(pump)
+        pump.app_sends(OK[:-1])
+        assert pump.cluster.endpoints[0].told == []
+        pump.app_sends(OK[-1:])
+        assert pump.cluster.endpoints[0].told == [""]
+
+    def test_request_that_the_client_breaks_is_over(self) -> None:
+        """Its endpoint has one less, and is not to blame."""
+        pump = Pump()
+        pump.start_exchange(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        pump.client_sends(b"nonsense\r\n")
+        assert (pump.cluster.endpoints[0].active, pump.cluster.endpoints[0].told) == (0, [])
+
+    def test_upgrade_is_an_answer(self) -> None:
+        """The request is over with it, whatever becomes of the relay."""
+        pump = Pump()
+        pump.start_exchange(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        pump.app_sends(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+        assert (pump.cluster.endpoints[0].active, pump.cluster.endpoints[0].told) == (0, [""])
+
+    def test_repeated_request_speaks_once(self) -> None:
+        """That a kept connection was closed is nobody's fault."""
+        pump = Pump()
+        pump.reuse_connection()
+        pump.cluster.endpoints[0].told.clear()
+        pump.client_sends(GET)
+        pump.app_resets()
+        pump.pool.accept()
+        pump.app_sends(OK)
+        assert pump.cluster.endpoints[0].told == [""]
+
+
+class TestProxyHeader:
+    """Clusters whose connections begin with a header in the client's name."""
+
+    def pump(self, version: ProxyProtocolOut = ProxyProtocolOut.V1) -> Pump:
+        pump = Pump()
+        pump.cluster.proxy_protocol = version
+        return pump
+
+    def test_connection_is_asked_for_with_the_clients_name(self) -> None:
+        """Both ends as the client has them."""
+        pump = self.pump()
+        pump.start_exchange()
+        assert pump.pool.prefaces == [b"PROXY TCP4 192.0.2.7 192.0.2.1 50000 443\r\n"]
+
+    def test_no_cluster_gets_one_unasked(self) -> None:
+        """It would take it for a broken request."""
+        pump = self.pump(ProxyProtocolOut.OFF)
+        pump.start_exchange()
+        assert pump.pool.prefaces == [b""]
+
+    def test_same_client_uses_its_connection_again(self) -> None:
+        """The app knows it by that."""
+        pump = self.pump()
+        pump.reuse_connection()
+        pump.client_sends(GET)
+        assert len(pump.pool.opened) == 1
+        assert pump.app_receives().startswith(b"GET /x ")
+
+    @pytest.mark.parametrize("what", ["another port", "another client", "another version"])
+    def test_nobody_else_does(self, what: str) -> None:
+        """The app would take one client for the other."""
+        pump = self.pump()
+        pump.reuse_connection()
+        if what == "another version":
+            pump.cluster.proxy_protocol = ProxyProtocolOut.V2
+        else:
+            pump.peer.remote = (
+                HostPort("192.0.2.7", 50_001) if what == "another port" else HostPort("192.0.2.8", 50_000)
+            )
+        pump.client_sends(GET)
+        assert len(pump.pool.waiting) == 1
+        assert pump.pool.prefaces[1] != pump.pool.prefaces[0]
+        assert len(pump.pool.idle) == 1
+
+    def test_connection_without_one_is_not_for_it(self) -> None:
+        """Nor the other way round."""
+        pump = self.pump(ProxyProtocolOut.OFF)
+        pump.reuse_connection()
+        pump.cluster.proxy_protocol = ProxyProtocolOut.V1
+        pump.client_sends(GET)
+        assert len(pump.pool.waiting) == 1
+
+    def test_repeat_has_it_too(self) -> None:
+        """Every connection that is made for a request."""
+        pump = self.pump()
+        pump.reuse_connection()
+        pump.client_sends(GET)
+        pump.app_resets()
+        assert len(pump.pool.prefaces) == 2
+        assert pump.pool.prefaces[0] == pump.pool.prefaces[1] != b""

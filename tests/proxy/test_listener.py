@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import select
 import socket
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import attrs
 import pytest
 from OpenSSL import SSL
 from twisted.internet.task import Clock
@@ -18,17 +20,23 @@ from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from sidecar.errors import ListenError
 from sidecar.policy.access import access_of
+from sidecar.policy.forwarding import TrustedProxies
 from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection
-from sidecar.proxy.listener import Listener, Peer, listen
+from sidecar.proxy.listener import PROXY_HEADER_SECONDS, Approach, Listener, Peer, listen
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
+from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import (
     ClientCertMode,
     ClientSettings,
     HostPort,
     IdentityDialect,
     Limits,
+    ListenerMode,
+    ProxyProtocol,
+    ProxyProtocolMissing,
+    ProxyProtocolOut,
     Seconds,
     Timeouts,
     TlsPolicy,
@@ -37,18 +45,31 @@ from sidecar.tls.context import build_context
 from sidecar.tls.server import TlsServer
 from sidecar.tls.trust import ClientTrust
 from sidecar.tls.verify import Verification
+from sidecar.wire.proxyproto import LOCAL_V2, SocketAddress, TlvType, encode_v1, encode_v2, make_tlvs
 from tests.support.certs import CLIENT, Issued, authority, intermediate, other_authority
-from tests.support.handshake import client_context, outgoing
-from tests.support.ports import FakePool, FakeReactor, RecordingTransport
+from tests.support.handshake import TLS12, TLS13, client_context, outgoing
+from tests.support.ports import FakeCluster, FakePool, FakeReactor, RecordingTransport
 from tests.support.pump import RecordedLog, make_service
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+TLS = Approach()
+
+
+def get(*lines: bytes) -> bytes:
+    """A request with more field lines."""
+    return GET[:-2] + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
 
 
 class Door:
     """A listener, and clients that come to it."""
 
-    def __init__(self, limit: int, mode: ClientCertMode, dialects: tuple[IdentityDialect, ...] = ()) -> None:
+    def __init__(
+        self,
+        limit: int = 10,
+        mode: ClientCertMode = ClientCertMode.NONE,
+        dialects: tuple[IdentityDialect, ...] = (),
+        approach: Approach = TLS,
+    ) -> None:
         self.reactor = FakeReactor()
         self.log = RecordedLog()
         self.pool = FakePool(self.reactor)
@@ -62,9 +83,10 @@ class Door:
         self.deadlines = Deadlines(self.reactor)
         trust = ClientTrust(mode, (authority().certificate,))
         access = access_of(ClientSettings(cert=mode, identity_headers=dialects), "test")
-        context = build_context([authority().issue("localhost").bundle], trust, TlsPolicy.INTERMEDIATE)
+        bundles = [authority().issue("localhost").bundle]
+        context = build_context(bundles, trust, TlsPolicy.INTERMEDIATE) if approach.tls else None
         sock = listen(HostPort("127.0.0.1", 0))
-        self.listener = Listener(sock, context, self.service, self.deadlines, access, trust, self.reactor)
+        self.listener = Listener(sock, context, self.service, self.deadlines, access, trust, self.reactor, approach)
         self.listener.start()
         self.clients: list[socket.socket] = []
 
@@ -76,8 +98,31 @@ class Door:
         address = self.listener.address
         client = socket.create_connection((address.host, address.port))
         client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each piece is there when the next turn reads
         self.clients.append(client)
         return client
+
+    def client_from(self, host: str) -> socket.socket:
+        """Let a client come whose address is *host*."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        self.clients.append(theirs)
+        self.listener._accepted(ours, (host, 1234))
+        return theirs
+
+    @property
+    def peer(self) -> Peer:
+        """The one client that there is."""
+        ((peer, _),) = self.listener.open()
+        return peer
+
+    def app_asked(self) -> RecordingTransport:
+        """Let the connection that is waited for be made, and return it."""
+        return self.pool.accept()
+
+    @property
+    def failures(self) -> dict[str, int]:
+        return self.service.metrics.handshake_failures
 
     def turn(self) -> None:
         """Report input to everyone who wants it, as a poller does."""
@@ -219,7 +264,7 @@ class TestAccept:
         client.close()
         door.turn()
         assert (door.listener.open_connections, metrics.connections, metrics.connections_active) == (0, 1, 0)
-        assert metrics.handshake_failures == {"closed_by_peer": 1}
+        assert metrics.handshake_failures == {"ping": 1}
 
     @pytest.mark.parametrize("door", [(2, ClientCertMode.NONE)], indirect=True)
     def test_limit_stops_accepting_until_one_goes(self, door: Door, log: list[LogEvent]) -> None:
@@ -341,7 +386,7 @@ class TestAccept:
         door.turn()
         client.close()
         door.turn()
-        assert door.service.metrics.handshake_failures == {"closed_by_peer": 1}
+        assert door.service.metrics.handshake_failures == {"ping": 1}
         assert not [event for event in log if event["log_level"] is LogLevel.warn]
         assert door.service.rejecter.rejections.as_json() == []
 
@@ -786,3 +831,637 @@ class TestMemory:
             assert [ref() for ref in gone] == [None, None, None]
         finally:
             gc.enable()
+
+
+OFF, REQUIRED, TRUSTED = ProxyProtocol.OFF, ProxyProtocol.REQUIRED, ProxyProtocol.TRUSTED
+SERVE, REFUSE = ProxyProtocolMissing.SERVE, ProxyProtocolMissing.REFUSE
+BALANCERS = ("10.0.0.0/8",)
+BALANCER, STRANGER, OURSELVES = "10.0.0.9", "192.0.2.9", "127.0.0.1"
+
+CLIENT_ENDS = SocketAddress("203.0.113.9", 50_000), SocketAddress("198.51.100.1", 8443)
+NAMED = encode_v1(*CLIENT_ENDS)
+NAMED_V2 = encode_v2(*CLIENT_ENDS, make_tlvs(authority="a.example", unique_id=b"id-1"))
+
+
+def behind(
+    proxy_protocol: ProxyProtocol,
+    networks: tuple[str, ...] = BALANCERS,
+    missing: ProxyProtocolMissing = SERVE,
+    **more: Any,
+) -> Approach:
+    return Approach(proxy_protocol=proxy_protocol, missing=missing, trusted=TrustedProxies(networks), **more)
+
+
+@pytest.fixture
+def made() -> Iterator[Callable[..., Door]]:
+    """Makes doors, and closes them."""
+    doors: list[Door] = []
+
+    def make(approach: Approach = TLS, **more: Any) -> Door:
+        doors.append(Door(approach=approach, **more))
+        return doors[-1]
+
+    yield make
+    for door in doors:
+        door.close()
+
+
+# What is set, whose connection it is, what it begins with -> the client that the app is told of, or why it was refused.
+WELCOMES: dict[str, tuple[Approach, str, bytes, str]] = {
+    "required, no networks, header": (behind(REQUIRED, ()), STRANGER, NAMED, "203.0.113.9"),
+    "required, no networks, none": (behind(REQUIRED, ()), STRANGER, b"", "proxy_header_missing"),
+    "required, no networks, LOCAL": (behind(REQUIRED, ()), STRANGER, LOCAL_V2, STRANGER),
+    "required, no networks, UNKNOWN": (behind(REQUIRED, ()), STRANGER, b"PROXY UNKNOWN\r\n", STRANGER),
+    "required, balancer, header": (behind(REQUIRED), BALANCER, NAMED, "203.0.113.9"),
+    "required, balancer, version 2": (behind(REQUIRED), BALANCER, NAMED_V2, "203.0.113.9"),
+    "required, balancer, LOCAL": (behind(REQUIRED), BALANCER, LOCAL_V2, BALANCER),
+    "required, balancer, none": (behind(REQUIRED), BALANCER, b"", "proxy_header_missing"),
+    "required, balancer, nonsense": (behind(REQUIRED), BALANCER, b"PROXY me\r\n", "proxy_header_invalid"),
+    "required, stranger, header": (behind(REQUIRED), STRANGER, NAMED, "proxy_header_untrusted"),
+    "required, stranger, LOCAL": (behind(REQUIRED), STRANGER, LOCAL_V2, "proxy_header_untrusted"),
+    "required, stranger, none": (behind(REQUIRED), STRANGER, b"", "proxy_header_missing"),
+    "required, ourselves, LOCAL": (behind(REQUIRED), OURSELVES, LOCAL_V2, OURSELVES),
+    "required, ourselves, header": (behind(REQUIRED), OURSELVES, NAMED, "proxy_header_untrusted"),
+    "required, ourselves, UNKNOWN": (behind(REQUIRED), OURSELVES, b"PROXY UNKNOWN\r\n", "proxy_header_untrusted"),
+    "required, ourselves, none": (behind(REQUIRED), OURSELVES, b"", "proxy_header_missing"),
+    "required, ourselves trusted, header": (behind(REQUIRED, ("127.0.0.0/8",)), OURSELVES, NAMED, "203.0.113.9"),
+    "trusted, balancer, header": (behind(TRUSTED), BALANCER, NAMED, "203.0.113.9"),
+    "trusted, balancer, LOCAL": (behind(TRUSTED), BALANCER, LOCAL_V2, BALANCER),
+    "trusted, balancer, none, serve": (behind(TRUSTED), BALANCER, b"", BALANCER),
+    "trusted, balancer, none, refuse": (behind(TRUSTED, missing=REFUSE), BALANCER, b"", "proxy_header_missing"),
+    "trusted, balancer, nonsense": (behind(TRUSTED), BALANCER, b"PROXY me\r\n", "proxy_header_invalid"),
+    "trusted, stranger, header": (behind(TRUSTED), STRANGER, NAMED, "proxy_header_untrusted"),
+    "trusted, stranger, version 2": (behind(TRUSTED), STRANGER, NAMED_V2, "proxy_header_untrusted"),
+    "trusted, stranger, none": (behind(TRUSTED), STRANGER, b"", STRANGER),
+    "trusted, stranger, none, refuse": (behind(TRUSTED, missing=REFUSE), STRANGER, b"", STRANGER),
+    "trusted, ourselves, LOCAL": (behind(TRUSTED), OURSELVES, LOCAL_V2, OURSELVES),
+    "trusted, ourselves, header": (behind(TRUSTED), OURSELVES, NAMED, "proxy_header_untrusted"),
+    "trusted, ourselves, none": (behind(TRUSTED, missing=REFUSE), OURSELVES, b"", OURSELVES),
+    "trusted, mapped balancer, header": (behind(TRUSTED), "::ffff:10.0.0.9", NAMED, "203.0.113.9"),
+    "trusted, no networks, header": (behind(TRUSTED, ()), STRANGER, NAMED, "proxy_header_untrusted"),
+    "trusted, no networks, none": (behind(TRUSTED, ()), STRANGER, b"", STRANGER),
+}
+
+
+class TestProxyHeader:
+    @pytest.mark.parametrize(("approach", "host", "begins", "outcome"), WELCOMES.values(), ids=WELCOMES)
+    def test_who_may_say_whose_connection_it_is(
+        self, made: Callable[..., Door], approach: Approach, host: str, begins: bytes, outcome: str
+    ) -> None:
+        """Only balancers that are believed; whoever else tries is refused, with a reason, and reaches nobody."""
+        door = made(attrs.evolve(approach, tls=False))
+        client = door.client_from(host)
+        client.sendall(begins + GET)
+        door.turn()
+        if outcome.startswith("proxy_"):
+            assert door.failures == {outcome: 1}
+            assert not door.pool.waiting
+            assert door.listener.open_connections == 0
+            assert client.recv(100) == b""
+            (event,) = door.service.rejecter.rejections.as_json()
+            assert (event["client"], event["reason"], event["answer"]) == (
+                host.removeprefix("::ffff:"),
+                outcome,
+                "reset",
+            )
+        else:
+            assert b"\r\nX-Forwarded-For: %b\r\n" % outcome.encode() in door.app_asked().sent
+            assert door.failures == {}
+            assert door.service.metrics.proxy_headers == bool(begins)
+
+    def test_header_is_not_looked_for_where_it_is_off(self, made: Callable[..., Door]) -> None:
+        """There it is a broken request like any other."""
+        door = made(behind(OFF, tls=False))
+        client = door.client_from(BALANCER)
+        client.sendall(NAMED + GET)
+        door.turn()
+        assert received(client).startswith(b"HTTP/1.1 400 ")
+
+    @pytest.mark.parametrize("header", [NAMED, NAMED_V2], ids=["v1", "v2"])
+    @pytest.mark.parametrize("size", [1, 7, 4096], ids=["byte by byte", "pieces", "one segment"])
+    def test_tls_begins_behind_it(self, made: Callable[..., Door], header: bytes, size: int) -> None:
+        """However the bytes fall, and though the first of the handshake come with the last of the header."""
+        door = made(behind(REQUIRED))
+        sock = door.client_from(BALANCER)
+        client = SSL.Connection(client_context(), None)
+        client.set_connect_state()
+        with pytest.raises(SSL.WantReadError):
+            client.do_handshake()
+        data = header + outgoing(client)
+        for position in range(0, len(data), size):
+            sock.sendall(data[position : position + size])
+            door.turn()
+        client.bio_write(received(sock))
+        sock, client = finish_handshake(door, sock, client)
+        ask(door, sock, client)
+        sent = door.app_asked().sent
+        assert b"\r\nX-Forwarded-For: 203.0.113.9\r\n" in sent
+        assert b"\r\nX-Forwarded-Port: 8443\r\n" in sent
+        assert b"\r\nX-Forwarded-Proto: https\r\n" in sent
+
+    def test_client_is_who_the_header_names(self, made: Callable[..., Door]) -> None:
+        """For all that comes after: rules, log, operators; who really connected is not forgotten."""
+        door = made(behind(REQUIRED))
+        sock = door.client_from(BALANCER)
+        assert door.peer.remote == HostPort(BALANCER, 1234)
+        sock.sendall(NAMED_V2)
+        door.turn()
+        peer = door.peer
+        assert (peer.host, peer.remote) == ("203.0.113.9", HostPort("203.0.113.9", 50_000))
+        assert peer.local == HostPort("198.51.100.1", 8443)
+        assert peer.via == HostPort(BALANCER, 1234)
+        assert peer.proxied is not None
+        assert peer.preface is None
+
+    def test_balancer_that_speaks_for_itself_is_the_client(self, made: Callable[..., Door]) -> None:
+        """Its health checks come from nobody else."""
+        door = made(behind(REQUIRED))
+        door.client_from(BALANCER).sendall(LOCAL_V2)
+        door.turn()
+        assert (door.peer.host, door.peer.via) == (BALANCER, None)
+
+    def test_app_is_told_what_else_the_header_says(self, made: Callable[..., Door]) -> None:
+        """In fields that a client cannot send."""
+        door = made(behind(REQUIRED, tls=False))
+        forged = get(b"X-Proxy-Protocol-Authority: evil", b"x_proxy_protocol_alpn: evil")
+        door.client_from(BALANCER).sendall(NAMED_V2 + forged)
+        door.turn()
+        sent = door.app_asked().sent
+        assert b"\r\nX-Proxy-Protocol-Authority: a.example\r\nX-Proxy-Protocol-Unique-Id: id-1\r\n" in sent
+        assert b"evil" not in sent
+
+    def test_app_gets_a_header_of_its_own_about_the_client(self, made: Callable[..., Door]) -> None:
+        """As the balancer's named it, not the balancer."""
+        door = made(behind(REQUIRED, tls=False))
+        cast(FakeCluster, door.service.router.cluster).proxy_protocol = ProxyProtocolOut.V1
+        door.client_from(BALANCER).sendall(NAMED_V2 + GET)
+        door.turn()
+        assert door.pool.prefaces == [NAMED]
+
+    def test_check_by_connecting_is_no_news(self, made: Callable[..., Door], log: list[LogEvent]) -> None:
+        """Balancers open and close connections to see whether anybody listens: counted as such, logged never."""
+        door = made(behind(REQUIRED))
+        for _ in range(3):
+            door.client_from(BALANCER).close()
+        door.turn()
+        assert door.failures == {"ping": 3}
+        assert door.service.rejecter.rejections.as_json() == []
+        assert not [event for event in log if event["log_level"] is LogLevel.warn]
+        assert (door.listener.open_connections, door.service.metrics.connections_active) == (0, 0)
+
+    def test_client_that_leaves_in_the_middle_is_no_check(self, made: Callable[..., Door]) -> None:
+        """It had something to say."""
+        door = made(behind(REQUIRED))
+        client = door.client_from(BALANCER)
+        client.sendall(NAMED[:10])
+        client.close()
+        door.turn()
+        door.turn()
+        assert door.failures == {"closed_by_peer": 1}
+        assert door.listener.open_connections == 0
+
+    def test_ping_behind_a_header_is_one_too(self, made: Callable[..., Door]) -> None:
+        """A balancer that relays a check sends a header ahead of nothing."""
+        door = made(behind(REQUIRED))
+        client = door.client_from(BALANCER)
+        client.sendall(NAMED)
+        client.close()
+        door.turn()
+        door.turn()
+        assert door.failures == {"ping": 1}
+        assert door.listener.open_connections == 0
+
+    @pytest.mark.parametrize(
+        ("sent", "reason"), [(b"", "ping"), (NAMED[:10], "proxy_header_timeout")], ids=["nothing", "a part"]
+    )
+    def test_header_has_its_own_deadline(self, made: Callable[..., Door], sent: bytes, reason: str) -> None:
+        """A client that keeps us waiting loses its place; bytes one by one do not move it."""
+        door = made(behind(REQUIRED))
+        door.service.timeouts = Timeouts(handshake=Seconds(30.0))
+        client = door.client_from(BALANCER)
+        for byte in sent:
+            door.reactor.advance(0.1)
+            client.sendall(bytes([byte]))
+            door.turn()
+        door.reactor.advance(PROXY_HEADER_SECONDS - 0.1 * len(sent) - 0.2)
+        assert door.listener.open_connections == 1
+        door.reactor.advance(0.4)
+        assert door.failures == {reason: 1}
+        assert door.listener.open_connections == 0
+
+    def test_handshake_has_its_deadline_from_the_header_on(self, made: Callable[..., Door]) -> None:
+        """A header that came late takes nothing from it."""
+        door = made(behind(REQUIRED))
+        client = door.client_from(BALANCER)
+        door.reactor.advance(2.5)
+        client.sendall(NAMED)
+        door.turn()
+        door.reactor.advance(2.8)
+        assert door.failures == {}
+        door.reactor.advance(0.4)
+        assert door.failures == {"handshake_timeout": 1}
+
+    def test_shorter_handshake_timeout_holds_for_the_header(self, made: Callable[..., Door]) -> None:
+        """Whoever wants newcomers to be quick means all of them."""
+        door = made(behind(REQUIRED))
+        door.client_from(BALANCER)
+        door.reactor.advance(3.2)
+        assert door.listener.open_connections == 0
+
+    @pytest.mark.parametrize("sent", [b"", NAMED[:10], NAMED], ids=["nothing", "a part", "whole"])
+    def test_stop_does_not_wait_for_one(self, made: Callable[..., Door], sent: bytes) -> None:
+        """Nothing was on its way; all connections are counted off."""
+        door = made(behind(REQUIRED))
+        client = door.client_from(BALANCER)
+        client.sendall(sent)
+        door.turn()
+        door.listener.stop()
+        door.reactor.advance(DRAIN_IDLE_SECONDS + 0.1)
+        door.reactor.turn()
+        assert door.listener.open_connections == 0
+        assert door.service.metrics.connections_active == 0
+
+    def test_end_of_all_ends_it_too(self, made: Callable[..., Door]) -> None:
+        """And nothing was in flight."""
+        door = made(behind(REQUIRED))
+        door.client_from(BALANCER)
+        assert door.listener.end_all() == 0
+        door.reactor.turn()
+        assert door.listener.open_connections == 0
+
+    def test_refused_connection_makes_room(self, made: Callable[..., Door]) -> None:
+        """At the limit, whoever waits is let in when one is refused."""
+        door = made(behind(REQUIRED), limit=1)
+        client = door.client_comes()
+        door.turn()
+        assert not door.is_accepting
+        client.sendall(NAMED)
+        door.turn()
+        assert door.failures == {"proxy_header_untrusted": 1}
+        assert door.is_accepting
+
+    def test_operators_are_told_what_to_do(self, made: Callable[..., Door]) -> None:
+        """A balancer that is not on the list is the usual mistake."""
+        door = made(behind(TRUSTED))
+        door.client_from(STRANGER).sendall(NAMED)
+        door.turn()
+        (event,) = door.service.rejecter.rejections.as_json()
+        assert "SIDECAR_TRUSTED_PROXIES" in event["message"]
+
+
+def finish_handshake(door: Door, sock: socket.socket, client: SSL.Connection) -> tuple[socket.socket, SSL.Connection]:
+    """Go on with a handshake that the client has begun."""
+    for _ in range(3):
+        try:
+            client.do_handshake()
+        except SSL.WantReadError:
+            pass
+        sock.sendall(outgoing(client))
+        door.turn()
+        data = received(sock)
+        if data:
+            client.bio_write(data)
+    return sock, client
+
+
+def ask(door: Door, sock: socket.socket, client: SSL.Connection, data: bytes = GET) -> None:
+    client.sendall(data)
+    sock.sendall(outgoing(client))
+    door.turn()
+
+
+class TestTrustedProxy:
+    """Proxies whose X-Forwarded-For is believed."""
+
+    CLAIM = get(b"X-Forwarded-For: 203.0.113.1")
+
+    @pytest.mark.parametrize(
+        ("host", "told"), [(BALANCER, b"203.0.113.1, 10.0.0.9"), (STRANGER, b"192.0.2.9")], ids=["trusted", "stranger"]
+    )
+    def test_word_of_a_trusted_one_counts(self, made: Callable[..., Door], host: str, told: bytes) -> None:
+        """And nobody else's."""
+        door = made(behind(OFF, tls=False))
+        door.client_from(host).sendall(self.CLAIM)
+        door.turn()
+        assert b"\r\nX-Forwarded-For: %b\r\n" % told in door.app_asked().sent
+
+    def test_whom_a_header_names_is_who_must_be_trusted(self, made: Callable[..., Door]) -> None:
+        """Behind a balancer that relays anybody, a client's claim is worth no more than without it."""
+        door = made(behind(REQUIRED, tls=False))
+        door.client_from(BALANCER).sendall(NAMED + self.CLAIM)
+        door.turn()
+        assert b"\r\nX-Forwarded-For: 203.0.113.9\r\n" in door.app_asked().sent
+
+    def test_proxy_behind_a_balancer_is_trusted(self, made: Callable[..., Door]) -> None:
+        """It is the one that the header names."""
+        door = made(behind(REQUIRED, tls=False))
+        header = encode_v1(SocketAddress("10.0.0.50", 1), CLIENT_ENDS[1])
+        door.client_from(BALANCER).sendall(header + self.CLAIM)
+        door.turn()
+        assert b"\r\nX-Forwarded-For: 203.0.113.1, 10.0.0.50\r\n" in door.app_asked().sent
+
+    def test_app_gets_forwarded_if_it_wants_it(self, made: Callable[..., Door]) -> None:
+        """From every client, beside the other fields."""
+        door = made(Approach(tls=False, with_forwarded=True))
+        door.client_from(STRANGER).sendall(get(b"Forwarded: for=x"))
+        door.turn()
+        sent = door.app_asked().sent
+        assert sent.count(b"Forwarded: ") == 1
+        assert b"\r\nForwarded: by=127.0.0.1;for=192.0.2.9;host=a;proto=http\r\n" in sent
+
+    def test_identity_of_a_client_goes_with_it(self, made: Callable[..., Door]) -> None:
+        """Fields about its certificate stand beside those that depend on the request."""
+        door = made(Approach(with_forwarded=True), mode=ClientCertMode.OPTIONAL, dialects=(IdentityDialect.XFCC,))
+        sock, client = shake_hands(door, authority().issue("ci.example", purposes=CLIENT))
+        ask(door, sock, client)
+        sent = door.app_asked().sent
+        assert b"\r\nForwarded: by=" in sent
+        assert b"\r\nX-Forwarded-Client-Cert: Hash=" in sent
+
+
+class TestPlain:
+    """A listener without TLS."""
+
+    @pytest.fixture
+    def plain(self, made: Callable[..., Door]) -> Door:
+        return made(Approach(tls=False))
+
+    def test_request_reaches_the_app(self, plain: Door) -> None:
+        """And the app is told how it came."""
+        client = plain.client_comes()
+        plain.turn()
+        client.sendall(GET)
+        plain.turn()
+        app = plain.app_asked()
+        assert b"\r\nX-Forwarded-Proto: http\r\n" in app.sent
+        app.deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert received(client) == b"HTTP/1.1 204 No Content\r\n\r\n"
+        assert plain.service.metrics.handshakes == {}
+
+    def test_claims_of_a_client_are_stripped_all_the_same(self, made: Callable[..., Door]) -> None:
+        """Without TLS there is no certificate, and nobody may say otherwise."""
+        door = made(Approach(tls=False), dialects=(IdentityDialect.XFCC, IdentityDialect.CLIENT_CERT))
+        client = door.client_comes()
+        door.turn()
+        client.sendall(get(b"X-Forwarded-Client-Cert: Hash=1", b"Client-Cert: :x:"))
+        door.turn()
+        sent = door.app_asked().sent
+        assert b"Client-Cert" not in sent
+
+    def test_rule_that_needs_a_certificate_refuses(self, made: Callable[..., Door]) -> None:
+        """There can be none."""
+        door = made(Approach(tls=False), mode=ClientCertMode.REQUIRED)
+        client = door.client_comes()
+        door.turn()
+        client.sendall(GET)
+        door.turn()
+        assert received(client).startswith(b"HTTP/1.1 400 ")
+        assert door.log.ended[-1].reason == "client_certificate_missing"
+
+    def test_silent_client_is_closed_at_the_idle_timeout(self, plain: Door) -> None:
+        """That of requests, there being no handshake."""
+        client = plain.client_comes()
+        plain.turn()
+        plain.reactor.advance(plain.service.timeouts.idle + 0.2)
+        plain.reactor.turn()
+        assert received(client) == b""
+        assert plain.listener.open_connections == 0
+        assert plain.failures == {}
+
+    def test_half_closed_client_gets_its_answer(self, plain: Door) -> None:
+        """As one that sends close_notify does."""
+        client = plain.client_comes()
+        client.sendall(GET)
+        client.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            plain.turn()
+        plain.app_asked().deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert received(client) == b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+
+    def test_new_rules_hold_for_clients_that_are_there(self, plain: Door) -> None:
+        """A reload looks at them again, and has no certificate to verify."""
+        client = plain.client_comes()
+        plain.turn()
+        plain.listener.access = access_of(ClientSettings(cert=ClientCertMode.REQUIRED), "test")
+        plain.listener.judge_all_again()
+        client.sendall(GET)
+        plain.turn()
+        assert received(client).startswith(b"HTTP/1.1 400 ")
+
+    def test_idle_connections_close_at_a_stop(self, plain: Door) -> None:
+        """Like those with TLS."""
+        plain.client_comes()
+        plain.turn()
+        plain.listener.stop()
+        plain.reactor.advance(DRAIN_IDLE_SECONDS + 0.2)
+        plain.reactor.turn()
+        assert plain.listener.open_connections == 0
+
+    def test_connection_leaves_nothing_for_the_collector(self, plain: Door) -> None:
+        """Everything is freed by reference counting alone."""
+        client = plain.client_comes()
+        plain.turn()
+        client.sendall(GET)
+        plain.turn()
+        plain.app_asked().deliver(b"HTTP/1.1 204 No Content\r\n\r\n")
+        (server,) = plain.listener._peers
+        gone = [weakref.ref(server), weakref.ref(plain.peer.transport)]
+        plain.log.exchanges.clear()
+        client.close()
+        gc.collect()
+        gc.disable()
+        try:
+            del server
+            plain.turn()
+            assert [ref() for ref in gone] == [None, None]
+        finally:
+            gc.enable()
+
+
+versions = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["1.2", "1.3"])
+
+
+class TestTcp:
+    """A listener in raw TCP mode."""
+
+    @pytest.fixture
+    def tcp(self, made: Callable[..., Door]) -> Door:
+        return made(Approach(mode=ListenerMode.TCP))
+
+    def connect(self, door: Door, identity: Issued | None = None, version: int | None = None) -> tuple[Any, ...]:
+        """Shake hands, and let the connection to the app be made."""
+        sock = door.client_comes()
+        client = SSL.Connection(client_context(identity=identity, version=version), None)
+        client.set_connect_state()
+        door.turn()
+        finish_handshake(door, sock, client)
+        finish_handshake(door, sock, client)
+        return sock, client, door.pool.accept_raw()
+
+    @versions
+    def test_bytes_inside_tls_go_both_ways(self, tcp: Door, version: int) -> None:
+        """Whatever they are."""
+        sock, client, app = self.connect(tcp, version=version)
+        app.deliver(b"220 ready\r\n")
+        client.bio_write(received(sock))
+        assert client.recv(100) == b"220 ready\r\n"
+        ask(tcp, sock, client, b"\x00\xff")
+        assert app.sent == b"\x00\xff"
+        ((_, served),) = tcp.listener.open()
+        assert isinstance(served, Tunnel)
+        assert tcp.service.metrics.tunnels == 1
+
+    @versions
+    def test_client_may_go_on_after_the_end_of_the_app(self, tcp: Door, version: int) -> None:
+        """It reads that there is no more, and what it still sends arrives."""
+        sock, client, app = self.connect(tcp, version=version)
+        app.deliver(b"bye")
+        app.deliver_eof()
+        client.bio_write(received(sock))
+        assert client.recv(100) == b"bye"
+        with pytest.raises(SSL.ZeroReturnError):
+            client.recv(100)
+        ask(tcp, sock, client, b"last words")
+        assert app.sent == b"last words"
+        client.shutdown()
+        sock.sendall(outgoing(client))
+        tcp.turn()
+        assert app.calls == ["loseConnection"]
+        assert [(ended.reason, ended.status) for ended in tcp.log.ended] == [("", 0)]
+        sock.close()
+        tcp.turn()
+        assert tcp.listener.open_connections == 0
+
+    @versions
+    def test_app_may_go_on_after_the_end_of_the_client(self, tcp: Door, version: int) -> None:
+        """The same the other way round."""
+        sock, client, app = self.connect(tcp, version=version)
+        client.sendall(b"question")
+        client.shutdown()
+        sock.sendall(outgoing(client))
+        tcp.turn()
+        assert app.sent == b"question"
+        assert app.calls == ["shut_down_writing"]
+        app.deliver(b"answer")
+        app.deliver_eof()
+        client.bio_write(received(sock))
+        assert client.recv(100) == b"answer"
+        with pytest.raises(SSL.ZeroReturnError):
+            client.recv(100)
+        assert [ended.reason for ended in tcp.log.ended] == [""]
+
+    @versions
+    def test_client_that_says_all_at_once_is_heard(self, tcp: Door, version: int) -> None:
+        """Its last message of the handshake, all it has and its end come in one segment."""
+        sock = tcp.client_comes()
+        client = SSL.Connection(client_context(version=version), None)
+        client.set_connect_state()
+        tcp.turn()
+        for _ in range(2 if version == TLS12 else 1):
+            with pytest.raises(SSL.WantReadError):
+                client.do_handshake()
+            sock.sendall(outgoing(client))
+            tcp.turn()
+            client.bio_write(received(sock))
+        client.do_handshake()
+        client.sendall(b"one line\n")
+        client.shutdown()
+        sock.sendall(outgoing(client))
+        tcp.turn()
+        app = tcp.pool.accept_raw()
+        tcp.turn()  # with TLS 1.2, whose handshake the server ends, it comes on its own and waits in the kernel
+        assert app.sent == b"one line\n"
+        assert app.calls == ["shut_down_writing"]
+        assert tcp.log.ended == []
+
+    def test_client_that_just_goes_ends_it(self, tcp: Door) -> None:
+        """The log says that it did not say so."""
+        sock, client, app = self.connect(tcp)
+        ask(tcp, sock, client, b"quit\r\n")
+        sock.close()
+        tcp.turn()
+        assert app.sent == b"quit\r\n"
+        assert [ended.reason for ended in tcp.log.ended] == ["closed_without_notify"]
+        assert tcp.listener.open_connections == 0
+
+    def test_app_that_breaks_off_cuts_the_client(self, tcp: Door) -> None:
+        """With a reset, which nobody takes for an end."""
+        sock, _, app = self.connect(tcp)
+        app.reset()
+        tcp.reactor.turn()
+        with pytest.raises(ConnectionResetError):
+            sock.recv(100)
+        assert [ended.reason for ended in tcp.log.ended] == ["upstream_reset"]
+
+    def test_client_is_not_read_from_before_the_app_is_there(self, tcp: Door) -> None:
+        """What it sends stays in the kernel."""
+        sock, client = shake_hands(tcp)
+        ask(tcp, sock, client, b"early")
+        assert tcp.peer.transport not in tcp.reactor.readers
+        app = tcp.pool.accept_raw()
+        tcp.turn()
+        assert app.sent == b"early"
+
+    @pytest.mark.parametrize("who", ["nobody", "stranger"])
+    def test_client_without_a_good_certificate_is_cut(self, made: Callable[..., Door], who: str) -> None:
+        """There is nobody to tell it why in HTTP; operators are told."""
+        door = made(Approach(mode=ListenerMode.TCP), mode=ClientCertMode.REQUIRED)
+        identity = other_authority().issue("x", purposes=CLIENT) if who == "stranger" else None
+        sock = door.client_comes()
+        client = SSL.Connection(client_context(identity=identity), None)
+        client.set_connect_state()
+        door.turn()
+        for _ in range(2):
+            with contextlib.suppress(SSL.WantReadError):
+                client.do_handshake()
+            sock.sendall(outgoing(client))
+            door.turn()
+            with contextlib.suppress(ConnectionResetError):
+                client.bio_write(received(sock))
+        door.turn()
+        assert not door.pool.raw
+        assert door.listener.open_connections == 0
+        assert len(door.service.rejecter.rejections.as_json()) == 1
+        assert len(door.log.ended) == 1
+
+    def test_new_trust_cuts_who_may_not_stay(self, made: Callable[..., Door]) -> None:
+        """At once: it will send no further request."""
+        door = made(Approach(mode=ListenerMode.TCP), mode=ClientCertMode.REQUIRED)
+        _, _, app = self.connect(door, authority().issue("ci", purposes=CLIENT))
+        door.listener.trust = ClientTrust(ClientCertMode.REQUIRED, (other_authority().certificate,))
+        door.listener.judge_all_again()
+        door.reactor.turn()
+        assert app.is_closed
+        assert door.listener.open_connections == 0
+        assert [ended.reason for ended in door.log.ended] == ["client_certificate_invalid"]
+
+    def test_stop_waits_for_it_and_end_cuts_it(self, tcp: Door) -> None:
+        """Nobody can tell whether something is in flight."""
+        sock, client, app = self.connect(tcp)
+        tcp.listener.stop()
+        tcp.reactor.advance(DRAIN_IDLE_SECONDS + 0.2)
+        ask(tcp, sock, client, b"still here")
+        assert app.sent == b"still here"
+        assert tcp.listener.end_all() == 1
+        tcp.reactor.turn()
+        assert tcp.listener.open_connections == 0
+        assert [ended.reason for ended in tcp.log.ended] == ["drain_timeout"]
+
+    def test_in_the_clear_it_is_the_same(self, made: Callable[..., Door]) -> None:
+        """Bytes behind a PROXY header, both ends, and the header for the app."""
+        door = made(behind(REQUIRED, tls=False, mode=ListenerMode.TCP))
+        cast(FakeCluster, door.service.router.cluster).proxy_protocol = ProxyProtocolOut.V2
+        client = door.client_from(BALANCER)
+        client.sendall(NAMED_V2 + b"early")
+        door.turn()
+        app = door.pool.accept_raw()
+        (preface,) = door.pool.prefaces
+        assert preface == encode_v2(*CLIENT_ENDS, ((TlvType.UNIQUE_ID.value, b"id-1"),))
+        assert app.sent == b"early"
+        client.shutdown(socket.SHUT_WR)
+        door.turn()
+        assert app.calls == ["shut_down_writing"]
+        app.deliver(b"answer")
+        app.deliver_eof()
+        assert received(client) == b"answer"
+        assert [ended.reason for ended in door.log.ended] == [""]

@@ -10,17 +10,21 @@ from typing import Any, cast
 
 import pytest
 from twisted.internet import error
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python import failure
 
+from sidecar.errors import TlsError
 from sidecar.proxy import connect
 from sidecar.proxy import pool as module
 from sidecar.proxy.connect import ConnectFailed
-from sidecar.proxy.pool import IDLE_SECONDS, MAX_IDLE_CONNECTIONS, Pool
+from sidecar.proxy.pool import IDLE_SECONDS, MAX_IDLE_CONNECTIONS, Budget, Pool
 from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits
+from sidecar.topology import ClusterLimits
 from sidecar.wire.http1 import ClientCodec
 from tests.support.ports import FakeReactor, RecordingTransport, transport_of
+from tests.support.upstreams import FakeSecurity, RecordingProtocol
 
 TARGET = HostPort("127.0.0.1", 8080)
 
@@ -41,11 +45,27 @@ def connections(pool: Pool, reactor: FakeReactor) -> list[UpstreamConnection]:
     return [make_upstream(pool, reactor) for _ in range(3)]
 
 
-def make_upstream(pool: Pool, reactor: FakeReactor) -> UpstreamConnection:
-    upstream = UpstreamConnection(ClientCodec(1024, 10), pool)
+def make_upstream(pool: Pool, reactor: FakeReactor, preface: bytes = b"") -> UpstreamConnection:
+    upstream = UpstreamConnection(ClientCodec(1024, 10), pool, preface)
     upstream.transport = cast(SocketTransport, RecordingTransport(reactor, upstream))
     pool._open.add(upstream)
     return upstream
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `connect.connect` was asked."""
+    made: list[Any] = []
+    monkeypatch.setattr(connect, "connect", lambda *args: made.append(args))
+    return made
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
 
 
 def is_closed(upstream: UpstreamConnection) -> bool:
@@ -128,6 +148,66 @@ class TestPromise:
         assert pool.take() is connections[0]
 
 
+class TestPreface:
+    """Connections that began with a PROXY header: what they say about the client must be true of the next request."""
+
+    def test_only_requests_with_the_same_one_get_it(self, pool: Pool, reactor: FakeReactor) -> None:
+        """Neither those of other clients, nor those that have none."""
+        ours, plain = make_upstream(pool, reactor, b"PROXY ours"), make_upstream(pool, reactor)
+        pool.release(ours)
+        pool.release(plain)
+        assert pool.idle_count == 2
+        assert pool.take(b"PROXY another") is None
+        assert pool.take() is plain
+        assert pool.take() is None
+        assert pool.take(b"PROXY ours") is ours
+        assert pool.idle_count == 0
+
+    def test_newest_fresh_one_is_used(self, pool: Pool, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As with the others; one that is too old is not."""
+        monkeypatch.setattr(module, "_SWEEP_SECONDS", 1000.0)
+        first, second = (make_upstream(pool, reactor, b"PROXY") for _ in range(2))
+        pool.release(first)
+        pool.release(second)
+        assert pool.take(b"PROXY") is second
+        reactor.advance(IDLE_SECONDS)
+        assert pool.take(b"PROXY") is None
+
+    def test_surplus_is_the_oldest(self, pool: Pool, reactor: FakeReactor) -> None:
+        """Its client is the likeliest to have left, and nobody else can use it."""
+        all_of_them = [make_upstream(pool, reactor, b"PROXY %d" % i) for i in range(MAX_IDLE_CONNECTIONS + 1)]
+        for upstream in all_of_them:
+            pool.release(upstream)
+        assert [is_closed(upstream) for upstream in all_of_them].index(False) == 1
+        assert pool.idle_count == MAX_IDLE_CONNECTIONS
+
+    def test_they_age_are_forgotten_and_stopped_as_the_others(self, pool: Pool, reactor: FakeReactor) -> None:
+        """None of them stays behind."""
+        aged, lost, stopped = (make_upstream(pool, reactor, b"PROXY %d" % i) for i in range(3))
+        pool.release(aged)
+        reactor.pump([1.0] * 4)
+        assert is_closed(aged)
+        pool.release(lost)
+        pool.release(stopped)
+        transport_of(lost).reset()
+        assert pool.idle_count == 1
+        pool.stop()
+        reactor.turn()
+        assert is_closed(stopped)
+        assert (pool.open_count, pool.idle_count, reactor.pending) == (0, 0, 0)
+
+    def test_new_connection_begins_with_it(
+        self, pool: Pool, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """Before anything else."""
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append, b"PROXY UNKNOWN\r\n")
+        made[0][3](pair[0])
+        outcomes[0].transport.write(b"GET")
+        assert pair[1].recv(100) == b"PROXY UNKNOWN\r\nGET"
+        assert outcomes[0].preface == b"PROXY UNKNOWN\r\n"
+
+
 class TestRelease:
     def test_aged_ones_are_swept(self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]) -> None:
         """Without any request, idle connections go in time, each by its own age."""
@@ -180,6 +260,92 @@ class TestRelease:
         assert pool.take() is None
 
 
+class Nobody:
+    def upstream_lost(self) -> None: ...
+
+
+class TestSecure:
+    """TLS to the app, and what a reload makes of it."""
+
+    def test_connection_is_made_with_it(
+        self, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """What is handed out is the TLS connection, once it is established."""
+        security = FakeSecurity()
+        pool = Pool(TARGET, 2.0, Limits(), reactor, security=security)
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append)
+        made[0][3](pair[0])
+        assert (outcomes, pool.pending_count, pool.open_count) == ([], 1, 0)
+        security.established(None)
+        assert [outcome.transport for outcome in outcomes] == [security.tls]
+        assert (pool.pending_count, pool.open_count) == (0, 1)
+
+    def test_other_trust_ends_what_rests_on_the_old(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """Idle connections close at once, those in use after their exchange."""
+        in_use, idle, _ = connections
+        pool.release(idle)
+        pool.secure(FakeSecurity())
+        assert is_closed(idle)
+        assert not is_closed(in_use)
+        pool.release(in_use)
+        assert is_closed(in_use)
+        assert pool.idle_count == 0
+
+    def test_same_trust_changes_nothing(self, pool: Pool, connections: list[UpstreamConnection]) -> None:
+        """A reload that is about something else costs no connections."""
+        pool.release(connections[0])
+        pool.secure(None)
+        assert pool.take() is connections[0]
+
+    def test_connection_that_was_begun_with_the_old_serves_once(
+        self, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """It is handed to whoever waits for it, and not kept."""
+        old = FakeSecurity()
+        pool = Pool(TARGET, 2.0, Limits(), reactor, security=old)
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append)
+        made[0][3](pair[0])
+        pool.secure(FakeSecurity())
+        old.established(None)
+        pool.release(outcomes[0])
+        assert pool.idle_count == 0
+        assert old.tls.calls[-1] == "lose"
+
+
+class TestRaw:
+    def test_it_counts_and_is_forgotten(
+        self, pool: Pool, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """It is open, moves bytes, is never idle; and its protocol hears everything."""
+        protocol, outcomes = RecordingProtocol(), list[Any]()
+        pool.connect_raw(protocol, outcomes.append, b"PROXY")
+        assert pool.pending_count == 1
+        made[0][3](pair[0])
+        (transport,) = outcomes
+        transport.write(b" raw")
+        pair[1].sendall(b"hello")
+        transport.doRead()
+        assert protocol.received == b"hello"
+        assert pair[1].recv(100) == b"PROXY raw"
+        assert (pool.open_count, pool.idle_count, pool.bytes_moved()) == (1, 0, (5, 9))
+        transport.abortConnection()
+        reactor.turn()
+        assert protocol.calls == ["lost"]
+        assert (pool.open_count, pool.bytes_moved()) == (0, (5, 9))
+
+    def test_failure_is_told_as_that_of_any_other(self, pool: Pool, made: list[Any]) -> None:
+        """With the address; the protocol hears of nothing."""
+        protocol, outcomes = RecordingProtocol(), list[Any]()
+        pool.connect_raw(protocol, outcomes.append)
+        made[0][3](ConnectFailed("upstream_unreachable", "no route"))
+        assert [str(outcome) for outcome in outcomes] == [f"{TARGET}: no route"]
+        assert protocol.calls == []
+
+
 class TestBytesMoved:
     def test_bytes_of_what_is_gone_still_count(
         self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
@@ -210,6 +376,14 @@ class TestStop:
         assert is_closed(connections[0])
         assert not reactor.pending
 
+    def test_others_do_not_look_to_it_for_room(self, reactor: FakeReactor) -> None:
+        """A cluster whose endpoints come and go does not collect their pools."""
+        budget = Budget(ClusterLimits())
+        pools = [Pool(TARGET, 2.0, Limits(), reactor, budget=budget) for _ in range(3)]
+        pools[1].stop()
+        pools[1].stop()
+        assert budget.pools == [pools[0], pools[2]]
+
     def test_leased_ones_close_on_their_return(self, pool: Pool, connections: list[UpstreamConnection]) -> None:
         """What runs is finished first."""
         pool.stop()
@@ -219,28 +393,14 @@ class TestStop:
 
 
 class TestConnect:
-    @pytest.fixture
-    def made(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """What `connect.connect` was asked."""
-        made: list[Any] = []
-        monkeypatch.setattr(connect, "connect", lambda *args: made.append(args))
-        return made
-
-    @pytest.fixture
-    def pair(self) -> Iterator[tuple[socket.socket, socket.socket]]:
-        ours, theirs = socket.socketpair()
-        yield ours, theirs
-        ours.close()
-        theirs.close()
-
     def test_connection_is_counted_and_open(
         self, pool: Pool, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
     ) -> None:
         """A made connection is polled, counted, and handed over."""
         outcomes: list[Any] = []
         pool.connect(outcomes.append)
-        target, timeout, _, done = made[0]
-        assert (target, timeout) == (TARGET, 2.0)
+        target, timeout, _, done, locate = made[0]
+        assert (target, timeout, locate) == (TARGET, 2.0, None)
         done(pair[0])
         (upstream,) = outcomes
         assert reactor.readers == {upstream.transport}
@@ -309,6 +469,74 @@ class TestConnect:
         reactor.turn()
         pool.connect(outcomes.append)
         assert len(made) == 4
+
+    def test_limits_are_those_of_all_pools_together(
+        self, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """The endpoints of a cluster share them; what a failed attempt and a closed connection had is free again."""
+        budget = Budget(ClusterLimits(connections=2, pending_requests=10))
+        one, other = (Pool(TARGET, 2.0, Limits(), reactor, budget=budget, name="cluster x") for _ in range(2))
+        outcomes: list[Any] = []
+        for pool in (one, other, one):
+            pool.connect(outcomes.append)
+        reactor.turn()
+        assert [str(outcome) for outcome in outcomes] == ["cluster x: 2 connections are open, the limit"]
+        made[0][3](pair[0])
+        made[1][3](ConnectFailed("upstream_unreachable", "no route"))
+        assert (budget.connections, budget.pending) == (1, 0)
+        outcomes[1].close()
+        reactor.turn()
+        assert budget.connections == 0
+
+    def test_requests_that_wait_are_limited(self, reactor: FakeReactor, made: list[Any]) -> None:
+        """A cluster that accepts nothing does not hold any number of them."""
+        budget = Budget(ClusterLimits(connections=10, pending_requests=1))
+        pool = Pool(TARGET, 2.0, Limits(), reactor, budget=budget)
+        outcomes: list[Any] = []
+        pool.connect(outcomes.append)
+        pool.connect(outcomes.append)
+        reactor.turn()
+        assert [(outcome.reason, str(outcome)) for outcome in outcomes] == [
+            ("upstream_overflow", "the app: 1 requests wait for a connection, the limit")
+        ]
+
+    def test_idle_connection_makes_room_for_another_endpoint(
+        self, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """Whose turn it is must not fail for connections that nobody uses, wherever they lead."""
+        budget = Budget(ClusterLimits(connections=1))
+        idle, needy = (Pool(TARGET, 2.0, Limits(), reactor, budget=budget) for _ in range(2))
+        outcomes: list[Any] = []
+        idle.connect(outcomes.append)
+        made[0][3](pair[0])
+        idle.release(outcomes.pop())
+        needy.connect(outcomes.append)
+        assert len(made) == 2
+        assert (idle.idle_count, idle.open_count, budget.connections) == (0, 0, 1)
+        reactor.turn()
+        assert outcomes == []
+        assert budget.connections == 1
+
+    def test_tls_that_breaks_before_the_first_answer_is_told(
+        self, pool: Pool, reactor: FakeReactor, connections: list[UpstreamConnection]
+    ) -> None:
+        """A TLS 1.3 server refuses our certificate only then; later, and while idle, connections may end as they do."""
+        refused = failure.Failure(TlsError("certificate_refused", "the upstream refused our certificate"))
+        first, reused, idle = connections
+        for each in (reused, idle):
+            pool.release(each)
+        pool.take()
+        pool.take()
+        pool.release(idle)
+        with capturedLogs() as logs:
+            for each in (first, reused):
+                each.lease(cast(Any, Nobody()))
+                each.codec.expect_response(b"GET", ())
+                each.connectionLost(refused)
+            idle.connectionLost(refused)
+        assert pool.statistics.failures == {"upstream_tls_failed": 1}
+        assert pool.statistics.last_error == first.broken_by == "the upstream refused our certificate"
+        assert [event["why"] for event in logs if event["log_level"] is LogLevel.warn] == [first.broken_by]
 
     def test_nothing_is_kept_of_a_connection_that_ended(
         self, pool: Pool, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]

@@ -143,9 +143,38 @@ class TestHandshakeFailed:
     ) -> None:
         """Load balancers connect and leave all day long."""
         Door(rejecter, server_context(ClientRefusal.HTTP)).tls.eofReceived()
-        assert metrics.handshake_failures == {"closed_by_peer": 1}
+        assert metrics.handshake_failures == {"ping": 1}
         assert rejecter.rejections.as_json() == []
         assert log == []
+
+    @pytest.mark.parametrize("early", [b"\x16", b"\x16\x03\x01"], ids=["byte", "header"])
+    def test_client_that_leaves_in_the_middle_is_no_ping(
+        self, rejecter: Rejecter, metrics: Metrics, log: list[str], early: bytes
+    ) -> None:
+        """It wanted something; that is counted apart, and not logged either."""
+        door = Door(rejecter, server_context(ClientRefusal.HTTP))
+        door.tls.dataReceived(early)
+        door.tls.eofReceived()
+        assert metrics.handshake_failures == {"closed_by_peer": 1}
+        assert log == []
+
+
+class TestConnectionRefused:
+    def test_it_is_counted_remembered_and_logged(self, rejecter: Rejecter, metrics: Metrics, log: list[str]) -> None:
+        """A connection that was cut for what it began with has neither TLS nor a certificate to show."""
+        rejecter.connection_refused("192.0.2.1", "proxy_header_untrusted", "it may not")
+        (event,) = rejecter.rejections.as_json()
+        assert (event["client"], event["reason"], event["answer"]) == ("192.0.2.1", "proxy_header_untrusted", "reset")
+        assert event["certificate"] is None
+        assert metrics.handshake_failures == {"proxy_header_untrusted": 1}
+        assert log == ["client 192.0.2.1 was turned away: it may not [reason='proxy_header_untrusted' answer='reset']"]
+
+    def test_flood_is_logged_once_in_a_while(self, rejecter: Rejecter, log: list[str], metrics: Metrics) -> None:
+        """Every newcomer could bring one."""
+        for number in range(20):
+            rejecter.connection_refused(f"192.0.2.{number}", "proxy_header_missing", "it has none")
+        assert len(log) == 1
+        assert metrics.handshake_failures == {"proxy_header_missing": 20}
 
 
 class TestRequestRefused:

@@ -7,7 +7,8 @@ from http import HTTPStatus
 
 import pytest
 
-from sidecar.proxy.replies import REPLIES, render, wants_json
+from sidecar.proxy.replies import REPLIES, direct, redirect, render, wants_json
+from sidecar.topology import DirectResponse
 from sidecar.wire.fields import Fields
 
 
@@ -79,3 +80,49 @@ class TestRender:
         """Text of a message cannot become a field."""
         data = render(400, "bad", "a\r\nSet-Cookie: x=1")
         assert b"Set-Cookie" not in data.partition(b"\r\n\r\n")[0]
+
+
+class TestDirect:
+    def test_response_is_what_the_route_says(self) -> None:
+        """With its type and the length of its bytes; it may be stored, and the connection goes on."""
+        data = direct(DirectResponse(status=200, body="é\n", content_type="text/html"), keep_alive=True)
+        assert data == b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 3\r\n\r\n" + "é\n".encode()
+
+    @pytest.mark.parametrize("status", [204, 304])
+    def test_status_without_body_has_no_length_either(self, status: int) -> None:
+        """RFC 9110 section 8.6: a 204 must not have one, and of a 304 it would be another's."""
+        data = direct(DirectResponse(status=status, body="text"), keep_alive=True)
+        assert b"Content-Length" not in data
+        assert data.endswith(b"\r\n\r\n")
+
+    def test_empty_body_has_its_length(self) -> None:
+        """Else it would last until the connection ends; its type is nobody's."""
+        data = direct(DirectResponse(status=200), keep_alive=True)
+        assert data == b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    @pytest.mark.parametrize("status", [299, 599], ids=str)
+    def test_status_of_an_operators_own_has_no_phrase(self, status: int) -> None:
+        """The blank before it stays (RFC 9112 section 4)."""
+        data = direct(DirectResponse(status=status), keep_alive=True)
+        assert data.startswith(b"HTTP/1.1 %d \r\n" % status)
+
+    def test_last_response_says_so(self) -> None:
+        """In the same words as every other."""
+        assert b"\r\nConnection: close\r\n\r\n" in direct(DirectResponse(status=200), keep_alive=False)
+
+
+class TestRedirect:
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_client_is_told_where_to_go(self, status: int) -> None:
+        """In the field, and in a body for those who look at it."""
+        head, _, body = redirect(status, b"https://a/b", keep_alive=True).partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        assert lines[0] == f"HTTP/1.1 {status} {HTTPStatus(status).phrase}".encode()
+        assert b"Location: https://a/b" in lines
+        assert b"Content-Length: %d" % len(body) in lines
+        assert body == b"See https://a/b\n"
+
+    def test_page_is_no_markup(self) -> None:
+        """What a client put into its URL is not run by a browser."""
+        data = redirect(301, b"https://a/?<script>", keep_alive=True)
+        assert b"\r\nContent-Type: text/plain; charset=utf-8\r\n" in data

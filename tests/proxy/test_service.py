@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import attrs
+
 from sidecar.errors import RequestError
-from tests.support.pump import Ended, Pump
+from sidecar.policy.identity import identity_of
+from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.tunnel import Tunnel
+from sidecar.tls.verify import Verification
+from tests.support.certs import CLIENT, authority
+from tests.support.pump import ADMITTED, SESSION, Ended, Pump
 
 
 class TestRecord:
@@ -31,3 +38,46 @@ class TestRecord:
         pump.service.record_refused(pump.downstream, RequestError("bad_host", "no"))
         assert pump.service.metrics.requests == 1
         assert pump.last == Ended(400, "bad_host", "no")
+
+    def test_endpoint_has_one_request_less(self) -> None:
+        """Whatever became of it; a request that went nowhere has none."""
+        pump = Pump()
+        pump.start_exchange()
+        assert pump.cluster.endpoints[0].active == 1
+        pump.app_resets()
+        assert pump.cluster.endpoints[0].active == 0
+        pump = Pump()
+        pump.cluster.refusal = ConnectFailed("no_healthy_upstream", "none")
+        pump.client_sends(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert pump.cluster.endpoints[0].active == 0
+
+
+class TestRecordTunnel:
+    def tunnel(self, pump: Pump) -> Tunnel:
+        return Tunnel(
+            pump.tls, pump.peer, pump.service, SESSION, admission=ADMITTED, proxy_header=lambda *arguments: b""
+        )
+
+    def test_cut_connection_is_counted_by_its_reason(self) -> None:
+        """One that both sides ended has none; neither is a request."""
+        pump = Pump()
+        tunnel = self.tunnel(pump)
+        metrics = pump.service.metrics
+        pump.service.record_tunnel(tunnel, "upstream_reset", "")
+        pump.service.record_tunnel(self.tunnel(pump), "", "")
+        pump.service.record_tunnel(self.tunnel(pump), "upstream_reset", "")
+        assert metrics.tunnels == 3
+        assert metrics.tunnels_ended == {"upstream_reset": 2}
+        assert (metrics.requests, metrics.responses, metrics.reasons) == (0, {}, {})
+
+    def test_log_may_be_off(self) -> None:
+        """Without an access log everything is still counted, clients with a name too."""
+        pump = Pump()
+        pump.service.access_log = None
+        tunnel = self.tunnel(pump)
+        identity = identity_of(authority().issue("ci", purposes=CLIENT).certificate)
+        tunnel.principal = "ci"
+        tunnel.session = attrs.evolve(SESSION, verification=Verification(None, None, identity))
+        pump.service.record_tunnel(tunnel, "idle_timeout", "")
+        assert pump.service.metrics.tunnels_ended == {"idle_timeout": 1}
+        assert pump.service.metrics.client_requests == {"ci": 1}

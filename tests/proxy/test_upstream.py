@@ -7,12 +7,13 @@ from typing import Any, cast
 import pytest
 from twisted.internet import task
 
-from sidecar.errors import ResponseError
+from sidecar.errors import ResponseError, TlsError
 from sidecar.proxy.sockets import SocketTransport
-from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.proxy.upstream import RawConnection, UpstreamConnection
 from sidecar.wire.events import END, Data
 from sidecar.wire.http1 import ClientCodec
-from tests.support.ports import RecordingTransport
+from tests.support.ports import RecordingTransport, make_failure
+from tests.support.upstreams import RecordingProtocol
 
 
 class Lessee:
@@ -123,6 +124,12 @@ class TestLeased:
         leased.transport.take()
         assert leased.lessee.told == ["full", "drained"]
 
+    def test_what_broke_tls_is_kept(self, leased: Connection) -> None:
+        """Of a socket there is nothing to say that the reason does not; TLS knows why the app refuses us."""
+        leased.upstream.connectionLost(make_failure(TlsError("certificate_refused", "the app refused it")))
+        assert leased.upstream.broken_by == "the app refused it"
+        assert leased.lessee.told == ["lost"]
+
     def test_close_tells_nobody(self, leased: Connection) -> None:
         """Who gives a connection up needs no word of it."""
         leased.upstream.close()
@@ -158,3 +165,43 @@ class TestIdle:
         idle.upstream.pauseProducing()
         idle.upstream.resumeProducing()
         assert idle.lessee.told == []
+
+
+class RawOwner:
+    """Notes what it is to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[RawConnection] = []
+
+    def forget_raw(self, raw: RawConnection) -> None:
+        self.forgotten.append(raw)
+
+
+class TestRaw:
+    def test_everything_is_handed_on(self) -> None:
+        """Bytes, the end, backpressure and the loss, which the owner hears of first."""
+        clock, owner, protocol = task.Clock(), RawOwner(), RecordingProtocol()
+        raw = RawConnection(owner)
+        raw.protocol = protocol
+        transport = RecordingTransport(clock, raw)
+        transport.deliver(b"\x00raw")
+        transport.stop_taking()
+        transport.write(b"a")
+        transport.take()
+        transport.deliver_eof()
+        transport.reset()
+        assert protocol.received == b"\x00raw"
+        assert protocol.calls == ["pause", "resume", "eof", "lost"]
+        assert owner.forgotten == [raw]
+        assert raw.protocol is None
+
+    def test_nothing_is_heard_before_it_is_handed_out(self) -> None:
+        """Nobody knows of it yet; the owner does."""
+        owner = RawOwner()
+        raw = RawConnection(owner)
+        raw.dataReceived(b"a")
+        raw.eofReceived()
+        raw.pauseProducing()
+        raw.resumeProducing()
+        raw.connectionLost(make_failure(ConnectionError()))
+        assert owner.forgotten == [raw]

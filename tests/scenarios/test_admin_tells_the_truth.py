@@ -240,6 +240,9 @@ class TestConnections:
             assert 0 <= shown.pop("age_seconds") < WAIT_SECONDS
             assert shown == {
                 "client": "127.0.0.1",
+                "via": "",
+                "proxied": {},
+                "listener": "main",
                 "state": "idle",
                 "requests": 3,
                 "tls_version": "TLSv1.3",

@@ -233,7 +233,7 @@ class TestSettings:
             ("listen", "everywhere"),
             ("listen", "127.0.0.1:0"),
             ("listen", "127.0.0.1:99999"),
-            ("upstream", "https://127.0.0.1:8443"),
+            ("upstream", "ftp://127.0.0.1:8443"),
             ("upstream", "127.0.0.1"),
             ("drain_timeout", "-1"),
             ("drain_timeout", "soon"),

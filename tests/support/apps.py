@@ -4,6 +4,8 @@ of which the first segment decides.
 
 It can misbehave in ways that no framework would let it. It is written for well-formed requests only, which is what a
 proxy sends. What waits, waits for an event that the test sets, or for the peer.
+
+``python -m tests.support.apps PORT NAME`` is such an app as a process of its own, which a test can kill.
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import signal
 import socket
+import ssl
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import parse_qsl
 
 import attrs
@@ -75,10 +80,12 @@ class Request:
     Attributes:
         head: Every byte up to and including the empty line.
         connection: Number of the connection it came on, from 1.
+        certificate: Common name in the certificate that the proxy has shown; "" for none.
     """
 
     head: bytes
     connection: int
+    certificate: str = ""
 
     @property
     def method(self) -> str:
@@ -180,18 +187,31 @@ class App:
     A listening app, for ``with``.
 
     Attributes:
-        address: Where it listens: (host, port), or a path.
+        upstream: Where it listens, as SIDECAR_UPSTREAM says it.
+        name: What it answers under /who.
         requests: Heads in the order in which they came.
         connection_count: Connections accepted so far.
         gate: What the paths under /held wait for.
     """
 
-    def __init__(self, host: str = "127.0.0.1", path: Path | None = None) -> None:
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        path: Path | None = None,
+        *,
+        port: int = 0,
+        name: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """
         Args:
-            host: Address to listen on; the port comes from the kernel.
+            host: Address to listen on.
             path: Listen on this Unix socket instead.
+            port: 0: one from the kernel.
+            tls: What connections begin with; None: none.
         """
+        self.name = name
+        self._tls = tls
         self.requests: list[Request] = []
         self.connection_count = 0
         self.gate = threading.Event()
@@ -206,9 +226,10 @@ class App:
             self._socket.listen(512)
         else:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, 0), family=family, backlog=512)
+            self._socket = socket.create_server((host, port), family=family, backlog=512)
             self.port: int = self._socket.getsockname()[1]
-            self.upstream = f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+            self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+            self.upstream = f"{'http' if tls is None else 'https'}://{self.address}"
         self._acceptor = threading.Thread(target=self._accept, name="app-acceptor")
         self._acceptor.start()
 
@@ -250,6 +271,8 @@ class App:
                 sock, _ = self._socket.accept()
             except OSError:
                 return  # closed
+            if self._tls is not None:  # its own thread shakes hands
+                sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
             with self._lock:
                 self.connection_count += 1
                 number = self.connection_count
@@ -259,13 +282,10 @@ class App:
             thread.start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        stream = _Stream(sock)
         try:
-            while head := stream.read_head():
-                request = Request(head, number)
-                self.requests.append(request)
-                if not _BEHAVIOURS.get(request.behaviour, _not_found)(self, request, stream):
-                    break
+            if isinstance(sock, ssl.SSLSocket):
+                sock.do_handshake()
+            self._talk(sock, number)
         except OSError:
             pass  # the proxy cut the connection, as some tests want it to
         finally:
@@ -273,10 +293,36 @@ class App:
                 self._open.discard(sock)
             sock.close()
 
+    def _talk(self, sock: socket.socket, number: int) -> None:
+        stream, certificate = _Stream(sock), _shown_name(sock)
+        while head := stream.read_head():
+            request = Request(head, number, certificate)
+            self.requests.append(request)
+            if not _BEHAVIOURS.get(request.behaviour, _not_found)(self, request, stream):
+                break
+
     def shuffle(self) -> float:
         """A random number from 0 to 1, from a fixed seed."""
         with self._lock:
             return self._random.random()
+
+
+class RawApp(App):
+    """An app that speaks no HTTP: what it does with a connection, *talk* does, until it returns."""
+
+    def __init__(self, talk: Callable[[socket.socket], object]) -> None:
+        self._say = talk
+        super().__init__()
+
+    def _talk(self, sock: socket.socket, number: int) -> None:
+        self._say(sock)
+
+
+def _shown_name(sock: socket.socket) -> str:
+    """The common name of the peer's verified certificate; "" if there is none."""
+    certificate = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
+    subject: Any = certificate.get("subject", ()) if certificate else ()  # Any: as typeshed has it, it is no pairs
+    return next((value for part in subject for key, value in part if key == "commonName"), "")
 
 
 # -- behaviours: each answers one request, and says whether the connection goes on -------------------------------
@@ -313,6 +359,12 @@ def _hello(app: App, request: Request, stream: _Stream) -> bool:
 def _answer_head(stream: _Stream, length: int) -> bool:
     stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length)
     return True
+
+
+@_on("/who")
+def _who(app: App, request: Request, stream: _Stream) -> bool:
+    """The app's name."""
+    return _answer(stream, app.name.encode())
 
 
 @_on("/echo")
@@ -522,3 +574,15 @@ def _upgrade(app: App, request: Request, stream: _Stream) -> bool:
         stream.send(data)
     stream.send(b";bye")
     return False
+
+
+def main(port: int, name: str) -> None:
+    """Serve until SIGTERM."""
+    signals = (signal.SIGTERM,)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    with App(port=port, name=name):
+        signal.sigwait(signals)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

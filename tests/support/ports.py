@@ -7,7 +7,7 @@ not again, `connectionLost` comes in a later turn of the clock, and nothing is c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol, cast
 
 from twisted.internet import error, task
@@ -17,8 +17,9 @@ from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import Deadline, Deadlines, Waiting
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, SocketTransport, StreamProtocol
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.settings import HostPort, Limits
+from sidecar.settings import HostPort, Limits, ProxyProtocolOut
 from sidecar.wire.http1 import ClientCodec
+from sidecar.wire.proxyproto import ProxyHeader
 
 LIMITS = Limits()
 
@@ -234,12 +235,14 @@ class RecordingSecureTransport:
         owner: Who is paused when a write is stuck.
         sent: Plaintext that the client has taken.
         ending: How it was ended: ``close``, ``linger`` or ``abort``; empty while it is open.
+        is_half_closed: Whether the owner has said that no more will come.
     """
 
     def __init__(self) -> None:
         self.owner: SecureOwner | None = None
         self.sent = b""
         self.ending = ""
+        self.is_half_closed = False
         self.is_stuck = False
         self._queue = b""
 
@@ -248,6 +251,7 @@ class RecordingSecureTransport:
         return not self._queue
 
     def write(self, data: bytes) -> None:
+        assert not self.is_half_closed, "written behind the end"
         if self.ending:
             return
         if self._queue:
@@ -258,6 +262,9 @@ class RecordingSecureTransport:
                 self.owner.pauseProducing()
         else:
             self.sent += data
+
+    def shut_down_writing(self) -> None:
+        self.is_half_closed = True
 
     def close(self) -> None:
         self.ending = self.ending or "close"
@@ -293,6 +300,8 @@ class FakePeer:
         self.host = host
         self.remote = HostPort(host, 50_000)
         self.local = HostPort("192.0.2.1", 443)
+        self.via: HostPort | None = None
+        self.proxied: ProxyHeader | None = None
         self.deadline = Deadline(owner, deadlines)
         self.is_reading = True
 
@@ -311,6 +320,9 @@ class FakePool:
         opened: Every connection ever made, oldest first.
         idle: Those handed back and not taken again.
         waiting: Who waits for a connection to be made.
+        raw: The protocols of raw connections that were asked for.
+        raw_waiting: Who waits for them.
+        prefaces: What each connection that was asked for is to begin with.
         in_kernel_from_the_start: What the kernel is to hold back of what is written on new connections.
     """
 
@@ -319,6 +331,9 @@ class FakePool:
         self.opened: list[UpstreamConnection] = []
         self.idle: list[UpstreamConnection] = []
         self.waiting: list[Callable[[UpstreamConnection | ConnectFailed], None]] = []
+        self.raw: list[StreamProtocol] = []
+        self.raw_waiting: list[Callable[[Any], None]] = []
+        self.prefaces: list[bytes] = []
         self.stuck_from_the_start = False
         self.in_kernel_from_the_start = 0
         self._clock = clock
@@ -326,11 +341,21 @@ class FakePool:
 
     # -- as the exchange uses it --
 
-    def take(self) -> UpstreamConnection | None:
-        return self.idle.pop() if self.idle else None
+    def take(self, preface: bytes = b"") -> UpstreamConnection | None:
+        fitting = [upstream for upstream in self.idle if upstream.preface == preface]
+        if not fitting:
+            return None
+        self.idle.remove(fitting[-1])
+        return fitting[-1]
 
-    def connect(self, ready: Callable[[UpstreamConnection | ConnectFailed], None]) -> None:
+    def connect(self, ready: Callable[[UpstreamConnection | ConnectFailed], None], preface: bytes = b"") -> None:
         self.waiting.append(ready)
+        self.prefaces.append(preface)
+
+    def connect_raw(self, protocol: StreamProtocol, ready: Callable[[Any], None], preface: bytes = b"") -> None:
+        self.raw.append(protocol)
+        self.raw_waiting.append(ready)
+        self.prefaces.append(preface)
 
     def release(self, upstream: UpstreamConnection) -> None:
         transport = transport_of(upstream)
@@ -350,7 +375,8 @@ class FakePool:
 
     def open(self) -> UpstreamConnection:
         """Make a connection that nobody has asked for yet."""
-        upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self)
+        preface = self.prefaces[-1] if self.prefaces else b""
+        upstream = UpstreamConnection(ClientCodec(self._limits.header_bytes, self._limits.headers), self, preface)
         transport = RecordingTransport(self._clock, upstream)
         transport.is_stuck = self.stuck_from_the_start
         transport.in_kernel = self.in_kernel_from_the_start
@@ -364,9 +390,72 @@ class FakePool:
         self.waiting.pop(0)(upstream)
         return transport_of(upstream)
 
+    def accept_raw(self) -> RecordingTransport:
+        """Let the raw connection that was asked for last be made; return its transport."""
+        transport = RecordingTransport(self._clock, self.raw[-1])
+        transport.is_stuck = self.stuck_from_the_start
+        self.raw_waiting.pop(0)(transport)
+        return transport
+
+    def refuse_raw(self, reason: str = "upstream_connect_refused", detail: str = "Connection refused") -> None:
+        """Let the raw connection that is longest waited for fail."""
+        self.raw_waiting.pop(0)(ConnectFailed(reason, detail))
+
     def refuse(self, reason: str = "upstream_connect_refused", detail: str = "Connection refused") -> None:
         """Let the connection that is longest waited for fail."""
         self.waiting.pop(0)(ConnectFailed(reason, detail))
+
+
+class FakeEndpoint:
+    """
+    One endpoint of a `FakeCluster`.
+
+    Attributes:
+        pool: Its connections.
+        active: Requests under way.
+        told: What became of requests: a reason for each failure, "" for each success.
+    """
+
+    def __init__(self, pool: FakePool, address: str = "127.0.0.1:8080") -> None:
+        self.pool = pool
+        self.address = address
+        self.active = 0
+        self.told: list[str] = []
+
+    def begin(self) -> None:
+        self.active += 1
+
+    def end(self) -> None:
+        self.active -= 1
+        assert self.active >= 0, "ended more often than begun"
+
+    def failed(self, reason: str) -> None:
+        self.told.append(reason)
+
+    def succeeded(self) -> None:
+        self.told.append("")
+
+
+class FakeCluster:
+    """
+    A cluster, as an exchange uses one.
+
+    Attributes:
+        endpoints: Picked in their order; those that are excluded are passed over.
+        refusal: Why there is none to be had.
+    """
+
+    def __init__(self, *pools: FakePool, name: str = "app") -> None:
+        self.name = name
+        self.proxy_protocol = ProxyProtocolOut.OFF
+        self.endpoints = [FakeEndpoint(pool, f"127.0.0.1:{8080 + i}") for i, pool in enumerate(pools)]
+        self.refusal: ConnectFailed | None = None
+
+    def pick(self, exclude: Collection[Any] = ()) -> FakeEndpoint | ConnectFailed:
+        if self.refusal is not None:
+            return self.refusal
+        none = ConnectFailed("no_healthy_upstream", "there is no other endpoint")
+        return next((endpoint for endpoint in self.endpoints if endpoint not in exclude), none)
 
 
 def transport_of(upstream: UpstreamConnection) -> RecordingTransport:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+import pytest
 
 import sidecar
 from tests.support.certs import authority, rsa_key
@@ -69,6 +72,81 @@ class Port:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def installed(tool: str) -> str:
+    """Return *tool* if the machine has it; skip the test if not, unless TESTS_REQUIRE_TOOLS is set: then it fails."""
+    if shutil.which(tool) is None and not os.environ.get("TESTS_REQUIRE_TOOLS"):
+        pytest.skip(f"the program {tool} is not installed")
+    return tool
+
+
+class Neighbour:
+    """Another program that serves on this machine, a balancer or an app, for ``with``; it must not end by itself."""
+
+    def __init__(self, directory: Path, port: Port, *command: str) -> None:
+        """
+        Args:
+            directory: For what it writes to its standard outputs, into a file named after its port.
+            port: What it listens on.
+            command: What runs it in the foreground.
+        """
+        self.port = port
+        self._command = command
+        self._output = directory / f"neighbour-{port.number}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        has_ended_by_itself = self._process is not None and not self.is_running
+        self.kill()
+        assert not has_ended_by_itself, self.output
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def start(self) -> None:
+        """Start it, anew too, and wait until it listens."""
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [installed(self._command[0]), *self._command[1:]],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+        def listens() -> bool:
+            assert self.is_running, self.output
+            return is_listening(self.port)
+
+        try:
+            eventually(listens, f"{self._command[0]} listens", READY_SECONDS)
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self) -> None:
+        """End it as a crash would, if it runs."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def is_listening(port: Port) -> bool:
+    """Whether somebody listens on *port*; he is not connected to, so that he counts no client that is none."""
+    table = Path("/proc/net/tcp6" if ":" in port.host else "/proc/net/tcp").read_text()
+    rows = (line.split() for line in table.splitlines()[1:])
+    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port.number for row in rows)
 
 
 def environment(**settings: str | None) -> dict[str, str]:
@@ -278,6 +356,19 @@ class Program:
     def _status(self, name: str) -> str:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return next(line for line in status.splitlines() if line.startswith(f"{name}:")).partition(":")[2].strip()
+
+
+def sidecar_command(*words: str, **settings: str | None) -> subprocess.CompletedProcess[str]:
+    """Run ``sidecar`` with *words* such as ``check``, to its end; *settings* as for `environment`."""
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", *words],
+        env=environment(**settings),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=STOP_SECONDS,
+    )
 
 
 def run_to_end(*prefix: str, **settings: str | None) -> subprocess.CompletedProcess[str]:

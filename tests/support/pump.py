@@ -19,14 +19,23 @@ from sidecar.policy.authz import NO_CERTIFICATE, Admission, Decision, Rule, judg
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DownstreamConnection, Forwarding
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.pool import Pool
 from sidecar.proxy.rejecting import Rejecter
+from sidecar.proxy.routing import Router
 from sidecar.proxy.service import Service
+from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import ClientCertMode, HttpSettings, Limits, Timeouts
 from sidecar.tls.session import TlsSession
 from sidecar.tls.verify import NO_CERTIFICATE as NONE_SHOWN
 
-from .ports import FakePeer, FakePool, RecordingSecureTransport, RecordingTransport, make_failure, transport_of
+from .ports import (
+    FakeCluster,
+    FakePeer,
+    FakePool,
+    RecordingSecureTransport,
+    RecordingTransport,
+    make_failure,
+    transport_of,
+)
 
 SESSION = TlsSession(
     version="TLSv1.3",
@@ -60,6 +69,7 @@ class RecordedLog:
     def __init__(self) -> None:
         self.ended: list[Ended] = []
         self.exchanges: list[Exchange] = []
+        self.tunnels: list[Tunnel] = []
 
     def exchange(
         self,
@@ -77,6 +87,12 @@ class RecordedLog:
         self.exchanges.append(exchange)
         self.ended.append(Ended(status, reason, detail))
 
+    def tunnel(self, tunnel: Tunnel, reason: str, detail: str, duration: float) -> None:
+        assert duration >= 0
+        assert tunnel not in self.tunnels, "a connection is recorded once"
+        self.tunnels.append(tunnel)
+        self.ended.append(Ended(0, reason, detail))
+
     def refused(self, downstream: DownstreamConnection, refusal: RequestError) -> None:
         self.ended.append(Ended(refusal.status, refusal.reason, str(refusal)))
 
@@ -85,6 +101,7 @@ def make_service(
     clock: task.Clock,
     pool: Any = None,  # Any: a Pool, or a fake of one
     *,
+    router: Router | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     http: HttpSettings | None = None,
@@ -92,11 +109,13 @@ def make_service(
 ) -> Service:
     """Make what connections share; every part that is not given is a fake."""
     metrics = Metrics()
+    if router is None:
+        router = Router.to(FakeCluster(pool if pool is not None else FakePool(clock)), timeouts or Timeouts())
     return Service(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
         http=http or HttpSettings(),
-        pool=cast(Pool, pool if pool is not None else FakePool(clock)),
+        router=router,
         metrics=metrics,
         rejecter=Rejecter(metrics, clock.seconds),
         access_log=cast(AccessLog, access_log if access_log is not None else RecordedLog()),
@@ -112,7 +131,9 @@ class Pump:
         clock: All time there is.
         tls: What the client sees of its connection; `tls.sent` is what it has received.
         log: How the exchanges ended.
-        pool: Connections to the app; `pool.accept()` lets one be made.
+        cluster: The app.
+        pools: Connections to each of its endpoints.
+        pool: Those to the first; `pool.accept()` lets one be made.
     """
 
     def __init__(
@@ -122,18 +143,27 @@ class Pump:
         limits: Limits | None = None,
         http: HttpSettings | None = None,
         admission: Admission | Decision = ADMITTED,
+        forwarding: Forwarding = FORWARDING,
+        pools: int = 1,
     ) -> None:
         self.clock = task.Clock()
         self.deadlines = Deadlines(self.clock)
         self.tls = RecordingSecureTransport()
         self.log = RecordedLog()
-        self.pool = FakePool(self.clock)
+        self.pools = [FakePool(self.clock, limits or Limits()) for _ in range(pools)]
+        self.pool = self.pools[0]
+        self.cluster = FakeCluster(*self.pools)
         self.service = make_service(
-            self.clock, self.pool, timeouts=timeouts, limits=limits, http=http, access_log=self.log
+            self.clock,
+            router=Router.to(self.cluster, timeouts or Timeouts()),
+            timeouts=timeouts,
+            limits=limits,
+            http=http,
+            access_log=self.log,
         )
         self.peer = FakePeer(self, self.deadlines)
         self.downstream = DownstreamConnection(
-            self.tls, self.peer, self.service, SESSION, forwarding=FORWARDING, admission=admission
+            self.tls, self.peer, self.service, SESSION, forwarding=forwarding, admission=admission
         )
         self.tls.owner = self.downstream
         self._is_lost = False
@@ -198,6 +228,8 @@ class Pump:
             self.peer.deadline.end()
             self.downstream.connectionLost(make_failure(error.ConnectionAborted()))
             self.clock.advance(0)
+        if self.downstream.doing != "request":
+            assert not any(endpoint.active for endpoint in self.cluster.endpoints), "a request is counted that is over"
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)

@@ -190,6 +190,33 @@ class TestAlpn:
             connect(context, client_context(alpn=[b"h2"]))
         connect(context, client_context(alpn=[b"http/1.1"]))
 
+    @both_versions
+    @pytest.mark.parametrize(
+        ("offered", "chosen"),
+        [([b"mqtt", b"x"], b"x"), ([b"mqtt"], b"mqtt"), ([], b"")],
+        ids=["both", "one", "none"],
+    )
+    def test_protocols_of_a_listener_are_agreed_to_in_its_order(
+        self, version: int, offered: list[bytes], chosen: bytes
+    ) -> None:
+        """In raw TCP mode they are the operator's; a client that offers none is served."""
+        context = build_context(
+            [authority().issue("localhost").bundle], ClientTrust(), TlsPolicy.INTERMEDIATE, protocols=["x", "mqtt"]
+        )
+        peers = connect(context, client_context(version=version, alpn=offered))
+        assert peers.client.get_alpn_proto_negotiated() == chosen
+        with pytest.raises(SSL.Error):
+            connect(context, client_context(version=version, alpn=[b"http/1.1"]))
+
+    @both_versions
+    def test_listener_without_protocols_does_not_look(self, version: int) -> None:
+        """Whatever is offered, nothing is agreed on, and nobody is refused."""
+        context = build_context(
+            [authority().issue("localhost").bundle], ClientTrust(), TlsPolicy.INTERMEDIATE, protocols=[]
+        )
+        peers = connect(context, client_context(version=version, alpn=[b"h2", b"mqtt"]))
+        assert peers.client.get_alpn_proto_negotiated() == b""
+
 
 class TestResumption:
     @both_versions

@@ -8,7 +8,7 @@ from OpenSSL import SSL
 from sidecar.settings import TlsPolicy
 from sidecar.tls import fastpath
 from sidecar.tls.context import build_context
-from sidecar.tls.fastpath import DirectRecords, records_for
+from sidecar.tls.fastpath import DirectRecords, records_for, records_on
 from sidecar.tls.records import Records
 from sidecar.tls.trust import ClientTrust
 from tests.support.certs import authority
@@ -29,3 +29,18 @@ class TestRecordsFor:
         """An installation without the private names works all the same."""
         monkeypatch.setattr(fastpath, "IS_AVAILABLE", False)
         assert type(records_for(context)) is Records
+
+
+class TestRecordsOn:
+    @pytest.mark.parametrize(("is_available", "kind"), [(True, DirectRecords), (False, Records)], ids=["has", "lacks"])
+    def test_role_of_the_connection_stays(
+        self, is_available: bool, kind: type[Records], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A client is one on either path: it speaks first."""
+        monkeypatch.setattr(fastpath, "IS_AVAILABLE", is_available)
+        connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        connection.set_connect_state()
+        records = records_on(connection)
+        assert type(records) is kind
+        assert not records.handshake(b"")
+        assert records.take()[:1] == b"\x16"

@@ -22,6 +22,8 @@ SIZES = [1, 16_383, 16_384, 16_385, 65_536, 147_000, 300_000]
 
 MakeRecords = Callable[[SSL.Connection], Records]
 
+ALERT = 21
+
 
 @pytest.fixture(scope="module")
 def context() -> SSL.Context:
@@ -31,8 +33,13 @@ def context() -> SSL.Context:
 
 @pytest.fixture(params=[Records, DirectRecords], ids=["public calls", "direct calls"])
 def make(request: pytest.FixtureRequest) -> MakeRecords:
-    chosen: MakeRecords = request.param
-    return chosen
+    chosen: type[Records] = request.param
+
+    def make_in_server_role(connection: SSL.Connection) -> Records:
+        connection.set_accept_state()
+        return chosen(connection)
+
+    return make_in_server_role
 
 
 @pytest.fixture(params=[TLS12, TLS13], ids=["1.2", "1.3"])
@@ -418,6 +425,11 @@ class TestAnswersOfOpenssl:
         assert updating.client_opens(updating.records.seal(data[:size])) == data[:size]
         assert _waiting(updating.records) == 0
         assert updating.records.open(updating.forger.forge(b"y")) == (b"y", False)
+
+    def test_alert_is_named(self, forged: ForgedSession) -> None:
+        """What the peer says in an alert is in the error: towards an upstream, a refusal of our certificate."""
+        with pytest.raises(TlsError, match="alert bad certificate"):
+            forged.records.open(forged.forger.forge(b"\x02\x2a", ALERT))
 
     def test_close_follows_the_answers(self, updating: ForgedSession) -> None:
         """The last word is close_notify, also with answers before it."""

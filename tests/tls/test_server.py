@@ -475,6 +475,90 @@ class TestPeerDone:
         assert open_.transport.calls == ["linger"]
 
 
+class TestDone:
+    """We have said that no more will come; the client may go on."""
+
+    @pytest.fixture
+    def done(self, open_: Connection) -> Connection:
+        open_.tls.write(b"all")
+        open_.tls.shut_down_writing()
+        return open_
+
+    def test_client_is_told_and_goes_on(self, done: Connection) -> None:
+        """It reads our end, and what it sends afterwards still arrives, however much that is."""
+        assert done.client_reads() == (b"all", True)
+        assert done.transport.calls == []
+        for piece in (b"a", b"b" * 100_000, b"c"):
+            done.sends(piece)
+        assert done.application.received == b"a" + b"b" * 100_000 + b"c"
+        assert "close_notify" not in done.application.events
+
+    def test_data_that_crosses_our_end_arrives(self, done: Connection) -> None:
+        """The client had not heard of it yet."""
+        done.sends(b"crossing")
+        assert done.application.received == b"crossing"
+        assert done.client_reads() == (b"all", True)
+
+    def test_end_of_the_client_is_told(self, done: Connection) -> None:
+        """Once; then it is the application that lets go."""
+        done.client_reads()
+        done.transport.deliver(done.sealed(b"last") + done.close_notify())
+        assert done.application.received == b"last"
+        assert done.application.events == ["data", "close_notify"]
+        assert done.transport.calls == []
+        done.tls.close()
+        assert done.transport.calls == ["loseConnection"]
+        assert done.transport.sent == b"", "close_notify is said once"
+
+    def test_end_without_close_notify_is_not_clean(self, done: Connection) -> None:
+        """As before."""
+        done.transport.deliver_eof()
+        assert done.application.events == ["eof"]
+
+    def test_nothing_is_written_behind_it(self, done: Connection) -> None:
+        """Neither data nor a second end."""
+        done.client_reads()
+        done.tls.write(b"late")
+        done.tls.shut_down_writing()
+        assert done.transport.sent == b""
+
+    @pytest.mark.parametrize(("how", "call"), [("close", "loseConnection"), ("linger", "linger")], ids=str)
+    def test_application_may_let_go_at_once(self, done: Connection, how: str, call: str) -> None:
+        """What the client sends from then on is dropped."""
+        getattr(done.tls, how)()
+        assert done.transport.calls == [call]
+        done.tls.dataReceived(done.sealed(b"late"))
+        assert done.application.received == b""
+
+    def test_broken_record_cuts(self, done: Connection) -> None:
+        """What arrives is checked as before."""
+        done.transport.deliver(b"\x17\x03\x03\x00\x20" + b"x" * 32)
+        done.clock.advance(0)
+        assert done.transport.calls == ["abortConnection"]
+        assert done.application.events == ["lost"]
+
+    def test_deadline_is_the_applications(self, done: Connection) -> None:
+        """Only it knows how long to wait for the other side."""
+        done.tls.deadline_passed()
+        assert done.application.events == ["deadline"]
+
+    def test_application_may_end_its_side_when_the_client_ends(self, open_: Connection) -> None:
+        """In whichever order: after the client's end there is nothing to shut down but all."""
+        open_.transport.deliver(open_.close_notify())
+        open_.tls.shut_down_writing()
+        assert open_.transport.sent == b""
+        open_.tls.close()
+        assert open_.client_reads() == (b"", True)
+
+    @pytest.mark.parametrize("when", ["new", "closed"])
+    def test_there_must_be_something_to_shut_down(self, new: Connection, when: str) -> None:
+        """Before the handshake and after the end it is nothing."""
+        if when == "closed":
+            new.tls.abort()
+        new.tls.shut_down_writing()
+        assert new.transport.sent == b""
+
+
 class TestClosed:
     @pytest.fixture
     def closed(self, context: SSL.Context) -> Connection:

@@ -10,7 +10,7 @@ from OpenSSL import SSL
 
 from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls.context import build_context
-from sidecar.tls.session import TlsSession, read_session
+from sidecar.tls.session import NO_TLS, TlsSession, read_session
 from sidecar.tls.trust import ClientTrust
 from sidecar.tls.verify import NO_CERTIFICATE
 from tests.support.certs import CLIENT, authority
@@ -24,6 +24,14 @@ def server_context(mode: ClientCertMode = ClientCertMode.NONE) -> SSL.Context:
     return build_context(
         [authority().issue("localhost").bundle], ClientTrust(mode, tuple(anchors)), TlsPolicy.INTERMEDIATE
     )
+
+
+class TestNoTls:
+    def test_connection_in_the_clear_agreed_on_nothing(self) -> None:
+        """Whoever asks for a version gets none, and there is nobody behind it."""
+        assert NO_TLS.version == NO_TLS.cipher == ""
+        assert NO_TLS.verification == NO_CERTIFICATE
+        assert (NO_TLS.server_name, NO_TLS.alpn, NO_TLS.resumed) == (None, None, False)
 
 
 class TestReadSession:
