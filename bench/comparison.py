@@ -13,7 +13,7 @@ import attrs
 
 from bench.clients import HttpsClient
 from bench.lab import CLIENT_WORKERS, Lab, RunningProxy
-from bench.peers import ClientCertificates
+from bench.placement import ClientCertificates
 
 SLICES = 4
 
@@ -60,7 +60,7 @@ def compare(
     workers: int = CLIENT_WORKERS,
 ) -> Comparison:
     """
-    Put the same load on two fresh instances of *proxy*.
+    Put the same load on two fresh instances of *proxy*, in its mode.
 
     Args:
         clients: What the second one does about client certificates; the first one does nothing.
@@ -75,7 +75,7 @@ def compare(
     with ExitStack() as stack:
 
         def warmed_up(kind: ClientCertificates) -> Side:
-            instance = stack.enter_context(lab.running(proxy.installed, kind))
+            instance = stack.enter_context(lab.running(proxy.installed, kind, mode=proxy.mode))
             client = stack.enter_context(lab.client(instance, mode, count // SLICES, workers=workers))
             client.work()
             return Side(proxy=instance, client=client)

@@ -30,7 +30,8 @@ from bench.launch import (
     logged_process,
     wait_until_listening,
 )
-from bench.peers import ClientCertificates, InstalledPeer, Placement, StartLine
+from bench.peers import InstalledPeer
+from bench.placement import ClientCertificates, Mode, Placement, StartLine
 from bench.procfs import CpuTime, read_alone_bytes, read_cpu_time, read_pss_bytes
 from bench.wrk import WrkReport, run_wrk
 
@@ -76,6 +77,7 @@ class RunningProxy:
     """
 
     installed: InstalledPeer
+    mode: Mode
     target: Target
     process: subprocess.Popen[bytes]
     log_path: Path
@@ -122,7 +124,11 @@ class Lab:
 
     @contextlib.contextmanager
     def running(
-        self, installed: InstalledPeer, clients: ClientCertificates = ClientCertificates.NONE
+        self,
+        installed: InstalledPeer,
+        clients: ClientCertificates = ClientCertificates.NONE,
+        *,
+        mode: Mode = Mode.HTTP,
     ) -> Iterator[RunningProxy]:
         """
         Keep a fresh instance of a proxy for the length of the block.
@@ -131,7 +137,7 @@ class Lab:
             StartError: It did not start, does not forward to the app correctly, or does less about
                 client certificates than *clients* says.
         """
-        place = self._place(installed.name, clients)
+        place = self._place(installed.name, clients, mode)
         target = self._target(place)
         start = installed.peer.prepare(place)
         log_path = place.folder / "log"
@@ -144,6 +150,7 @@ class Lab:
             check_clients(installed.name, place, target)
             yield RunningProxy(
                 installed=installed,
+                mode=mode,
                 target=target,
                 process=process,
                 log_path=log_path,
@@ -177,7 +184,7 @@ class Lab:
             environment=self.environment,
         )
 
-    def _place(self, name: str, clients: ClientCertificates) -> Placement:
+    def _place(self, name: str, clients: ClientCertificates, mode: Mode) -> Placement:
         """Make room for one more instance of a proxy."""
         folder = self.folder / f"{name}-{next(self._numbers)}"
         folder.mkdir()
@@ -188,6 +195,7 @@ class Lab:
             app_port=self.app_port,
             certificate=self.certificate,
             clients=clients,
+            mode=mode,
         )
 
     def _process(

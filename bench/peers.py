@@ -4,12 +4,12 @@ The proxies that are compared: how each is found, configured and started.
 All get the same work: terminate TLS 1.3 with the run's certificate, one worker, no access log,
 forward to the app. Those that speak HTTP add `X-Forwarded-For` and `X-Forwarded-Proto` and keep
 their connections to the app alive. For some rows they also require client certificates, and tell
-the app whose they are. Whatever is not named here is left at the peer's default.
+the app whose they are; for others they only pass bytes on. Whatever is not named here is left at
+the peer's default.
 """
 
 from __future__ import annotations
 
-import enum
 import importlib
 import importlib.util
 import json
@@ -17,56 +17,17 @@ import os
 import re
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import attrs
 
 from bench.app import find_executable, nginx_preamble, nginx_storage
-from bench.certificate import CertificateFiles
 from bench.clients import REPOSITORY
+from bench.envoy import envoy_bootstrap
 from bench.launch import LOOPBACK
+from bench.placement import Mode, Placement, StartLine
 
 VERSION_PATTERN = re.compile(r"(?<![\w.-])\d+\.\d+[\w.+-]*")
 QUERY_TIMEOUT_SECONDS = 20.0
-
-
-class ClientCertificates(enum.Enum):
-    """What a proxy does about client certificates: each includes what the one before it does."""
-
-    NONE = "none"
-    REQUIRED = "required"
-    TOLD = "told to the app"
-
-
-@attrs.frozen(kw_only=True)
-class Placement:
-    """Where one instance of a proxy lives (folder, ports, certificates, the app's port), and what it does there."""
-
-    folder: Path
-    port: int
-    admin_port: int
-    app_port: int
-    certificate: CertificateFiles
-    clients: ClientCertificates
-
-    @property
-    def are_clients_verified(self) -> bool:
-        """Whether clients must show a certificate of the run's client CA."""
-        return self.clients is not ClientCertificates.NONE
-
-    @property
-    def are_clients_told(self) -> bool:
-        """Whether the app is to hear of the certificate."""
-        return self.clients is ClientCertificates.TOLD
-
-
-@attrs.frozen(kw_only=True)
-class StartLine:
-    """How to start a proxy: arguments after the program, and what it wants in its environment."""
-
-    arguments: list[str]
-    environment: dict[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -114,6 +75,8 @@ def prepare_sidecar(place: Placement) -> StartLine:
         "SIDECAR_ACCESS_LOG": "off",
         "SIDECAR_WORKERS": "1",
     }
+    if place.mode is Mode.TCP:
+        environment["SIDECAR_MODE"] = "tcp"
     if place.are_clients_verified:
         environment["SIDECAR_CLIENT_CERT"] = "required"
         environment["SIDECAR_CLIENT_CA"] = str(place.certificate.client_ca_path)
@@ -128,94 +91,6 @@ def prepare_envoy(place: Placement) -> StartLine:
     config_path.write_text(json.dumps(envoy_bootstrap(place), indent=1))
     arguments = ["--config-path", str(config_path), "--concurrency", "1"]
     return StartLine(arguments=[*arguments, "--disable-hot-restart", "--log-level", "warning"])
-
-
-def envoy_bootstrap(place: Placement) -> dict[str, Any]:
-    """Return Envoy's bootstrap: one listener, one route, one cluster, no admin interface."""
-    listener = {
-        "name": "ingress",
-        "address": _envoy_address(place.port),
-        "filter_chains": [
-            {
-                "transport_socket": _envoy_tls(place),
-                "filters": [_envoy_http_filter(place)],
-            }
-        ],
-    }
-    endpoint = {"endpoint": {"address": _envoy_address(place.app_port)}}
-    cluster = {
-        "name": "app",
-        "type": "STATIC",
-        "connect_timeout": "5s",
-        "load_assignment": {
-            "cluster_name": "app",
-            "endpoints": [{"lb_endpoints": [endpoint]}],
-        },
-    }
-    return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
-
-
-def _envoy_address(port: int) -> dict[str, Any]:
-    """Return a loopback address in Envoy's form."""
-    return {"socket_address": {"address": LOOPBACK, "port_value": port}}
-
-
-def _envoy_tls(place: Placement) -> dict[str, Any]:
-    """Return Envoy's downstream TLS settings: TLS 1.3, our certificate, and whether clients need one."""
-    certificate = place.certificate
-    anchors: dict[str, Any] = {}
-    requirement: dict[str, Any] = {}
-    if place.are_clients_verified:
-        anchors = {"validation_context": {"trusted_ca": {"filename": str(certificate.client_ca_path)}}}
-        requirement = {"require_client_certificate": True}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": {
-                "alpn_protocols": ["h2", "http/1.1"],
-                "tls_params": {
-                    "tls_minimum_protocol_version": "TLSv1_3",
-                    "tls_maximum_protocol_version": "TLSv1_3",
-                },
-                "tls_certificates": [
-                    {
-                        "certificate_chain": {"filename": str(certificate.certificate_path)},
-                        "private_key": {"filename": str(certificate.key_path)},
-                    }
-                ],
-                **anchors,
-            },
-            **requirement,
-        },
-    }
-
-
-def _envoy_http_filter(place: Placement) -> dict[str, Any]:
-    """Return Envoy's HTTP connection manager: everything goes to the app, without a deadline."""
-    identity_fields: dict[str, Any] = {}
-    if place.are_clients_told:
-        identity_fields = {
-            "forward_client_cert_details": "SANITIZE_SET",
-            "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},  # Hash is always there
-        }
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}
-    router = {
-        "name": "envoy.filters.http.router",
-        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
-    }
-    return {
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.network."
-            "http_connection_manager.v3.HttpConnectionManager",
-            "stat_prefix": "ingress",
-            "use_remote_address": True,
-            "route_config": {"virtual_hosts": [{"name": "app", "domains": ["*"], "routes": [route]}]},
-            "http_filters": [router],
-            **identity_fields,
-        },
-    }
 
 
 def prepare_nginx(place: Placement) -> StartLine:
@@ -273,36 +148,42 @@ http {{
 def prepare_haproxy(place: Placement) -> StartLine:
     """Write haproxy's configuration for one thread, in the foreground."""
     config_path = place.folder / "haproxy.cfg"
-    verification = identity_fields = ""
+    config_path.write_text(haproxy_config(place))
+    return StartLine(arguments=["-db", "-f", str(config_path)])
+
+
+def haproxy_config(place: Placement) -> str:
+    """Return haproxy's configuration; in raw TCP mode it offers no ALPN, as hitch and stunnel do not."""
+    verification = alpn = reuse = http_work = ""
     if place.are_clients_verified:
         verification = f" ca-file {place.certificate.client_ca_path} verify required"
+    if place.mode is Mode.HTTP:
+        alpn = " alpn h2,http/1.1"
+        reuse = "\n  http-reuse always"
+        http_work = """
+  option forwardfor
+  http-request set-header X-Forwarded-Proto https"""
     if place.are_clients_told:
-        identity_fields = """
+        http_work += """
   http-request set-header X-SSL-Client-Verify %[ssl_c_verify]
   http-request set-header X-SSL-Client-S-DN %[ssl_c_s_dn]
   http-request set-header X-SSL-Client-I-DN %[ssl_c_i_dn]
   http-request set-header X-SSL-Client-Fingerprint %[ssl_c_sha1,hex]"""
-    config_path.write_text(
-        f"""global
+    return f"""global
   nbthread 1
   maxconn 4000
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
-  mode http
+  mode {place.mode.value}
   timeout connect 5s
   timeout client 600s
-  timeout server 600s
-  http-reuse always
+  timeout server 600s{reuse}
 frontend ingress
-  bind {LOOPBACK}:{place.port} ssl crt {place.certificate.both_path} alpn h2,http/1.1{verification}
-  option forwardfor
-  http-request set-header X-Forwarded-Proto https{identity_fields}
+  bind {LOOPBACK}:{place.port} ssl crt {place.certificate.both_path}{alpn}{verification}{http_work}
   default_backend app
 backend app
   server app {LOOPBACK}:{place.app_port}
 """
-    )
-    return StartLine(arguments=["-db", "-f", str(config_path)])
 
 
 def prepare_stunnel(place: Placement) -> StartLine:

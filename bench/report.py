@@ -1,4 +1,4 @@
-"""The report of a run: facts, one table, how to read it, what went wrong; as text and as JSON."""
+"""The report of a run: facts, a table per mode, how to read it, what went wrong; as text and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 from bench.app import TRANSFER_BYTES
 from bench.peers import InstalledPeer
-from bench.table import render_table
+from bench.table import render_tables
 from bench.turns import Run
 
 HOW_TO_READ = """\
@@ -18,7 +18,7 @@ better. Absolute times are not comparable between machines, nor between runs on 
 ratios are, as far as their spread (min-max over the turns, each ratio taken within a turn) allows.
 A ratio below 1 means less than the peer. Latency is that of a saturated proxy (closed loop).
 `alone` counts file pages as if no other program on the machine shared them; PSS does not.
-hitch and stunnel move bytes and do not look at HTTP."""
+hitch and stunnel move bytes and do not look at HTTP; nor does any proxy in figures called relayed."""
 
 
 @attrs.frozen(kw_only=True)
@@ -34,7 +34,7 @@ class Report:
         record = self.run.record
         sections = [
             "\n".join(f"- {title}: {fact}" for title, fact in self._all_facts().items()),
-            render_table(self.run.plan.rows, self._names(), record),
+            *render_tables(self.run.plan.rows, self._names(), record),
             HOW_TO_READ,
             _listed("Left out, as they cannot do what is measured", self._left_out()),
             _listed("Warnings (values marked with `(!)`)", self._warnings()),

@@ -16,7 +16,7 @@ import attrs
 from bench.comparison import compare
 from bench.httpsclient import ROUND_CONNECTIONS
 from bench.lab import Lab, RunningProxy
-from bench.peers import ClientCertificates
+from bench.placement import ClientCertificates, Mode
 from bench.procfs import CpuTime
 from bench.wrk import VARIED_SCRIPT
 
@@ -25,6 +25,7 @@ MIN_RESUMED_SHARE = 0.9
 MAX_RESUMED_SHARE_OF_FULL = 0.01
 MEMORY_SETTLE_SECONDS = 0.5
 NO_HTTP = "moves bytes and does not look at HTTP, so it cannot tell the app who the client is"
+NO_STREAM = "relays TCP with a module that is not in the package nginx-light"
 
 
 @attrs.frozen
@@ -56,14 +57,15 @@ class Row:
     """
     A measurement and the figures it yields; *measure* raises MeasurementError.
 
-    A solo row gets a fresh proxy that runs alone. A row that is not about time is not spoilt when
-    others use the cores meanwhile. *left_out* has the proxies that cannot do what is measured, by
-    name, and why; they have no lines in the table.
+    Its proxies are started in *mode*. A solo row gets a fresh proxy that runs alone. A row that is
+    not about time is not spoilt when others use the cores meanwhile. *left_out* has the proxies
+    that cannot do what is measured, by name, and why; they have no lines in the table.
     """
 
     name: str
     figures: tuple[Figure, ...]
     measure: Callable[[Lab, RunningProxy], Outcome]
+    mode: Mode = Mode.HTTP
     is_solo: bool = False
     is_about_time: bool = True
     left_out: Mapping[str, str] = attrs.Factory(dict)
@@ -173,6 +175,26 @@ def _measure_transfers(lab: Lab, proxy: RunningProxy, mode: str) -> float:
     return microseconds_per(used, done.moved_bytes / BYTES_PER_MB) / 1000
 
 
+def measure_relayed_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the load of `measure_requests` on a proxy that does not know it for requests."""
+    return _relayed(measure_requests(lab, proxy))
+
+
+def measure_relayed_download(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the load of `measure_download` on such a proxy."""
+    return _relayed(measure_download(lab, proxy))
+
+
+def measure_relayed_upload(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the load of `measure_upload` on such a proxy."""
+    return _relayed(measure_upload(lab, proxy))
+
+
+def _relayed(outcome: Outcome) -> Outcome:
+    """Return an outcome under the keys of raw TCP mode."""
+    return Outcome({f"tcp_{key}": value for key, value in outcome.values.items()}, outcome.warnings)
+
+
 def measure_memory(lab: Lab, proxy: RunningProxy) -> Outcome:
     """Measure memory after the first request, and again after requests and transfers."""
     time.sleep(MEMORY_SETTLE_SECONDS)
@@ -207,7 +229,7 @@ def measure_start(lab: Lab, proxy: RunningProxy) -> Outcome:
     listening = [proxy.listening_seconds]
     answering = [proxy.answering_seconds]
     while len(listening) < lab.effort.starts:
-        with lab.running(proxy.installed) as fresh:
+        with lab.running(proxy.installed, mode=proxy.mode) as fresh:
             listening.append(fresh.listening_seconds)
             answering.append(fresh.answering_seconds)
     return Outcome(
@@ -307,5 +329,33 @@ ROWS = (
             Figure("start_listening_ms", "start to listening", "ms", 0),
             Figure("start_answering_ms", "start to first answer", "ms", 0),
         ),
+    ),
+    Row(
+        name="tcp-requests",
+        measure=measure_relayed_requests,
+        mode=Mode.TCP,
+        figures=(
+            Figure("tcp_request_cpu_us", "CPU per request, relayed", "us"),
+            Figure("tcp_request_user_us", "... in user space", "us"),
+            Figure("tcp_request_system_us", "... in the kernel", "us"),
+            Figure("tcp_requests_per_second", "requests, relayed", "1/s", 0, is_more_better=True),
+            Figure("tcp_latency_p50_us", "latency p50, relayed", "us", 0),
+            Figure("tcp_latency_p99_us", "latency p99, relayed", "us", 0),
+        ),
+        left_out={"nginx": NO_STREAM},
+    ),
+    Row(
+        name="tcp-download",
+        measure=measure_relayed_download,
+        mode=Mode.TCP,
+        figures=(Figure("tcp_download_cpu_ms", "CPU per MB down, relayed", "ms", 2),),
+        left_out={"nginx": NO_STREAM},
+    ),
+    Row(
+        name="tcp-upload",
+        measure=measure_relayed_upload,
+        mode=Mode.TCP,
+        figures=(Figure("tcp_upload_cpu_ms", "CPU per MB up, relayed", "ms", 2),),
+        left_out={"nginx": NO_STREAM},
     ),
 )

@@ -1,33 +1,43 @@
-"""Renders a record as one Markdown table whose columns also line up on a terminal."""
+"""Renders a record as Markdown tables, one per mode, whose columns also line up on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench.placement import Mode
 from bench.ratios import Spread
 from bench.record import Record
 from bench.rows import Figure, Row
 
-REFERENCES = ("envoy", "nginx")
+REFERENCES = {Mode.HTTP: ("envoy", "nginx"), Mode.TCP: ("stunnel", "hitch")}
+"""Whose figures all others are set in proportion to: those of what one would use instead."""
+
 DOUBT_MARK = " (!)"
 ABSENT = "-"
 
 
-def render_table(rows: Sequence[Row], proxies: Sequence[str], record: Record) -> str:
+def render_tables(rows: Sequence[Row], proxies: Sequence[str], record: Record) -> list[str]:
+    """Render a table for each mode that *rows* have, each with the ratios that mean something there."""
+    groups = ((mode, [row for row in rows if row.mode is mode]) for mode in Mode)
+    return [render_table(group, proxies, record, REFERENCES[mode]) for mode, group in groups if group]
+
+
+def render_table(rows: Sequence[Row], proxies: Sequence[str], record: Record, references: Sequence[str]) -> str:
     """
     Render all figures of *rows*, one line per figure and proxy.
 
     Returns:
-        A Markdown table. A figure's title stands on its first line only; doubtful values are
-        marked, missing ones are a dash. A proxy that a row leaves out has no lines there.
+        A Markdown table, with a column of ratios for each of *references*. A figure's title stands
+        on its first line only; doubtful values are marked, missing ones are a dash. A proxy that a
+        row leaves out has no lines there.
     """
-    lines = [["figure", "proxy", "median", "min - max", *(f"x {name}" for name in REFERENCES)]]
+    lines = [["figure", "proxy", "median", "min - max", *(f"x {name}" for name in references)]]
     for row in rows:
         measured = [proxy for proxy in proxies if proxy not in row.left_out]
         for figure in row.figures:
             for index, proxy in enumerate(measured):
                 title = figure_title(figure) if index == 0 else ""
-                lines.append([title, *_figure_cells(figure, proxy, record)])
+                lines.append([title, *_figure_cells(figure, proxy, record, references)])
     return align(lines)
 
 
@@ -56,9 +66,9 @@ def format_ratio(ratio: Spread | None) -> str:
     return f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})"
 
 
-def _figure_cells(figure: Figure, proxy: str, record: Record) -> list[str]:
+def _figure_cells(figure: Figure, proxy: str, record: Record, references: Sequence[str]) -> list[str]:
     """Return a line's cells after the title."""
-    ratios = [_ratio_cell(figure, proxy, name, record) for name in REFERENCES]
+    ratios = [_ratio_cell(figure, proxy, name, record) for name in references]
     values = record.summary(figure.key, proxy)
     if values is None:
         return [proxy, ABSENT, ABSENT, *ratios]

@@ -11,6 +11,7 @@ from bench.disturbance import MAX_FOREIGN_SHARE, foreign_share, observe
 from bench.errors import MeasurementError, StartError
 from bench.lab import Lab, RunningProxy
 from bench.peers import InstalledPeer
+from bench.placement import Mode
 from bench.record import Record
 from bench.rows import Outcome, Row
 
@@ -32,7 +33,7 @@ class Run:
     One benchmark run.
 
     `ciphers` holds what each proxy negotiated with our client; a proxy in `left_out` failed to
-    start once and is not tried again.
+    start once in that mode, and is not tried again in it.
     """
 
     plan: Plan
@@ -40,13 +41,14 @@ class Run:
     tell: Callable[[str], None]
     record: Record = attrs.Factory(Record)
     ciphers: dict[str, str] = attrs.Factory(dict)
-    left_out: set[str] = attrs.Factory(set)
+    left_out: set[tuple[str, Mode]] = attrs.Factory(set)
 
     def take_all_turns(self) -> None:
         """Take every turn; what fails is recorded, never raised."""
         for turn in range(1, self.plan.turns + 1):
             self._take_solo_rows(turn)
-            self._take_side_by_side_rows(turn)
+            for mode in Mode:
+                self._take_side_by_side_rows(turn, mode)
 
     def _take_solo_rows(self, turn: int) -> None:
         """Measure the rows that want a proxy fresh and alone: others would share its pages."""
@@ -55,28 +57,29 @@ class Run:
                 if peer.name in row.left_out:
                     continue
                 with ExitStack() as stack:
-                    if proxy := self._start(peer, stack):
+                    if proxy := self._start(peer, row.mode, stack):
                         self._measure(turn, row, proxy)
 
-    def _take_side_by_side_rows(self, turn: int) -> None:
+    def _take_side_by_side_rows(self, turn: int, mode: Mode) -> None:
         """Measure row by row, so that what is compared lies seconds apart, not minutes."""
-        rows = [row for row in self.plan.rows if not row.is_solo]
+        rows = [row for row in self.plan.rows if row.mode is mode and not row.is_solo]
+        peers = [peer for peer in self.plan.peers if any(peer.name not in row.left_out for row in rows)]
         with ExitStack() as stack:
-            started = [self._start(peer, stack) for peer in self.plan.peers if rows]
+            started = [self._start(peer, mode, stack) for peer in peers]
             proxies = [proxy for proxy in started if proxy and self._warm_up(proxy)]
             for row in rows:
                 for proxy in proxies:
                     if proxy.name not in row.left_out:
                         self._measure(turn, row, proxy)
 
-    def _start(self, peer: InstalledPeer, stack: ExitStack) -> RunningProxy | None:
+    def _start(self, peer: InstalledPeer, mode: Mode, stack: ExitStack) -> RunningProxy | None:
         """Start a proxy that runs until *stack* is closed; None when it cannot be used."""
-        if peer.name in self.left_out:
+        if (peer.name, mode) in self.left_out:
             return None
         try:
-            proxy = stack.enter_context(self.lab.running(peer))
+            proxy = stack.enter_context(self.lab.running(peer, mode=mode))
         except StartError as error:
-            self._leave_out(peer.name, error)
+            self._leave_out(peer.name, mode, error)
             return None
         self.ciphers[peer.name] = proxy.cipher
         return proxy
@@ -86,7 +89,7 @@ class Run:
         try:
             self.lab.wrk(proxy, seconds=self.lab.effort.warm_up_seconds)
         except MeasurementError as error:
-            self._leave_out(proxy.name, error)
+            self._leave_out(proxy.name, proxy.mode, error)
             return False
         return True
 
@@ -128,10 +131,10 @@ class Run:
             self.tell(f"{proxy.name}, {row.name}: others used {share:.0%} of the cores")
         return min(attempts, key=lambda attempt: attempt[1])
 
-    def _leave_out(self, name: str, error: Exception) -> None:
-        """Give up on a proxy for the rest of the run."""
-        self.left_out.add(name)
-        self._fail(f"{name} is left out: {error}")
+    def _leave_out(self, name: str, mode: Mode, error: Exception) -> None:
+        """Give up on a proxy in one mode for the rest of the run."""
+        self.left_out.add((name, mode))
+        self._fail(f"{name} is left out of the {mode.value} rows: {error}")
 
     def _fail(self, failure: str) -> None:
         """Record a failure and say so at once."""

@@ -13,7 +13,7 @@ import pytest
 from bench.comparison import SLICES, Comparison, compare
 from bench.httpsclient import WorkDone
 from bench.lab import Lab, RunningProxy
-from bench.peers import ClientCertificates
+from bench.placement import ClientCertificates, Mode
 from bench.procfs import CpuTime
 
 
@@ -51,10 +51,12 @@ class FakeLab:
     """Starts fake instances; those that verify clients cost more."""
 
     order: list[ClientCertificates] = attrs.field(factory=list)
+    modes: list[Mode] = attrs.field(factory=list)
 
     @contextmanager
-    def running(self, _installed: object, clients: ClientCertificates) -> Iterator[FakeInstance]:
+    def running(self, _installed: object, clients: ClientCertificates, *, mode: Mode) -> Iterator[FakeInstance]:
         """Start an instance."""
+        self.modes.append(mode)
         yield FakeInstance(clients, cost_ns=2_000 if clients is ClientCertificates.NONE else 3_000)
 
     @contextmanager
@@ -70,9 +72,9 @@ def lab() -> FakeLab:
     return FakeLab()
 
 
-def run_comparison(lab: FakeLab) -> Comparison:
+def run_comparison(lab: FakeLab, mode: Mode = Mode.HTTP) -> Comparison:
     """Compare handshakes over 400 connections."""
-    proxy = cast(RunningProxy, SimpleNamespace(installed=None))
+    proxy = cast(RunningProxy, SimpleNamespace(installed=None, mode=mode))
     return compare(cast(Lab, lab), proxy, ClientCertificates.REQUIRED, mode="full", count=400)
 
 
@@ -84,6 +86,12 @@ class TestCompare:
         run_comparison(lab)
         plain, mutual = ClientCertificates.NONE, ClientCertificates.REQUIRED
         assert lab.order[2:] == [plain, mutual, mutual, plain] * (SLICES // 2)
+
+    @pytest.mark.parametrize("mode", Mode)
+    def test_both_instances_are_in_the_mode_of_the_proxy(self, lab: FakeLab, mode: Mode) -> None:
+        """The difference between the two is client certificates, and nothing else."""
+        run_comparison(lab, mode)
+        assert lab.modes == [mode, mode]
 
     def test_warm_up_does_not_count(self, lab: FakeLab) -> None:
         """The figure is that of the counted slices only, however much the first work took."""

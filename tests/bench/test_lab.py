@@ -1,4 +1,4 @@
-"""Rules of `bench.lab`: what a proxy must show before it is measured with client certificates."""
+"""Rules of `bench.lab`: how a proxy is started, and what it must show before client certificates are measured."""
 
 from __future__ import annotations
 
@@ -12,10 +12,25 @@ from bench import lab
 from bench.certificate import CertificateFiles
 from bench.errors import StartError
 from bench.httpsclient import BadAnswerError, Target
-from bench.peers import ClientCertificates, Placement
+from bench.lab import Cores, Effort, Lab
+from bench.peers import InstalledPeer, Peer
+from bench.placement import ClientCertificates, Mode, Placement, StartLine
 
 FILES = CertificateFiles(**{field.name: Path(field.name) for field in attrs.fields(CertificateFiles)})
 TARGET = Target(port=1, certificate_path="", greeting=b"", transfer_bytes=0, client_path="client_path")
+
+
+def make_lab(folder: Path) -> Lab:
+    """Make a lab that can prepare proxies, and not start them."""
+    return Lab(
+        folder=folder,
+        cores=Cores(proxy=0, load=0),
+        app_port=2,
+        certificate=FILES,
+        effort=Effort(),
+        wrk_program="",
+        environment={},
+    )
 
 
 def check(clients: ClientCertificates) -> None:
@@ -37,6 +52,26 @@ def serve(monkeypatch: pytest.MonkeyPatch, *served: str, told: str = "CN=loadcli
 
     monkeypatch.setattr(lab, "negotiated_cipher", negotiate)
     monkeypatch.setattr(lab, "told_client", lambda _target: told)
+
+
+class TestRunning:
+    """`Lab.running` tells a peer what it is to be."""
+
+    @pytest.mark.parametrize("mode", Mode)
+    def test_peer_is_prepared_for_the_mode(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: Mode) -> None:
+        """A proxy in another mode than asked for would be measured at other work."""
+        places: list[Placement] = []
+
+        def prepare(place: Placement) -> StartLine:
+            places.append(place)
+            raise StartError("it is not to be started here")
+
+        monkeypatch.setattr(lab, "free_port", lambda: 1)
+        peer = Peer(name="envoy", find=lambda _python: None, prepare=prepare)
+        running = make_lab(tmp_path).running(InstalledPeer(peer=peer, program=[], version=""), mode=mode)
+        with pytest.raises(StartError), running:
+            pass
+        assert [place.mode for place in places] == [mode]
 
 
 class TestCheckClients:

@@ -1,4 +1,4 @@
-"""Rules of `bench.peers`: what the configurations say about client certificates."""
+"""Rules of `bench.peers`: what the configurations say about client certificates, and about HTTP."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import attrs
 import pytest
 
 from bench.certificate import CertificateFiles
-from bench.peers import PEERS, ClientCertificates, Peer, Placement
+from bench.peers import PEERS, Peer
+from bench.placement import ClientCertificates, Mode, Placement
+from bench.rows import ROWS
 
-HTTP_PEERS = [peer for peer in PEERS if peer.name not in ("hitch", "stunnel")]
+RELAYS = [peer for peer in PEERS if peer.name in ("hitch", "stunnel")]
+HTTP_PEERS = [peer for peer in PEERS if peer not in RELAYS]
+TCP_PEERS = [peer for peer in PEERS if any(row.mode is Mode.TCP and peer.name not in row.left_out for row in ROWS)]
 IDENTITY_WORDS = ("SIDECAR_IDENTITY_HEADERS", "SANITIZE_SET", "X-SSL-Client-S-DN")
+HTTP_WORDS = ("http_connection_manager", "http {", "mode http", "http-re", "forwardfor", "X-Forwarded", "alpn")
+TCP_WORDS = ("'SIDECAR_MODE': 'tcp'", "filters.network.tcp_proxy", "mode tcp")
 
 
-def settings_of(peer: Peer, folder: Path, clients: ClientCertificates) -> str:
+def settings_of(
+    peer: Peer, folder: Path, clients: ClientCertificates = ClientCertificates.NONE, mode: Mode = Mode.HTTP
+) -> str:
     """Return all that a peer is told: its environment and its files."""
     paths = {field.name: Path("/run", field.name) for field in attrs.fields(CertificateFiles)}
     place = Placement(
@@ -24,9 +32,15 @@ def settings_of(peer: Peer, folder: Path, clients: ClientCertificates) -> str:
         app_port=3,
         certificate=CertificateFiles(**paths),
         clients=clients,
+        mode=mode,
     )
     start = peer.prepare(place)
     return "\n".join([repr(start.environment), *(path.read_text() for path in folder.iterdir())])
+
+
+def words_in(settings: str, words: tuple[str, ...]) -> list[str]:
+    """Return which of *words* are in *settings*."""
+    return [word for word in words if word in settings]
 
 
 def named(peer: Peer) -> str:
@@ -42,18 +56,43 @@ class TestPrepare:
         """What is not asked for costs nothing: rows without client certificates stay comparable."""
         settings = settings_of(peer, tmp_path, ClientCertificates.NONE)
         assert "client_ca_path" not in settings
-        assert not any(word in settings for word in IDENTITY_WORDS)
+        assert not words_in(settings, IDENTITY_WORDS)
 
     @pytest.mark.parametrize("peer", PEERS, ids=named)
     def test_required_certificates_have_a_ca_and_are_not_told(self, peer: Peer, tmp_path: Path) -> None:
         """Handshakes are compared without what HTTP would add."""
         settings = settings_of(peer, tmp_path, ClientCertificates.REQUIRED)
         assert settings.count("/run/client_ca_path") == 1
-        assert not any(word in settings for word in IDENTITY_WORDS)
+        assert not words_in(settings, IDENTITY_WORDS)
 
     @pytest.mark.parametrize("peer", HTTP_PEERS, ids=named)
     def test_told_certificates_are_also_required(self, peer: Peer, tmp_path: Path) -> None:
         """The app hears only of clients that were verified."""
         settings = settings_of(peer, tmp_path, ClientCertificates.TOLD)
         assert settings.count("/run/client_ca_path") == 1
-        assert any(word in settings for word in IDENTITY_WORDS)
+        assert words_in(settings, IDENTITY_WORDS)
+
+    @pytest.mark.parametrize("peer", TCP_PEERS, ids=named)
+    def test_raw_tcp_has_nothing_of_http(self, peer: Peer, tmp_path: Path) -> None:
+        """A proxy that still looks at requests does other work than the rows are about."""
+        assert not words_in(settings_of(peer, tmp_path, mode=Mode.TCP), HTTP_WORDS)
+
+    @pytest.mark.parametrize("peer", [peer for peer in TCP_PEERS if peer in HTTP_PEERS], ids=named)
+    def test_raw_tcp_is_asked_for_where_there_is_a_choice(self, peer: Peer, tmp_path: Path) -> None:
+        """Each of them speaks HTTP unless it is told otherwise, and is told so in no other row."""
+        folders = {mode: tmp_path / mode.value for mode in Mode}
+        for folder in folders.values():
+            folder.mkdir()
+        counts = {mode: len(words_in(settings_of(peer, folders[mode], mode=mode), TCP_WORDS)) for mode in Mode}
+        assert counts == {Mode.HTTP: 0, Mode.TCP: 1}
+
+    @pytest.mark.parametrize("peer", RELAYS, ids=named)
+    def test_relay_is_the_same_in_either_mode(self, peer: Peer, tmp_path: Path) -> None:
+        """It has one kind of work, so its figures in the two modes can be set side by side."""
+        assert settings_of(peer, tmp_path, mode=Mode.TCP) == settings_of(peer, tmp_path, mode=Mode.HTTP)
+
+    @pytest.mark.parametrize("peer", TCP_PEERS, ids=named)
+    def test_raw_tcp_verifies_clients_like_http(self, peer: Peer, tmp_path: Path) -> None:
+        """Client certificates are an affair of TLS, whatever is inside."""
+        settings = settings_of(peer, tmp_path, ClientCertificates.REQUIRED, Mode.TCP)
+        assert settings.count("/run/client_ca_path") == 1

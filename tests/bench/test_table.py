@@ -7,10 +7,11 @@ import pytest
 
 from bench.lab import Lab, RunningProxy
 from bench.peers import PEERS
+from bench.placement import Mode
 from bench.ratios import Spread
 from bench.record import Record
 from bench.rows import ROWS, Figure, Outcome, Row
-from bench.table import align, figure_title, format_ratio, render_table
+from bench.table import REFERENCES, align, figure_title, format_ratio, render_table, render_tables
 
 
 def measure_nothing(_lab: Lab, _proxy: RunningProxy) -> Outcome:
@@ -18,6 +19,7 @@ def measure_nothing(_lab: Lab, _proxy: RunningProxy) -> Outcome:
     return Outcome({})
 
 
+ENVOY_NGINX = ("envoy", "nginx")
 ROW = Row(name="requests", measure=measure_nothing, figures=(Figure("cpu", "CPU", "us"),))
 
 
@@ -40,7 +42,7 @@ class TestRenderTable:
 
     def test_values_stand_with_spread_and_ratios(self) -> None:
         """Median, spread, ratio to each reference; a dash where there is no reference."""
-        lines = cells_of(render_table([ROW], ["sidecar", "envoy"], make_record()))
+        lines = cells_of(render_table([ROW], ["sidecar", "envoy"], make_record(), ENVOY_NGINX))
         assert lines[0] == ["figure", "proxy", "median", "min - max", "x envoy", "x nginx"]
         assert lines[2:] == [
             ["CPU (us)", "sidecar", "31.5", "30.0 - 33.0", "0.53 (0.50-0.55)", "-"],
@@ -49,27 +51,44 @@ class TestRenderTable:
 
     def test_missing_value_is_a_dash(self) -> None:
         """A proxy that could not be measured keeps its line."""
-        lines = cells_of(render_table([ROW], ["hitch"], make_record()))
+        lines = cells_of(render_table([ROW], ["hitch"], make_record(), ENVOY_NGINX))
         assert lines[2] == ["CPU (us)", "hitch", "-", "-", "-", "-"]
 
     def test_proxy_that_a_row_leaves_out_has_no_line(self) -> None:
         """The title moves to the first proxy that was measured; other rows are not affected."""
         row = attrs.evolve(ROW, left_out={"sidecar": "cannot"})
-        lines = cells_of(render_table([row, ROW], ["sidecar", "envoy"], make_record()))
+        lines = cells_of(render_table([row, ROW], ["sidecar", "envoy"], make_record(), ENVOY_NGINX))
         assert [line[:2] for line in lines[2:]] == [["CPU (us)", "envoy"], ["CPU (us)", "sidecar"], ["", "envoy"]]
 
     def test_comparison_has_no_ratios(self) -> None:
         """A ratio of differences says nothing, least of all when one is negative."""
         row = attrs.evolve(ROW, figures=(Figure("cpu", "difference", "us", is_comparison=True),))
-        lines = cells_of(render_table([row], ["sidecar", "envoy"], make_record()))
+        lines = cells_of(render_table([row], ["sidecar", "envoy"], make_record(), ENVOY_NGINX))
         assert [line[-2:] for line in lines[2:]] == [["-", "-"], ["-", "-"]]
 
     def test_doubtful_value_is_marked(self) -> None:
         """A value with a warning cannot be read without seeing that."""
         record = make_record()
         record.doubt("envoy", {"cpu": 60.0}, "envoy: nothing resumed")
-        lines = cells_of(render_table([ROW], ["sidecar", "envoy"], record))
+        lines = cells_of(render_table([ROW], ["sidecar", "envoy"], record, ENVOY_NGINX))
         assert [line[2] for line in lines[2:]] == ["31.5", "60.0 (!)"]
+
+
+class TestRenderTables:
+    """`render_tables` keeps apart what cannot be compared."""
+
+    def test_each_mode_has_a_table_with_its_own_references(self) -> None:
+        """Who forwards requests is set beside who forwards requests, who moves bytes beside who moves bytes."""
+        record = make_record()
+        record.add(1, "stunnel", {"cpu": 40.0})
+        relayed = attrs.evolve(ROW, name="tcp-requests", mode=Mode.TCP)
+        tables = [cells_of(table) for table in render_tables([relayed, ROW], ["sidecar", "envoy"], record)]
+        assert [table[0][-2:] for table in tables] == [["x envoy", "x nginx"], ["x stunnel", "x hitch"]]
+        assert [table[2][-2:] for table in tables] == [["0.53 (0.50-0.55)", "-"], ["0.75", "-"]]
+
+    def test_mode_without_rows_has_no_table(self) -> None:
+        """A table of nothing but its header would say that something is missing."""
+        assert len(render_tables([ROW], ["sidecar"], make_record())) == 1
 
 
 class TestAlign:
@@ -116,6 +135,13 @@ class TestFigures:
         left_out = {name for row in ROWS for name in row.left_out}
         assert left_out
         assert left_out <= {peer.name for peer in PEERS}
+
+    def test_references_are_measured(self) -> None:
+        """A reference that is no proxy's name, or that rows leave out, would leave a column empty."""
+        for mode, names in REFERENCES.items():
+            rows = [row for row in ROWS if row.mode is mode]
+            assert set(names) <= {peer.name for peer in PEERS}
+            assert not any(name in row.left_out for row in rows for name in names)
 
     def test_title_says_when_more_is_better(self) -> None:
         """Less is better unless the title says otherwise."""

@@ -1,0 +1,56 @@
+"""What one instance of a proxy is asked to be: where it lives, what it does there, and how it is started."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+
+import attrs
+
+from bench.certificate import CertificateFiles
+
+
+class Mode(enum.Enum):
+    """What a proxy makes of what is inside TLS: it forwards requests, or passes bytes on without looking at them."""
+
+    HTTP = "http"
+    TCP = "tcp"
+
+
+class ClientCertificates(enum.Enum):
+    """What a proxy does about client certificates: each includes what the one before it does."""
+
+    NONE = "none"
+    REQUIRED = "required"
+    TOLD = "told to the app"
+
+
+@attrs.frozen(kw_only=True)
+class Placement:
+    """Where one instance of a proxy lives (folder, ports, certificates, the app's port), and what it does there."""
+
+    folder: Path
+    port: int
+    admin_port: int
+    app_port: int
+    certificate: CertificateFiles
+    clients: ClientCertificates = ClientCertificates.NONE
+    mode: Mode = Mode.HTTP
+
+    @property
+    def are_clients_verified(self) -> bool:
+        """Whether clients must show a certificate of the run's client CA."""
+        return self.clients is not ClientCertificates.NONE
+
+    @property
+    def are_clients_told(self) -> bool:
+        """Whether the app is to hear of the certificate; only what speaks HTTP can tell it."""
+        return self.clients is ClientCertificates.TOLD
+
+
+@attrs.frozen(kw_only=True)
+class StartLine:
+    """How to start a proxy: arguments after the program, and what it wants in its environment."""
+
+    arguments: list[str]
+    environment: dict[str, str] = attrs.Factory(dict)

@@ -1,0 +1,107 @@
+"""Rules of `bench.rows`: what a measurement must return, and on what it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import cast
+
+import attrs
+import pytest
+
+from bench.httpsclient import WorkDone
+from bench.lab import Effort, Lab, RunningProxy
+from bench.placement import Mode
+from bench.procfs import CpuTime
+from bench.rows import ROWS, Row, measure_start
+from bench.wrk import WrkReport
+
+LOADS = ("requests", "requests-varied", "connections-full", "connections-resumed", "download", "upload")
+TCP_LOADS = ("requests", "download", "upload")
+ROW_OF = {row.name: row for row in ROWS}
+REQUESTS = 1_000
+CPU_NS = 4_000_000
+
+
+@attrs.define
+class FakeProxy:
+    """A proxy that uses 4 ms of CPU time between two looks at it."""
+
+    mode: Mode = Mode.HTTP
+    installed: object = None
+    listening_seconds: float = 0.1
+    answering_seconds: float = 0.2
+    used_ns: int = 0
+
+    def settled_cpu_time(self) -> CpuTime:
+        """Return what it has used so far."""
+        self.used_ns += CPU_NS
+        return CpuTime(run_ns=self.used_ns, user_ticks=0, system_ticks=0)
+
+
+@attrs.define
+class FakeLab:
+    """Reports a thousand requests or connections, or 2 MB, and does nothing; *modes* are of what it started."""
+
+    modes: list[Mode] = attrs.Factory(list)
+    effort: Effort = attrs.Factory(Effort)
+
+    def wrk(self, _proxy: object, *, seconds: int, script: object = None) -> WrkReport:
+        """Report a run of wrk."""
+        return WrkReport(requests=REQUESTS, seconds=seconds, p50_us=1, p99_us=2, socket_errors=0, bad_statuses=0)
+
+    @contextmanager
+    def client(self, _proxy: object, mode: str, _count: int, *, workers: int = 16) -> Iterator[SimpleNamespace]:
+        """Prepare a client whose work is done at once."""
+        done = WorkDone(done=REQUESTS, moved_bytes=2_000_000, resumed=REQUESTS if mode == "resumed" else 0)
+        yield SimpleNamespace(work=lambda: done)
+
+    @contextmanager
+    def running(self, _installed: object, *, mode: Mode) -> Iterator[FakeProxy]:
+        """Start a proxy."""
+        self.modes.append(mode)
+        yield FakeProxy(mode=mode)
+
+
+def values_of(row: Row) -> dict[str, float]:
+    """Measure a row once, on fakes; nothing about it may be doubtful."""
+    outcome = row.measure(cast(Lab, FakeLab()), cast(RunningProxy, FakeProxy(mode=row.mode)))
+    assert outcome.warnings == []
+    return outcome.values
+
+
+class TestRow:
+    """`Row.measure` fills the figures of its row."""
+
+    @pytest.mark.parametrize("name", [*LOADS, *(f"tcp-{load}" for load in TCP_LOADS)])
+    def test_values_are_those_of_the_figures(self, name: str) -> None:
+        """A figure without a value is an empty line, and a value without a figure is not shown."""
+        row = ROW_OF[name]
+        assert list(values_of(row)) == [figure.key for figure in row.figures]
+
+    @pytest.mark.parametrize("load", TCP_LOADS)
+    def test_relayed_load_is_that_of_the_http_row(self, load: str) -> None:
+        """What HTTP costs on top of a relay can be read off the two rows."""
+        relayed = {f"tcp_{key}": value for key, value in values_of(ROW_OF[load]).items()}
+        assert values_of(ROW_OF[f"tcp-{load}"]) == relayed
+
+    @pytest.mark.parametrize(("name", "expected"), [("tcp-requests", 4.0), ("tcp-download", 2.0), ("tcp-upload", 2.0)])
+    def test_first_figure_is_cpu_time_per_unit(self, name: str, expected: float) -> None:
+        """4 ms are 4 us for each of a thousand requests, and 2 ms for each of two megabytes."""
+        assert next(iter(values_of(ROW_OF[name]).values())) == pytest.approx(expected)
+
+    def test_relayed_rows_are_measured_in_raw_tcp_mode(self) -> None:
+        """In the other mode they would repeat figures of HTTP under another name."""
+        assert {row.name for row in ROWS if row.mode is Mode.TCP} == {f"tcp-{load}" for load in TCP_LOADS}
+
+
+class TestMeasureStart:
+    """`measure_start` starts more instances of the proxy it is given."""
+
+    @pytest.mark.parametrize("mode", Mode)
+    def test_instances_are_in_the_mode_of_the_proxy(self, mode: Mode) -> None:
+        """The median of several starts is one of the same thing."""
+        lab = FakeLab()
+        measure_start(cast(Lab, lab), cast(RunningProxy, FakeProxy(mode=mode)))
+        assert lab.modes == [mode] * (lab.effort.starts - 1)
