@@ -30,6 +30,9 @@ DEEPEST: Final = 64
 UNKNOWN: Final = "there is nothing like it here"
 """Why a field is left out that no reader knows."""
 
+_ROOT: Final = "bootstrap"
+"""What the file as a whole is called in problems, since its path is empty."""
+
 _UNCHECKED: Final = "certificates would not be checked as they are there"
 
 # Fields that keep somebody out, or something away from the app, wherever they stand.
@@ -265,7 +268,7 @@ class Node:
     def refuse(self, fact: str, fix: str) -> None:
         """It cannot be carried over, and nothing works without it."""
         self.done()
-        self.findings.problems.append(Problem(self.path, f"{self.findings.source}:{self.line}", fact, fix))
+        self.findings.problems.append(Problem(self.path or _ROOT, f"{self.findings.source}:{self.line}", fact, fix))
 
     def report(self, loss: str = "") -> None:
         """Tell about everything in it that was not read."""
@@ -369,7 +372,7 @@ def parse(content: str, findings: Findings) -> Node:
 
 
 def _unreadable(source: str, fact: str, fix: str) -> ConfigError:
-    return ConfigError([Problem("bootstrap", source, fact, fix)])
+    return ConfigError([Problem(_ROOT, source, fact, fix)])
 
 
 def _compose(content: str) -> Any:

@@ -64,6 +64,8 @@ WARNING_PAUSE_SECONDS: Final = 10.0
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _NOTHING_TO_ACCEPT: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - looked for, not listened on
+
 _HTTP_METHODS: Final = (b"GET ", b"HEAD", b"POST", b"PUT ", b"DELE", b"OPTI", b"PATC", b"CONN", b"TRAC", b"PRI ")
 
 _WITH_CHAIN: Final = frozenset({IdentityDialect.XFCC, IdentityDialect.CLIENT_CERT})
@@ -383,7 +385,7 @@ class Listener:
         sock.setblocking(False)
         server = PlainServer(self) if self.context is None else TlsServer(records_for(self.context), self)
         remote = HostPort(address[0].removeprefix("::ffff:"), address[1])
-        peer = Peer(remote, self.address, server, self._deadlines, self.service.timeouts.body)
+        peer = Peer(remote, self._local(sock), server, self._deadlines, self.service.timeouts.body)
         timeout: float = self.service.timeouts.handshake
         if self.approach.proxy_protocol is not ProxyProtocol.OFF:
             peer.preface = self._preface(server, peer)
@@ -398,6 +400,13 @@ class Listener:
         self._metrics.connections_active += 1
         if peer.preface is None and isinstance(server, PlainServer):
             server.begin()
+
+    def _local(self, sock: socket.socket) -> HostPort:
+        """Return where a client has connected to."""
+        if self.address.host not in _WILDCARDS:
+            return self.address
+        host, port = sock.getsockname()[:2]
+        return HostPort(host.removeprefix("::ffff:"), port)
 
     def _pause(self) -> None:
         if self._is_accepting:

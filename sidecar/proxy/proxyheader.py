@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from sidecar.proxy.downstream import Peer
 
 _UNSPECIFIED_ERROR: Final = 1
-"""What `verify` says of a certificate that was shown and not accepted: X509_V_ERR_UNSPECIFIED."""
+"""
+What `verify` says unless a certificate was shown and accepted, as section 2.2.6 has it: X509_V_ERR_UNSPECIFIED. An app
+that looks at nothing else must not take somebody without a certificate for authenticated.
+"""
 
 
 def proxy_header(version: ProxyProtocolOut, peer: Peer, session: TlsSession) -> bytes:
@@ -59,7 +62,7 @@ def _ssl(session: TlsSession) -> SslFacts:
     return SslFacts(
         has_certificate=has_certificate and not session.resumed,
         had_certificate=has_certificate,
-        verify=0 if verification.reason is None else _UNSPECIFIED_ERROR,
+        verify=0 if identity is not None else _UNSPECIFIED_ERROR,
         version=session.version,
         common_name=names[0] if len(names) == 1 else "",
         cipher=session.cipher,

@@ -139,7 +139,7 @@ class SslFacts:
         is_tls: Whether the client uses TLS at all.
         has_certificate: Whether it showed a certificate on this connection.
         had_certificate: Whether it did so at least once in the session that this connection belongs to.
-        verify: What came of verifying it: 0 is success, also where there was nothing to verify.
+        verify: What came of verifying it: 0 if it was shown and is good. Some balancers say 0 of no certificate, too.
         version: Of TLS, e.g. ``TLSv1.3``.
         common_name: Of the subject of its certificate.
         cipher: OpenSSL's name of it.

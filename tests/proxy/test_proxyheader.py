@@ -107,6 +107,8 @@ class TestProxyHeader:
         ssl = parsed(proxy_header(V2, peer, session(verification, resumed=resumed))).ssl
         assert ssl is not None
         assert (ssl.has_certificate, ssl.had_certificate, ssl.is_verified) == (has, had, is_verified)
+        # An app that looks at nothing else must not take somebody without a certificate for authenticated.
+        assert (ssl.verify == 0) is is_verified
         assert ssl.common_name == name
 
     def test_one_of_two_names_is_none(self, peer: FakePeer) -> None:

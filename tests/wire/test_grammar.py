@@ -58,6 +58,9 @@ class TestHost:
         "host",
         [
             b"",
+            b"a%:4",
+            b"a%4:1",
+            b"%",
             b":",
             b":80",
             b"a:b",
