@@ -17,7 +17,6 @@ from typing import Any, Final, TypeVar
 
 from OpenSSL import SSL
 from twisted.logger import Logger
-from twisted.python import failure
 
 from sidecar import __version__
 from sidecar.admin.pages import ADMIN, HEALTH
@@ -45,12 +44,12 @@ from sidecar.policy.rewrite import is_ours
 from sidecar.proxy.cluster import Cluster
 from sidecar.proxy.connect import ConnectFailed, Transport
 from sidecar.proxy.deadlines import Deadlines
-from sidecar.proxy.listener import Approach, Listener, is_loopback, listen
+from sidecar.proxy.listener import Approach, Listener, Room, is_loopback, listen
 from sidecar.proxy.proxyheader import local_header
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.routing import Router
 from sidecar.proxy.service import Service
-from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.sockets import NOBODY, SocketTransport
 from sidecar.reloading import Reloader
 from sidecar.settings import AccessLogFormat, HostPort, ListenerMode, Networks, Settings, Switch
 from sidecar.tls.client import UpstreamSecurity
@@ -178,7 +177,7 @@ class App:
         self._credentials = credentials
         self._arrange_clusters(credentials)
         rejecter = Rejecter(self._metrics, self._reactor.seconds)
-        access_log = self._access_log()
+        access_log, room = self._access_log(), Room()
         for spec in credentials.topology.listeners:
             keys = credentials.keys[spec.name]
             service = Service(
@@ -200,6 +199,7 @@ class App:
                 keys.trust,
                 self._reactor,
                 _approach(spec, settings),
+                room,
             )
             self._listeners.append(listener)
             listener.start()
@@ -350,6 +350,7 @@ class App:
         """Put new settings and key material in force; open connections go on."""
         before_keys = self._credentials.keys
         changed = credentials.trusts != self._credentials.trusts
+        changed = changed or credentials.topology.listeners != self._credentials.topology.listeners
         settings, before = loaded.settings, self._settings
         self._loaded, self._settings, self._credentials = loaded, settings, credentials
         self._arrange_clusters(credentials)
@@ -398,7 +399,7 @@ class App:
         for cluster in self._clusters.values():
             for endpoint in cluster.endpoints:
                 if endpoint.pool.statistics.last_error:
-                    endpoint.pool.connect_raw(_NOBODY, _let_go, local_header(cluster.proxy_protocol))
+                    endpoint.pool.connect_raw(NOBODY, _let_go, local_header(cluster.proxy_protocol))
 
     def _call_later(self, about: str, seconds: float, call: Callable[..., None], *arguments: object) -> None:
         self._cancel(about)
@@ -643,19 +644,6 @@ def _approach(spec: ListenerSpec, settings: Settings) -> Approach:
         trusted=TrustedProxies(networks),
         with_forwarded=downstream.forwarded is Switch.ON,
     )
-
-
-class _Nobody:
-    """Listens to a connection that is made only to see whether it can be."""
-
-    def dataReceived(self, data: bytes) -> None: ...
-    def eofReceived(self) -> None: ...
-    def connectionLost(self, reason: failure.Failure) -> None: ...
-    def pauseProducing(self) -> None: ...
-    def resumeProducing(self) -> None: ...
-
-
-_NOBODY: Final = _Nobody()
 
 
 def _let_go(outcome: Transport | ConnectFailed) -> None:

@@ -54,8 +54,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return _serve_supervised(arguments)
     if name not in _COMMANDS:
         return _refuse_command(name)
-    if name == "import-envoy" and arguments and not arguments[0].startswith("-"):
-        arguments = ["--envoy", *arguments]
+    if name == "import-envoy" and "--envoy" not in arguments:
+        files = [argument for argument in arguments if not argument.startswith("-")]
+        arguments = [*(f"--envoy={file}" for file in files[:1]), *(each for each in arguments if each not in files[:1])]
     given, problems = flags.parse(flags.make_parser("", ""), arguments)
     if flags.HELP in given:
         return _write(_help(f"sidecar {name} [--NAME VALUE ...]"))
@@ -186,6 +187,8 @@ def _import_envoy(given: _Input) -> int:
     from sidecar.config.units import UnitError
 
     file = flags.envoy_file(given.flags)
+    if given.problems:
+        raise ConfigError(given.problems)
     if file is None:
         raise ConfigError(
             [Problem("sidecar import-envoy", "arguments", "no file is named", "write its path behind it")]

@@ -25,11 +25,10 @@ from sidecar.settings import (
     ListenerMode,
     ProxyProtocol,
     ProxyProtocolOut,
-    Settings,
     Switch,
     UnixPath,
 )
-from sidecar.topology import ListenerSpec
+from sidecar.topology import ClusterSpec, Endpoint, ListenerSpec, Topology, UpstreamTls
 from sidecar.wire.proxyproto import LOCAL_V2 as LOCAL_HEADER
 from sidecar.wire.proxyproto import UNKNOWN_V1 as UNKNOWN_HEADER
 
@@ -112,8 +111,32 @@ def _check(loaded: Loaded, wants_app: bool, until: float) -> list[str]:
     else:
         findings = [f"{address} {_check_open(address, until, 'SIDECAR_LISTEN')}"]
     if wants_app:
-        findings.append(_check_apps(settings, is_http, until))
+        findings += [_check_cluster(cluster, is_http, until) for cluster in _clusters(loaded)]
     return findings
+
+
+def _clusters(loaded: Loaded) -> Sequence[ClusterSpec]:
+    """Return where requests go: to the app, or to the clusters that routes lead to."""
+    settings = loaded.settings
+    if settings.app.clusters or settings.downstream.virtual_hosts or settings.downstream.listeners:
+        return _topology(loaded).clusters
+    return (
+        ClusterSpec(
+            name="app",
+            endpoints=tuple(Endpoint(address=address) for address in settings.upstream.endpoints),
+            tls=UpstreamTls() if settings.upstream.tls else None,
+            proxy_protocol=settings.app.proxy_protocol,
+        ),
+    )
+
+
+def _topology(loaded: Loaded) -> Topology:
+    from sidecar.config.topology import topology_of  # few have more than the small form
+
+    try:
+        return topology_of(loaded)
+    except ConfigError as error:
+        raise UnhealthyError(str(error.problems[0])) from None
 
 
 def _listener(loaded: Loaded) -> tuple[ListenerSpec, bool]:
@@ -129,12 +152,7 @@ def _listener(loaded: Loaded) -> tuple[ListenerSpec, bool]:
             proxy_protocol=downstream.proxy_protocol,
         )
     else:
-        from sidecar.config.topology import topology_of  # few have several
-
-        try:
-            listeners = topology_of(loaded).listeners
-        except ConfigError as error:
-            raise UnhealthyError(str(error.problems[0])) from None
+        listeners = _topology(loaded).listeners
         spec = next((each for each in listeners if each.tls), listeners[0])
     return spec, spec.mode is ListenerMode.HTTP
 
@@ -214,28 +232,29 @@ def _check_open(address: HostPort | UnixPath, until: float, setting: str) -> str
     return "accepts connections"
 
 
-def _check_apps(settings: Settings, is_http: bool, until: float) -> str:
+def _check_cluster(cluster: ClusterSpec, is_http: bool, until: float) -> str:
     """Say how the first endpoint answers that does; raise UnhealthyError if none does."""
     problems = []
     # With TLS it is enough to know that it is there: only the program itself has what it takes to ask more.
-    asks = is_http and not settings.upstream.tls
-    for endpoint in settings.upstream.endpoints:
+    asks = is_http and cluster.tls is None
+    for endpoint in cluster.endpoints:
+        address = endpoint.address
         try:
-            found = _check_app(settings, endpoint, until) if asks else _check_open(endpoint, until, "SIDECAR_UPSTREAM")
+            found = _check_app(cluster, address, until) if asks else _check_open(address, until, "SIDECAR_UPSTREAM")
         except UnhealthyError as error:
             problems.append(str(error))
         else:
-            return f"the app at {endpoint} {found}"
+            return f"the app at {address} {found}"
     raise UnhealthyError("; ".join(problems))
 
 
-def _check_app(settings: Settings, upstream: HostPort | UnixPath, until: float) -> str:
+def _check_app(cluster: ClusterSpec, upstream: HostPort | UnixPath, until: float) -> str:
     host = "localhost" if isinstance(upstream, UnixPath) else str(upstream)
     request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sidecar-healthcheck\r\nConnection: close\r\n\r\n"
     first = {ProxyProtocolOut.V1: UNKNOWN_HEADER, ProxyProtocolOut.V2: LOCAL_HEADER}
     try:
         with _connect(upstream, until) as sock:
-            sock.sendall(first.get(settings.app.proxy_protocol, b"") + request.encode())
+            sock.sendall(first.get(cluster.proxy_protocol, b"") + request.encode())
             line = _first_line(sock, until)
     except OSError as error:
         raise UnhealthyError(f"no answer of the app at {upstream} (SIDECAR_UPSTREAM): {_why(error)}") from None

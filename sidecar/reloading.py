@@ -102,7 +102,7 @@ class Reloader:
             What is wrong, a line each; empty if the new set is in force.
         """
         try:
-            loaded = self._keep_what_needs_a_restart(self._reread())
+            loaded = keep_what_needs_a_restart(self._reread(), self.loaded)
         except ConfigError as error:
             problems: Sequence[Problem] = error.problems
         else:
@@ -151,39 +151,45 @@ class Reloader:
             self._retry_call.cancel()
         self._retry_call = None
 
-    def _keep_what_needs_a_restart(self, loaded: Loaded) -> Loaded:
-        settings, sources = loaded.settings, dict(loaded.sources)
-        for name in NEEDS_RESTART:
-            setting, old = SETTINGS[name], SETTINGS[name].of(self.loaded.settings)
-            if setting.of(settings) != old:
-                _log.warn(
-                    "{name} is now {new}, and stays {old} until a restart",
-                    name=setting.written_in(sources[name]),
-                    new=setting.text(setting.of(settings)),
-                    old=setting.text(old),
-                )
-                settings = setting.put(settings, old)
-                sources[name] = self.loaded.sources[name]
-        return self._keep_listeners(attrs.evolve(loaded, settings=settings, sources=sources))
 
-    def _keep_listeners(self, loaded: Loaded) -> Loaded:
-        """Keep the listeners of before if others are wanted now; raises ConfigError if what is wanted cannot be."""
-        if _fixed(topology_of(loaded)) == _fixed(topology_of(self.loaded)):
-            return loaded
-        _log.warn("listeners are other ones now, and stay what they were until a restart")
-        return attrs.evolve(
-            loaded,
-            settings=_LISTENERS.put(loaded.settings, _LISTENERS.of(self.loaded.settings)),
-            sources={**loaded.sources, _LISTENERS.name: self.loaded.sources[_LISTENERS.name]},
-        )
+def keep_what_needs_a_restart(loaded: Loaded, before: Loaded) -> Loaded:
+    """
+    Return *loaded* with those settings of *before* that are looked at only at start, and say so.
+
+    Raises:
+        ConfigError: The list of listeners describes other ones. Part of them with part of what they were would be
+            something that nobody has written.
+    """
+    settings, sources = loaded.settings, dict(loaded.sources)
+    for name in NEEDS_RESTART:
+        setting, old = SETTINGS[name], SETTINGS[name].of(before.settings)
+        if setting.of(settings) != old:
+            _log.warn(
+                "{name} is now {new}, and stays {old} until a restart",
+                name=setting.written_in(sources[name]),
+                new=setting.text(setting.of(settings)),
+                old=setting.text(old),
+            )
+            settings = setting.put(settings, old)
+            sources[name] = before.sources[name]
+    kept = attrs.evolve(loaded, settings=settings, sources=sources)
+    new, old = (_fixed(topology_of(each)) for each in (kept, before))
+    if new != old:
+        name = "listeners"
+        written = SETTINGS[name].written_in(sources[name])
+        fact = f"the listeners are other ones than those that serve: {_named(new)} and not {_named(old)}, in this order"
+        raise ConfigError([Problem(written, sources[name], fact, "restart to change them, or undo it")])
+    return kept
 
 
-_LISTENERS: Final = SETTINGS["listeners"]
-
-
-def _fixed(topology: Topology) -> list[tuple[object, ...]]:
+def _fixed(topology: Topology) -> list[tuple[str, str, bool, str]]:
     """What of listeners cannot change while they serve."""
-    return [(spec.name, spec.address, spec.tls, spec.mode) for spec in topology.listeners]
+    return [(spec.name, str(spec.address), spec.tls, spec.mode.value) for spec in topology.listeners]
+
+
+def _named(listeners: list[tuple[str, str, bool, str]]) -> str:
+    shown = (f"{name} on {address} ({mode}, TLS {'on' if tls else 'off'})" for name, address, tls, mode in listeners)
+    return ", ".join(shown)
 
 
 def _describe(credentials: Credentials) -> str:

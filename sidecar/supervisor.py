@@ -25,7 +25,6 @@ from sidecar.certs import selfsigned
 from sidecar.certs.bundle import Bundle
 from sidecar.config import show
 from sidecar.config.load import Loaded
-from sidecar.config.names import SETTINGS
 from sidecar.config.topology import topology_of
 from sidecar.control import Channel, Kind, Message
 from sidecar.crew import Crew
@@ -35,7 +34,7 @@ from sidecar.merged import MergedOperator
 from sidecar.observe import logs
 from sidecar.proxy.listener import listen
 from sidecar.proxy.sockets import SocketTransport
-from sidecar.reloading import NEEDS_RESTART
+from sidecar.reloading import keep_what_needs_a_restart
 from sidecar.spawning import Process, reap_strays, spawn
 
 _log = Logger()
@@ -143,18 +142,13 @@ class _Current:
 
     def reload(self) -> None:
         try:
-            new = self._reread()
+            self.loaded = keep_what_needs_a_restart(self._reread(), self.loaded)
         except ConfigError as error:
             # Workers find the same and say so, but it may be that none serves, and then this is all there is to read.
             for problem in error.problems:
                 _log.error("reload failed, new workers get what was in force before: {problem}", problem=problem)
             return
-        settings, sources = new.settings, dict(new.sources)
-        for name in NEEDS_RESTART:
-            settings = SETTINGS[name].put(settings, SETTINGS[name].of(self.loaded.settings))
-            sources[name] = self.loaded.sources[name]
-        self.loaded = attrs.evolve(new, settings=settings, sources=sources)
-        logs.set_level(settings.log.level)
+        logs.set_level(self.loaded.settings.log.level)
 
     def lines(self) -> Sequence[str]:
         return tuple(show.effective(self.loaded.settings, self.loaded.sources))

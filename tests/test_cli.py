@@ -14,8 +14,9 @@ import pytest
 import sidecar
 from sidecar import __version__
 from sidecar.cli import main
-from sidecar.config.load import Loaded
+from sidecar.config.load import Loaded, load
 from sidecar.config.names import SETTINGS
+from sidecar.config.topology import topology_of
 from sidecar.errors import ConfigError, Problem
 from tests.support.program import environment
 
@@ -144,6 +145,159 @@ class TestConfig:
         assert capsys.readouterr().err.startswith("sidecar: --listen (flag): ")
 
 
+ENVOY_FILES = sorted((ROOT / "tests" / "config" / "envoy").glob("*.yaml"))
+"""Examples of bootstrap files."""
+
+
+class TestEnvoy:
+    @pytest.fixture
+    def envoy(self, tmp_path: Path) -> str:
+        """A bootstrap file of which line 6 is not carried over; it needs no key material."""
+        file = tmp_path / "envoy.yaml"
+        file.write_text(
+            """\
+static_resources:
+  listeners:
+  - name: plain
+    address: {socket_address: {address: 127.0.0.1, port_value: 10080}}
+    stat_prefix: plain
+    surprise: 1
+    filter_chains:
+    - filters:
+      - name: http_connection_manager
+        typed_config:
+          route_config:
+            virtual_hosts:
+            - domains: ["*"]
+              routes:
+              - match: {prefix: /}
+                redirect: {https_redirect: true}
+"""
+        )
+        return str(file)
+
+    @pytest.mark.parametrize("by_flag", [True, False])
+    def test_file_reaches_the_worker_with_its_notes(self, served: list[Loaded], envoy: str, by_flag: bool) -> None:
+        """`run --envoy FILE`, or SIDECAR_ENVOY, takes the settings from there; what is left out goes along."""
+        arguments, environ = (["--envoy", envoy], {}) if by_flag else ([], {"SIDECAR_ENVOY": envoy})
+
+        assert main(["run", *arguments], environ) == 3
+        assert served[0].source_of("listeners[0].name") == f"{envoy}:3"
+        assert served[0].notes[0].startswith(f"{envoy}: not carried over: static_resources.listeners[0].surprise (line")
+
+    def test_what_is_left_out_is_a_warning_of_check(self, envoy: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """It does not fail; the warning names file, path and line."""
+        assert main(["check", "--envoy", envoy], {}) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert out[0] == "configuration ok"
+        start = f"warning: {envoy}: not carried over: static_resources.listeners[0].surprise (line 6): '1': "
+        assert out[1].startswith(start)
+
+    @pytest.mark.parametrize(
+        ("arguments", "prefix"),
+        [
+            (["check", "--envoy"], ""),
+            (["run", "--envoy"], "sidecar: "),
+            (["config", "--envoy"], "sidecar: "),
+            (["import-envoy"], "sidecar: "),
+        ],
+        ids=lambda each: each[0] if isinstance(each, list) else "",
+    )
+    def test_strict_makes_it_an_error(
+        self, served: list[Loaded], envoy: str, arguments: list[str], prefix: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """With --strict no command does anything but say so, on standard error, and end with 78."""
+        assert main([*arguments, envoy, "--strict"], {}) == 78
+        captured = capsys.readouterr()
+        assert (captured.out, served) == ("", [])
+        assert captured.err.startswith(
+            f"{prefix}static_resources.listeners[0].surprise ({envoy}:6): '1' is not carried"
+        )
+        assert captured.err.count("\n") == 1
+
+    @pytest.mark.parametrize("command", ["check", "run", "config"])
+    @pytest.mark.parametrize("variables", [{"SIDECAR_CONFIG": "x.yaml"}, {}], ids=["variable", "flag"])
+    def test_file_beside_one_of_ours_is_an_error(
+        self,
+        served: list[Loaded],
+        envoy: str,
+        command: str,
+        variables: dict[str, str],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """Which of the two counts is nothing to guess."""
+        flag = [] if variables else ["--config", "x.yaml"]
+
+        assert main([command, "--envoy", envoy, *flag], variables) == 78
+        assert served == []
+        [line] = capsys.readouterr().err.splitlines()
+        assert "--envoy (flag): " in line
+        assert "x.yaml; give one of the two" in line
+
+    @pytest.mark.parametrize("arguments", [["check", "--envoy"], ["run", "--envoy"], ["import-envoy"]])
+    @pytest.mark.parametrize(
+        ("content", "fact"),
+        [(None, "No such file"), (b"\xff", "UTF-8"), (b"- x", "no mapping"), (b"{}", "there are no listeners")],
+        ids=["missing", "binary", "no-bootstrap", "empty"],
+    )
+    def test_file_that_cannot_be_read_is_one_line(
+        self,
+        served: list[Loaded],
+        tmp_path: Path,
+        arguments: list[str],
+        content: bytes | None,
+        fact: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """The line names the file, and the status is 78."""
+        file = tmp_path / "envoy.yaml"
+        if content is not None:
+            file.write_bytes(content)
+
+        assert main([*arguments, str(file)], {}) == 78
+        captured = capsys.readouterr()
+        assert (captured.out, served) == ("", [])
+        [line] = captured.err.splitlines()
+        assert str(file) in line
+        assert fact in line
+
+    def test_settings_that_the_listeners_would_hide_are_an_error(
+        self, envoy: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A flag that would have no effect beside the listeners of the file is not ignored."""
+        assert main(["check", "--envoy", envoy, "--listen", ":9000"], {}) == 78
+        assert capsys.readouterr().err.startswith("--listen (flag): it would be ignored")
+
+
+class TestImportEnvoy:
+    @pytest.mark.parametrize("file", ENVOY_FILES, ids=lambda file: file.stem)
+    @pytest.mark.parametrize("arguments", [["import-envoy"], ["import-envoy", "--envoy"]], ids=["word", "flag"])
+    def test_printed_file_means_the_same(
+        self, file: Path, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What is printed, given as --config, makes the same listeners, routes, clusters and settings as --envoy."""
+        assert main([*arguments, str(file)], {}) == 0
+        captured = capsys.readouterr()
+        printed = tmp_path / "sidecar.yaml"
+        printed.write_text(captured.out)
+        ours, theirs = load({"config": str(printed)}, {}), load({"envoy": str(file)}, {})
+
+        assert captured.err == ""
+        assert topology_of(ours) == topology_of(theirs)
+        assert ours.settings == theirs.settings
+
+    def test_no_file_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A file has to be named; SIDECAR_ENVOY is for the program that runs."""
+        assert main(["import-envoy"], {"SIDECAR_ENVOY": "envoy.yaml"}) == 78
+        assert "no file is named; write its path behind it" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("argument", ["--strcit", "other.yaml"])
+    def test_wrong_argument_is_an_error(self, argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """A slip in --strict does not pass for a strict import."""
+        assert main(["import-envoy", str(ENVOY_FILES[0]), argument], {}) == 78
+        assert argument in capsys.readouterr().err
+
+
 class TestHelp:
     @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["run", "--help"], ["check", "-h", "--bad"]])
     def test_help_lists_commands_and_settings(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +307,7 @@ class TestHelp:
         assert out.startswith("usage: sidecar ")
         assert "--tls-cert VALUE" in out
         assert "\n  version " in out
+        assert "\n  import-envoy " in out
 
     @pytest.mark.parametrize("arguments", [["version"], ["--version"]])
     def test_version_names_what_it_runs_on(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

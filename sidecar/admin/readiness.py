@@ -61,6 +61,8 @@ def _draining(draining: bool) -> Check:
 
 def _certificates(served: Sequence[ServedCertificate], now: datetime) -> Check:
     name = "certificates"
+    if not served:
+        return Check(name, CheckState.OK, "no listener speaks TLS")
     first = min((each.leaf for each in served), key=lambda leaf: leaf.not_after)
     if first.not_after <= now:
         return Check(name, CheckState.FAIL, f"a certificate has expired: {_name(first)}, {rfc3339(first.not_after)}")

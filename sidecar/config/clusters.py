@@ -23,17 +23,19 @@ from sidecar.config.entries import (
     parse_statuses,
     parse_wait,
 )
-from sidecar.config.units import parse_source, parse_word
+from sidecar.config.units import UnitError, parse_source, parse_word
 from sidecar.settings import (
     Authority,
     ClustersText,
     HealthCheckText,
     HostPort,
+    Inline,
     LoadBalancing,
     ProxyProtocolOut,
     Seconds,
     ServerName,
     Settings,
+    Source,
     UnixPath,
 )
 from sidecar.topology import (
@@ -261,9 +263,17 @@ def _tls(entry: Entry) -> UpstreamTls | None:
         verify=verify,
         sni=own.get("sni", addresses.parse_server_name, ServerName("")),
         alpn=own.several("alpn", _parse_protocol, addresses.MOST_ALPN_NAMES),
-        cert=own.get("cert", parse_source, None),
-        key=own.get("key", parse_source, None),
+        cert=own.get("cert", _parse_file, None),
+        key=own.get("key", _parse_file, None),
     )
+
+
+def _parse_file(text: str) -> Source | None:
+    """A path. Such lists are shown whole, at /config and by ``sidecar config``, so no key may stand in one."""
+    source = parse_source(text)
+    if isinstance(source, Inline):
+        raise UnitError("this is not a path, and what stands in a list of clusters is shown", "write it to a file")
+    return source
 
 
 def _parse_protocol(text: str) -> str:

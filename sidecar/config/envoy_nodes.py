@@ -19,6 +19,7 @@ import attrs
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
 from sidecar.config import units
+from sidecar.config.yamlfile import Loader
 from sidecar.errors import ConfigError, Problem
 
 LARGEST_FILE: Final = 1024 * 1024
@@ -325,23 +326,6 @@ def _snake(name: str) -> str:
 # -- from text -------------------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
-    """Composes nodes without aliases, which an alias bomb needs."""
-
-    _depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        mark = self.peek_event().start_mark
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not supported", problem_mark=mark)
-        if self._depth == DEEPEST:
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST} levels", problem_mark=mark)
-        self._depth += 1
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
 def parse(content: str, findings: Findings) -> Node:
     """
     Read YAML or JSON.
@@ -377,7 +361,7 @@ def _unreadable(source: str, fact: str, fix: str) -> ConfigError:
 
 def _compose(content: str) -> Any:
     # YAML takes tabs between tokens for mistakes; in JSON they cannot be anything but blanks.
-    loader = _Loader(content.replace("\t", " ") if _is_json(content) else content)
+    loader = Loader(content.replace("\t", " ") if _is_json(content) else content, DEEPEST)
     try:
         return loader.get_single_node()
     finally:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import unquote
 
+import attrs
+
 from sidecar.config import units
 from sidecar.config.envoy_draft import Block, Draft, is_name, plain
 from sidecar.config.envoy_forms import duration
@@ -141,6 +143,9 @@ def _routes(node: Node, names: set[str], draft: Draft) -> Iterator[Block]:
 
 def _below(action: dict[str, Any]) -> dict[str, Any]:
     """The action for what is below a prefix that ended at a slash: what takes the place of both ends in one too."""
+    if "redirect" in action:
+        redirect: Block = action["redirect"]
+        return {"redirect": attrs.evolve(redirect, values=_below(dict(redirect.values)))}
     if "prefix_rewrite" not in action:
         return action
     return action | {"prefix_rewrite": f"{action['prefix_rewrite'].rstrip('/')}/"}
@@ -316,8 +321,13 @@ def _redirect(action: Node, draft: Draft) -> dict[str, Any]:
         values["scheme"] = scheme
         if not action.has("port_redirect"):
             draft.note(f"redirects to {scheme} lead to its own port; Envoy keeps one that the client wrote")
-    for ours, name in (("host", "host_redirect"), ("port", "port_redirect"), ("path", "path_redirect")):
-        if text := action.text(name):
+    host, port = _host_and_port(action.text("host_redirect"))
+    for ours, text in (
+        ("host", host),
+        ("port", action.text("port_redirect") or port),
+        ("path", action.text("path_redirect")),
+    ):
+        if text:
             values[ours] = text
     if action.has("prefix_rewrite"):
         values["prefix_rewrite"] = action.text("prefix_rewrite")
@@ -327,6 +337,12 @@ def _redirect(action: Node, draft: Draft) -> dict[str, Any]:
     if action.flag("strip_query"):
         values["strip_query"] = "on"
     return {"redirect": Block(action.line, values)}
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """What ``host_redirect`` names: a host, perhaps with a port, which is "" without."""
+    match = re.fullmatch(r"([^:]+|\[[^]]+\]):([0-9]+)", text)
+    return (match[1], match[2]) if match else (text, "")
 
 
 def _direct_response(action: Node, draft: Draft) -> dict[str, Any]:

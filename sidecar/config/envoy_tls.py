@@ -141,13 +141,15 @@ def _client_settings(context: Node, common: Node, draft: Draft) -> list[tuple[st
             context.refuse("clients are asked for certificates, but there is no CA to check them with", fix)
         return []
     assert validation is not None  # it has a CA
-    settings = [("client_cert", "required" if is_required else "optional"), ("client_ca", ca)]
+    allow = envoy_names.client_allow(validation, draft)
+    # Where certain certificates are wanted, Envoy lets nobody in without one, told to require it or not.
+    settings = [("client_cert", "required" if is_required or allow else "optional"), ("client_ca", ca)]
     if crl := source(validation, "crl"):
         settings += [("client_crl", crl), ("client_crl_scope", _crl_scope(validation))]
     depth = validation.number("max_verify_depth")
     if depth is not None:
         settings.append(("client_depth", str(min(depth, 100))))
-    if allow := envoy_names.client_allow(validation, draft):
+    if allow:
         settings.append(("client_allow", allow))
     settings.append(("client_refusal", "handshake"))
     draft.note(

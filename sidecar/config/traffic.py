@@ -229,6 +229,10 @@ def doubts(loaded: Loaded, reading: Reading) -> Iterator[tuple[str, str]]:
         if not listener.tls and forwards and not hosts.is_local(listener.address.host):
             where = "listen_tls" if place == "listen" else _beside(place, "tls")
             yield where, f"{listener.address} is reachable from other machines, and nothing is encrypted on it"
+    for place, listener in reading.listeners.items():
+        if listener.proxy_protocol is ProxyProtocol.REQUIRED and not loaded.settings.downstream.trusted_proxies:
+            where = "proxy_protocol" if place == "listen" else _beside(place, "proxy_protocol")
+            yield where, "everybody's header is believed: name the networks of your balancers in trusted_proxies"
     for network in loaded.settings.downstream.trusted_proxies:
         if network.endswith("/0"):
             yield "trusted_proxies", f"{network} is everybody: any client can say to be another"

@@ -35,17 +35,24 @@ _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "flo
 _NULL = "tag:yaml.org,2002:null"
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
+class Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
     """Composes nodes without aliases, which a file of settings can do without and an alias bomb can not."""
 
-    _depth = 0
+    def __init__(self, content: str, deepest: int = _DEEPEST) -> None:
+        """
+        Args:
+            deepest: How many levels may be nested.
+        """
+        super().__init__(content)
+        self._deepest = deepest
+        self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases are not supported", problem_mark=mark)
-        if self._depth == _DEEPEST:
-            raise yaml.MarkedYAMLError(problem=f"nested deeper than {_DEEPEST} levels", problem_mark=mark)
+        if self._depth == self._deepest:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {self._deepest} levels", problem_mark=mark)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -95,7 +102,7 @@ def content_of(path_text: str) -> str:
 
 
 def _compose(content: str) -> Any:
-    loader = _Loader(content)
+    loader = Loader(content)
     try:
         return loader.get_single_node()
     finally:

@@ -132,6 +132,9 @@ _TRUST: Final = "add its issuer to SIDECAR_CLIENT_CA, or give the client a certi
 _OURS: Final = "give the client the CA of our certificate, or serve one from a CA that it knows (see /certs)"
 
 HINTS: Final = {
+    "proxy_header_unexpected": (
+        "set SIDECAR_PROXY_PROTOCOL and SIDECAR_TRUSTED_PROXIES, or switch the PROXY protocol off in the balancer"
+    ),
     "expired": _RENEW,
     "not_yet_valid": "compare the clocks of the client's CA and of this machine",
     "unknown_ca": f"{_TRUST}; if that name is there already, the CA was made anew with another key",

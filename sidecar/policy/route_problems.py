@@ -15,6 +15,7 @@ import attrs
 from sidecar.policy.conditions import ConditionError, check_method, check_path
 from sidecar.policy.domains import check_domain, check_host
 from sidecar.policy.expressions import Expression, literal_start
+from sidecar.policy.rewrite import is_ours
 from sidecar.topology import (
     DirectResponse,
     HeaderCondition,
@@ -184,6 +185,11 @@ class _Checker:
         if not _FIELD_NAME.fullmatch(header.name):
             fix = "write one in lower case, such as x-version; methods and domains have keys of their own"
             self.refuse(f"{place}.name", f"{_shown(header.name)} is no name of a field", fix)
+        elif is_ours(header.name.lower().encode()):
+            fact = f"{header.name} is what a client only claims, and does not reach the app as it was sent"
+            self.refuse(
+                f"{place}.name", fact, "go by client certificates (client_cert, allow), or by a field of the app's"
+            )
         where = f"{place}.{header.match.value}"
         match header.match:
             case HeaderMatch.PRESENT:

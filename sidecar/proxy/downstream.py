@@ -119,6 +119,7 @@ class DownstreamConnection:
         "_is_stuck",
         "_prefix",
         "_prefix_of",
+        "_principal_of_prefix",
         "_refusal",
         "_requests_left",
         "_routed_by",
@@ -173,6 +174,7 @@ class DownstreamConnection:
         self._upgraded_by: RequestHead | None = None
         self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
         self._prefix = b""
+        self._principal_of_prefix = ""
         self._destination: Destination | None = None  # of that request
         self._routed_by: Router | None = None  # who has found it; there is another one after a reload
         self._trace_id = b""  # of that request's trace, if it names one
@@ -290,7 +292,6 @@ class DownstreamConnection:
             refusal = decision.refusal if decision is not None else None
         if refusal is not None:
             self.service.rejecter.request_refused(self.peer.host, self.session, refusal)
-        if refusal is not None or self.session.verification.reason is not None:
             self._tls.abort()
 
     def _admit(self, admission: Admission | Decision) -> None:
@@ -406,9 +407,11 @@ class DownstreamConnection:
         self._requests_left -= 1
         if not self._requests_left:
             self.is_closing = True
-        is_new = self._prefix_of is not head or self._routed_by is not service.router
-        if is_new and not self._prepare(exchange):
-            return
+        if self._prefix_of is not head or self._routed_by is not service.router:
+            if not self._prepare(exchange):
+                return
+        elif self._admission is not None:
+            self.principal = self._principal_of_prefix  # the request before may have been judged by another rule
         self._exchange = exchange
         assert self._destination is not None
         exchange.begin(self._prefix, events, self._trace_id, self._destination)
@@ -442,6 +445,7 @@ class DownstreamConnection:
             return False
         self._destination = outcome
         self._prefix_of, self._routed_by = head, self.service.router
+        self._principal_of_prefix = self.principal
         return True
 
     def _believe(self, exchange: Exchange, trusted: TrustedProxies) -> None:

@@ -145,6 +145,7 @@ class Exchange:
     _request_complete = False
     _request_stuck = False
     _response_stuck = False
+    _is_reused = False  # the connection to the app
     _preface = b""
     _tried: tuple[Any, ...] = ()  # endpoints that could not be connected to
 
@@ -289,6 +290,7 @@ class Exchange:
         self._held = b""
         upstream.lease(self)
         upstream.codec.expect_response(head.method, head.upgrade)
+        self._is_reused = is_reused
         if is_reused:
             self._remember(data)
         upstream.transport.write(data)
@@ -470,7 +472,9 @@ class Exchange:
         # Where the client takes nothing, not even a reply of ours would reach it.
         begun = self._state is _STREAMING or self._response_stuck
         self._state = _ENDED
-        if reason in _FAULTS_OF_ENDPOINTS and self.endpoint is not None and not self._has_failed:
+        # That an app closes a kept connection in the moment it is used speaks against nobody.
+        is_race = reason == "upstream_reset" and self._is_reused and not begun
+        if reason in _FAULTS_OF_ENDPOINTS and self.endpoint is not None and not self._has_failed and not is_race:
             self.endpoint.failed(reason)
         self._give_up_upstream()
         if begun:

@@ -145,6 +145,31 @@ class Approach:
 USUAL: Final = Approach()
 
 
+class Room:
+    """
+    The connections of all listeners together.
+
+    Attributes:
+        taken: How many are open.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._waiting: list[Listener] = []
+
+    def wait(self, listener: Listener) -> None:
+        """Have *listener* started again once a connection has ended."""
+        if listener not in self._waiting:
+            self._waiting.append(listener)
+
+    def leave(self) -> None:
+        """A connection has ended."""
+        self.taken -= 1
+        waiting, self._waiting = self._waiting, []
+        for listener in waiting:
+            listener.start()
+
+
 class Peer:
     """
     The socket side of one connection: what its layers need of it besides bytes.
@@ -201,6 +226,11 @@ class Peer:
             self.remote = HostPort(header.source.host, header.source.port)
             self.local = HostPort(header.destination.host, header.destination.port)
             self.host = self.remote.host
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `host` is who sends: not if a balancer relays somebody whom it does not name."""
+        return self.proxied is None or self.proxied.is_local or self.via is not None
 
     def deadline_passed(self) -> None:
         """Whatever the connection waits for has not come, unless the client is slow but steady in taking bytes."""
@@ -261,11 +291,13 @@ class Listener:
         trust: ClientTrust,
         reactor: Any,
         approach: Approach = USUAL,
+        room: Room | None = None,
     ) -> None:
         self.context = context
         self.access = access
         self.trust = trust
         self.approach = approach
+        self._room = room or Room()
         host, port = sock.getsockname()[:2]
         self.address = HostPort(host, port)
         self._socket = sock
@@ -355,16 +387,17 @@ class Listener:
 
     def doRead(self) -> None:
         self._accept(ACCEPTS_PER_TURN)
-        if len(self._peers) >= self.service.limits.connections:
+        if self._room.taken >= self.service.limits.connections:
             self._note(
                 "max_connections",
                 "{count} connections are open, the limit (SIDECAR_MAX_CONNECTIONS): newcomers wait",
-                count=len(self._peers),
+                count=self._room.taken,
             )
             self._pause()
+            self._room.wait(self)
 
     def _accept(self, at_most: int) -> None:
-        for _ in range(min(at_most, self.service.limits.connections - len(self._peers))):
+        for _ in range(min(at_most, self.service.limits.connections - self._room.taken)):
             try:
                 sock, address = self._socket.accept()
             except OSError as problem:
@@ -394,6 +427,7 @@ class Listener:
         at_once = MAX_READ_SIZE if self.approach.mode is ListenerMode.TCP else READ_SIZE
         transport = SocketTransport(sock, peer.preface or server, self._reactor, at_once)
         self._peers[server] = peer
+        self._room.taken += 1
         peer.transport = server.transport = transport
         peer.deadline.set(timeout)
         self._metrics.connections += 1
@@ -553,7 +587,7 @@ class Listener:
             peer=peer.host,
             local=peer.local,
             scheme="https" if session.version else "http",
-            is_trusted=approach.trusted.trusts(peer.host),
+            is_trusted=peer.is_known and approach.trusted.trusts(peer.host),
             with_forwarded=approach.with_forwarded,
             extra=field_lines(peer.proxied),
         )
@@ -607,5 +641,6 @@ class Listener:
         self._bytes_received += peer.transport.bytes_received
         self._bytes_sent += peer.transport.bytes_sent
         self._metrics.connections_active -= 1
-        if not self._is_accepting and len(self._peers) < self.service.limits.connections:
+        self._room.leave()
+        if not self._is_accepting and self._room.taken < self.service.limits.connections:
             self.start()

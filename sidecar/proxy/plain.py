@@ -6,11 +6,11 @@ For an app on this machine whose requests go out with TLS, and for a listener th
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from twisted.python import failure
 
-from sidecar.tls.server import Application, ByteTransport
+from sidecar.tls.server import NO_TRANSPORT, Application, ByteTransport
 
 
 class Acceptor(Protocol):
@@ -21,23 +21,6 @@ class Acceptor(Protocol):
 
     def closed(self, plain: PlainServer) -> None:
         """The connection is gone. Called exactly once, last."""
-
-
-class _NoTransport:
-    """Stands below a connection that is gone."""
-
-    is_flushed = True
-
-    def write(self, data: bytes) -> None: ...
-    def loseConnection(self) -> None: ...
-    def shut_down_writing(self) -> None: ...
-    def linger(self) -> None: ...
-    def abortConnection(self) -> None: ...
-    def pauseProducing(self) -> None: ...
-    def resumeProducing(self) -> None: ...
-
-
-_NO_TRANSPORT: Final = _NoTransport()
 
 
 class PlainServer:
@@ -55,7 +38,7 @@ class PlainServer:
         self._acceptor = acceptor
         self._is_closed = False
         self.application: Application | None = None
-        self.transport: ByteTransport = _NO_TRANSPORT
+        self.transport: ByteTransport = NO_TRANSPORT
 
     def begin(self) -> None:
         """Let somebody speak on it."""
@@ -80,7 +63,7 @@ class PlainServer:
                 application.connectionLost(reason)
         finally:
             self._acceptor.closed(self)
-            self.transport = _NO_TRANSPORT  # no reference cycle is left behind
+            self.transport = NO_TRANSPORT  # no reference cycle is left behind
 
     def pauseProducing(self) -> None:
         if self.application is not None:

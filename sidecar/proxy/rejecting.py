@@ -21,6 +21,7 @@ from sidecar.tls.hello import read_client_hello
 from sidecar.tls.server import TlsServer
 from sidecar.tls.session import TlsSession
 from sidecar.tls.verify import Verification, refused_verification
+from sidecar.wire.proxyproto import begins
 
 PAUSE_SECONDS: Final = 10.0
 
@@ -57,6 +58,9 @@ class Rejecter:
             reason, message = verification.reason.value, verification.reason.sentence
         if reason == "closed_by_peer" and not tls.early_bytes:
             reason = "ping"
+        elif begins(tls.early_bytes):
+            reason = "proxy_header_unexpected"
+            message = "the connection begins with a PROXY header, which is not looked for here"
         self.metrics.handshake_failed(reason)
         if reason in _QUIET:
             return

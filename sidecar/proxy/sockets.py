@@ -72,7 +72,10 @@ _DELIVERING: Final = (_State.OPEN, _State.HALF_CLOSED, _State.BROKEN)
 
 
 class _Nobody:
-    """Stands for the protocol of a connection that is gone, so that the two keep each other alive no longer."""
+    """
+    Stands for the protocol of a connection that is gone, so that the two keep each other alive no longer, and of one
+    that is made only to see whether it can be.
+    """
 
     def dataReceived(self, data: bytes) -> None: ...
     def eofReceived(self) -> None: ...
@@ -81,7 +84,7 @@ class _Nobody:
     def resumeProducing(self) -> None: ...
 
 
-_NOBODY: Final = _Nobody()
+NOBODY: Final = _Nobody()
 
 
 @implementer(IReadWriteDescriptor)
@@ -339,7 +342,7 @@ class SocketTransport:
         self._reactor.callLater(0, self._tell, failure.Failure(reason))  # type: ignore[no-untyped-call]
 
     def _tell(self, reason: failure.Failure) -> None:
-        protocol, self.protocol = self.protocol, _NOBODY
+        protocol, self.protocol = self.protocol, NOBODY
         protocol.connectionLost(reason)
 
     def _close(self) -> None:

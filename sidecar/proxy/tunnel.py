@@ -65,6 +65,7 @@ class Tunnel:
         "_app",
         "_endpoint",
         "_held",
+        "_is_app_stuck",
         "_is_client_stuck",
         "_is_recorded",
         "_proxy_header",
@@ -107,7 +108,7 @@ class Tunnel:
         self._endpoint: Endpoint | None = None
         self._tried: tuple[Any, ...] = ()
         self._held = b""  # of the client, until there is a connection
-        self._is_client_stuck = False
+        self._is_client_stuck = self._is_app_stuck = False
         self._is_recorded = False
         refusal = self._admit(admission)
         service.metrics.tunnels += 1
@@ -165,6 +166,8 @@ class Tunnel:
             return  # the pool has its own deadline, and calls
         if self._is_client_stuck:
             self._end("downstream_stalled")
+        elif self._is_app_stuck:
+            self._end("upstream_stalled")
         else:
             self._end("idle_timeout" if self._state is _State.OPEN else "half_closed_timeout")
 
@@ -280,10 +283,14 @@ class Tunnel:
         self._end("upstream_reset")
 
     def app_full(self) -> None:
+        self._is_app_stuck = True
         self.peer.pause_reading()
+        self._wait()
 
     def app_drained(self) -> None:
+        self._is_app_stuck = False
         self.peer.resume_reading()
+        self._wait()
 
     # -- inside --
 
@@ -291,8 +298,11 @@ class Tunnel:
         """Bytes have moved, or a side has ended: wait for the next."""
         timeouts = self._service.timeouts
         # With every piece that is relayed (bench row `tcp-requests`).
-        if self._state is _OPEN and not self._is_client_stuck:
+        if self._state is _OPEN and not self._is_client_stuck and not self._is_app_stuck:
             self.peer.deadline.set(timeouts.tcp_idle)
+        elif self._is_app_stuck and not self._is_client_stuck:
+            # Its client is not read from, so nobody would notice that it has left.
+            self.peer.deadline.set(timeouts.stream or timeouts.tcp_idle)
         else:
             self.peer.deadline.set(timeouts.body)
 

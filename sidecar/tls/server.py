@@ -119,7 +119,7 @@ class _NoTransport:
     def resumeProducing(self) -> None: ...
 
 
-_NO_TRANSPORT: Final = _NoTransport()
+NO_TRANSPORT: Final = _NoTransport()
 
 
 class TlsServer:
@@ -151,7 +151,7 @@ class TlsServer:
         self._state = _State.NEW
         self._early = b""  # what came until it was clear whether it is TLS, and then of the handshake
         self.application: Application | None = None
-        self.transport: ByteTransport = _NO_TRANSPORT
+        self.transport: ByteTransport = NO_TRANSPORT
 
     # -- from the transport --
 
@@ -182,7 +182,7 @@ class TlsServer:
                 application.connectionLost(reason)
         finally:
             self._acceptor.closed(self)
-            self.transport = _NO_TRANSPORT  # no reference cycle is left behind
+            self.transport = NO_TRANSPORT  # no reference cycle is left behind
 
     def pauseProducing(self) -> None:
         if self.application is not None:

@@ -44,6 +44,11 @@ class TestJudge:
         ]
         assert {check.state for check in readiness.checks} == {CheckState.OK}
 
+    def test_program_without_certificates_is_ready(self) -> None:
+        """Where no listener speaks TLS there is none that could expire."""
+        without = attrs.evolve(FACTS, certificates=attrs.evolve(CERTIFICATES, served=(), pem=b""))
+        assert judge(without).reasons == ()
+
     def test_draining_is_not_ready(self) -> None:
         """A load balancer is to look elsewhere."""
         assert judge(attrs.evolve(FACTS, draining=True)).reasons == ("draining",)

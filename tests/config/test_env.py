@@ -16,6 +16,7 @@ class TestRead:
             ("SIDECAR_TLS_CERTS", "did you mean SIDECAR_TLS_CERT?"),
             ("SIDECAR_UPSTRAEM", "did you mean SIDECAR_UPSTREAM?"),
             ("SIDECAR_CONFG", "did you mean SIDECAR_CONFIG?"),
+            ("SIDECAR_ENVYO", "did you mean SIDECAR_ENVOY?"),
             ("SIDECAR_tls_key", "did you mean SIDECAR_TLS_KEY?"),
             ("SIDECAR_XYZZY", "remove it, or see sidecar --help"),
             ("SIDECAR_", "remove it, or see sidecar --help"),
@@ -46,8 +47,10 @@ class TestRead:
         assert given == {"listen": Given(":443", "SIDECAR_LISTEN", "environment")}
 
     def test_other_variables_are_not_ours(self) -> None:
-        """Variables without the prefix do not matter, nor does SIDECAR_CONFIG, which is no setting."""
-        assert env.read({"PATH": "/bin", "MY_SIDECAR_LISTEN": ":1", "SIDECAR_CONFIG": "x", "SIDECARS": "2"}) == ({}, [])
+        """Variables without the prefix do not matter, nor do those that name a file, which are no settings."""
+        files = {"SIDECAR_CONFIG": "x", "SIDECAR_ENVOY": "y"}
+
+        assert env.read({"PATH": "/bin", "MY_SIDECAR_LISTEN": ":1", "SIDECARS": "2", **files}) == ({}, [])
 
     @pytest.mark.parametrize("service", ["SIDECAR", "SIDECAR_WEB", "SIDECAR_MY_TLS_V2"])
     def test_kubernetes_service_links_are_ignored(self, service: str) -> None:
@@ -84,3 +87,14 @@ class TestConfigFile:
     def test_unset_or_empty_variable_is_no_file(self, environ: dict[str, str]) -> None:
         """Without a name there is no file."""
         assert env.config_file(environ) is None
+
+
+class TestEnvoyFile:
+    def test_named_file_is_given(self) -> None:
+        """SIDECAR_ENVOY names the file, less the line break of a script."""
+        assert env.envoy_file({"SIDECAR_ENVOY": "a.yaml\n"}) == Given("a.yaml", "SIDECAR_ENVOY", "environment")
+
+    @pytest.mark.parametrize("environ", [{}, {"SIDECAR_ENVOY": " "}, {"SIDECAR_CONFIG": "a.yaml"}])
+    def test_unset_or_empty_variable_is_no_file(self, environ: dict[str, str]) -> None:
+        """Without a name there is no file."""
+        assert env.envoy_file(environ) is None

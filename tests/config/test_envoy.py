@@ -201,8 +201,8 @@ class TestBootstrap:
     @pytest.mark.parametrize(
         ("values", "path"),
         [
-            ({}, ""),
-            ({"static_resources": {}}, ""),
+            ({}, "bootstrap"),
+            ({"static_resources": {}}, "bootstrap"),
             (bootstrap(dynamic_resources={"lds_config": {}}), "dynamic_resources"),
         ],
         ids=["empty", "no-listeners", "control-plane"],

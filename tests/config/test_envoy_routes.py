@@ -245,6 +245,12 @@ class TestToCluster:
 
         assert [each["prefix_rewrite"] for each in routes_of(route)] == ["/b", "/b/"]
 
+    def test_redirect_of_what_is_below_a_slash_too(self) -> None:
+        """The same where clients are sent: /a/x leads to /b/x, and not to /bx."""
+        route = {"match": {"path_separated_prefix": "/a"}, "redirect": {"prefix_rewrite": "/b"}}
+
+        assert [each["redirect"]["prefix_rewrite"] for each in routes_of(route)] == ["/b", "/b/"]
+
     def test_missing_timeout_is_envoys(self) -> None:
         """A route without a timeout has one of 15 seconds there, which is noted."""
         values = routing({"match": {"prefix": "/"}, "route": {"cluster": "app"}})
@@ -323,6 +329,10 @@ class TestOtherActions:
             ({"https_redirect": True}, {"scheme": "https", "status": "301"}),
             ({"scheme_redirect": "https", "port_redirect": 8443}, {"scheme": "https", "port": "8443", "status": "301"}),
             ({"host_redirect": "a.b", "response_code": "FOUND"}, {"host": "a.b", "status": "302"}),
+            ({"host_redirect": "a.b:8443"}, {"host": "a.b", "port": "8443", "status": "301"}),
+            ({"host_redirect": "a.b:8443", "port_redirect": 1}, {"host": "a.b", "port": "1", "status": "301"}),
+            ({"host_redirect": "[::1]:8443"}, {"host": "[::1]", "port": "8443", "status": "301"}),
+            ({"host_redirect": "[::1]"}, {"host": "[::1]", "status": "301"}),
             (
                 {"path_redirect": "/x", "response_code": "permanent_redirect", "strip_query": True},
                 {"path": "/x", "status": "308", "strip_query": "on"},

@@ -111,18 +111,34 @@ class TestServer:
             )
         }
 
-    @pytest.mark.parametrize(("is_required", "mode"), [(True, "required"), (False, "optional")])
-    def test_client_settings_are_carried_over(self, is_required: bool, mode: str) -> None:
-        """With a CA clients are asked; whether they must answer, the context says."""
+    @pytest.mark.parametrize(
+        ("validation", "is_required", "mode"),
+        [
+            ({}, True, "required"),
+            ({}, False, "optional"),
+            ({"match_subject_alt_names": [{"exact": "a.b"}]}, False, "required"),
+            ({"verify_certificate_hash": ["ab" * 32]}, False, "required"),
+            ({"verify_certificate_spki": ["A" * 43 + "="]}, False, "required"),
+        ],
+        ids=["told", "not-told", "names", "certificates", "keys"],
+    )
+    def test_certificates_are_required_as_in_envoy(self, validation: Json, is_required: bool, mode: str) -> None:
+        """With a CA clients are asked; they must answer if the context says so, or if it wants certain certificates."""
+        values = read(server({"validation_context": CA | validation}, require_client_certificate=is_required)).values
+
+        assert values["client_cert"] == mode
+
+    def test_client_settings_are_carried_over(self) -> None:
+        """What is checked of their certificates are settings of ours."""
         validation = CA | {
             "crl": {"filename": "crl.pem"},
             "max_verify_depth": 2,
             "match_subject_alt_names": [{"exact": "a.b"}],
         }
-        values = read(server({"validation_context": validation}, require_client_certificate=is_required)).values
+        values = read(server({"validation_context": validation}, require_client_certificate=True)).values
 
         assert {name: value for name, value in values.items() if name.startswith("client")} == {
-            "client_cert": mode,
+            "client_cert": "required",
             "client_ca": "ca.pem",
             "client_crl": "crl.pem",
             "client_crl_scope": "chain",

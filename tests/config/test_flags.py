@@ -15,6 +15,9 @@ def parse(*arguments: str) -> tuple[dict[str, str], list[Problem]]:
     return flags.parse(flags.make_parser("", ""), arguments)
 
 
+_PIECES = ["--listen", "--", "-h", "--config=", "--listen=", "-", "--envoy", "--strict", "--strict="]
+
+
 class TestParse:
     @pytest.mark.parametrize(
         ("arguments", "flag", "fix"),
@@ -23,6 +26,8 @@ class TestParse:
             (["--tls-kye=hunter2"], "--tls-kye", "did you mean --tls-key?"),
             (["--tls_key=x"], "--tls_key", "did you mean --tls-key?"),
             (["--confg", "x"], "--confg", "did you mean --config?"),
+            (["--envyo", "x"], "--envyo", "did you mean --envoy?"),
+            (["--strcit"], "--strcit", "did you mean --strict?"),
             (["--tls-ke", "x"], "--tls-ke", "did you mean --tls-key?"),
             (["-x"], "-x", "remove it, or see sidecar --help"),
         ],
@@ -53,6 +58,13 @@ class TestParse:
             "--tls-key (flag): expected one argument; write --tls-key VALUE, or see sidecar --help"
         ]
 
+    def test_value_for_a_switch_is_a_problem(self) -> None:
+        """--strict takes none; with one that means the opposite it is not taken for given."""
+        given_, problems = parse("--strict=no")
+
+        assert not flags.is_strict(given_)
+        assert [problem.setting for problem in problems] == ["--strict"]
+
     def test_last_of_repeated_flags_counts(self) -> None:
         """A wrapper script that appends a flag overrides what stood before."""
         assert parse("--admin", "off", "--admin=:9") == ({"admin": ":9"}, [])
@@ -61,12 +73,12 @@ class TestParse:
         """Asking for help does not leave the program from within the parser."""
         assert flags.HELP in parse("--help")[0]
 
-    @given(st.lists(st.text() | st.sampled_from(["--listen", "--", "-h", "--config=", "--listen=", "-"])))
+    @given(st.lists(st.text() | st.sampled_from(_PIECES)))
     def test_any_arguments_parse_or_are_problems(self, arguments: list[str]) -> None:
         """Whatever the arguments, the answer is flags and problems, never an exception."""
         given_, _ = parse(*arguments)
 
-        assert set(given_) <= {*SETTINGS, "config", flags.HELP}
+        assert set(given_) <= {*SETTINGS, "config", "envoy", "strict", flags.HELP}
 
 
 class TestHelp:
@@ -78,6 +90,9 @@ class TestHelp:
             assert f"{setting.flag} VALUE" in text
             assert f"[{setting.variable}, default {setting.text(setting.default) or 'none'}]" in text
         assert "--config FILE" in text
+        assert "--envoy FILE" in text
+        assert "[SIDECAR_ENVOY]" in text
+        assert "--strict" in text
 
 
 class TestRead:
@@ -91,3 +106,17 @@ class TestConfigFile:
         """--config names the file; an empty one names none."""
         assert flags.config_file({"config": "a.yaml"}) == Given("a.yaml", "--config", "flag")
         assert flags.config_file({"config": ""}) is None
+
+
+class TestEnvoyFile:
+    def test_named_file_is_given(self) -> None:
+        """--envoy names the file; an empty one names none, and --config is another."""
+        assert flags.envoy_file({"envoy": " a.yaml "}) == Given("a.yaml", "--envoy", "flag")
+        assert flags.envoy_file({"envoy": " ", "config": "b.yaml"}) is None
+
+
+class TestIsStrict:
+    def test_flag_without_value_is_strict(self) -> None:
+        """--strict is given or not."""
+        assert flags.is_strict(parse("--strict", "--envoy", "a.yaml")[0])
+        assert not flags.is_strict(parse("--envoy", "strict")[0])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
 from sidecar.config.load import gather, load
 from sidecar.config.names import SETTINGS
 from sidecar.errors import ConfigError, Problem
 from sidecar.settings import ClientCertMode, HostPort, Settings, TlsPolicy, Upstream
+from tests.config.bootstraps import address, bootstrap, listener
 
 
 @pytest.fixture
@@ -99,6 +101,120 @@ class TestPlaces:
         refused, problems = gather({"config": str(file)}, {})
         assert len(problems) == 1
         assert refused.places == {}
+
+
+class TestEnvoy:
+    """A bootstrap file in place of one of ours."""
+
+    @pytest.fixture
+    def envoy(self, tmp_path: Path) -> Path:
+        """A file of which one field is not carried over; its listener begins in line 4."""
+        file = tmp_path / "envoy.yaml"
+        values = bootstrap(listener(port=8443, tcp_backlog_size=1), admin={"address": address(port=9901)})
+        file.write_text(yaml.safe_dump(values, sort_keys=False))
+        return file
+
+    def test_settings_come_from_its_lines(self, envoy: Path) -> None:
+        """What it says is in force, and names its lines, those of what is inside as well."""
+        loaded = load({"envoy": str(envoy)}, {})
+        lines = envoy.read_text().splitlines()
+
+        assert loaded.settings.admin == HostPort("127.0.0.1", 9901)
+        assert lines[_line(loaded.sources["admin"], envoy)].startswith("  address:")
+        assert lines[_line(loaded.source_of("listeners[0].address"), envoy)].startswith("  - address:")
+        assert lines[_line(loaded.source_of("clusters[0].limits.requests"), envoy)].startswith("  - name: app")
+
+    def test_flag_and_variable_win_over_it(self, envoy: Path) -> None:
+        """As over a file of ours."""
+        loaded = load({"envoy": str(envoy), "admin": "off"}, {"SIDECAR_ACCESS_LOG": "json"})
+
+        assert loaded.settings.admin is None
+        assert (loaded.sources["admin"], loaded.sources["access_log"]) == ("flag", "environment")
+
+    def test_flag_wins_over_its_variable(self, envoy: Path) -> None:
+        """--envoy names the file even if SIDECAR_ENVOY names another, which is not looked at."""
+        assert load({"envoy": str(envoy)}, {"SIDECAR_ENVOY": "/nonexistent"}) == load({"envoy": str(envoy)}, {})
+
+    def test_notes_name_file_and_place_first_what_is_left_out(self, envoy: Path) -> None:
+        """What is not carried over comes before what means something else; each is one line with the file's name."""
+        notes = load({}, {"SIDECAR_ENVOY": str(envoy)}).notes
+        left_out = [note for note in notes if "not carried over" in note]
+
+        assert all(note.startswith(f"{envoy}: ") and note.count("\n") == 0 for note in notes)
+        assert notes[: len(left_out)] == tuple(left_out)
+        [only] = left_out
+        assert only.startswith(f"{envoy}: not carried over: static_resources.listeners[0].tcp_backlog_size (line ")
+        assert len(notes) > 1
+
+    def test_file_of_ours_has_no_notes(self, file: Path) -> None:
+        """Nor do settings without any file."""
+        assert load({"config": str(file)}, {}).notes == ()
+        assert load({}, {}).notes == ()
+
+    def test_strict_makes_problems_of_what_is_left_out(self, envoy: Path) -> None:
+        """With path and line in place of setting and source; and nothing of the file is in force."""
+        loaded, problems = gather({"envoy": str(envoy), "strict": "True"}, {})
+
+        [problem] = problems
+        assert problem.setting == "static_resources.listeners[0].tcp_backlog_size"
+        assert "backlog" in envoy.read_text().splitlines()[_line(problem.source, envoy)]
+        assert (loaded.settings, loaded.notes) == (Settings(), ())
+
+    @pytest.mark.parametrize(
+        ("flags", "environ", "setting"),
+        [
+            ({"envoy": "E", "config": "C"}, {}, "--envoy"),
+            ({"envoy": "E"}, {"SIDECAR_CONFIG": "C"}, "--envoy"),
+            ({"config": "C"}, {"SIDECAR_ENVOY": "E"}, "SIDECAR_ENVOY"),
+            ({}, {"SIDECAR_ENVOY": "E", "SIDECAR_CONFIG": "C"}, "SIDECAR_ENVOY"),
+        ],
+    )
+    def test_two_files_are_a_problem(self, flags: dict[str, str], environ: dict[str, str], setting: str) -> None:
+        """Neither is read, whatever named them: which of them counts is nothing to guess."""
+        loaded, problems = gather(flags, environ)
+
+        [problem] = problems
+        assert problem.setting == setting
+        assert "C" in problem.fact
+        assert loaded.settings == Settings()
+
+    @pytest.mark.parametrize(
+        ("content", "fact"),
+        [
+            (None, "No such file"),
+            (b"\xff\xfe", "UTF-8"),
+            (b"#" * 2**20 + b"\n", "larger than 1MiB"),
+            (b"static_resources: [", "expected"),
+            (b"- x", "no mapping"),
+            (b"", "no mapping"),
+        ],
+        ids=["missing", "binary", "too-large", "no-yaml", "a-list", "empty"],
+    )
+    def test_file_that_cannot_be_read_is_one_problem(self, tmp_path: Path, content: bytes | None, fact: str) -> None:
+        """It names the file."""
+        file = tmp_path / "envoy.yaml"
+        if content is not None:
+            file.write_bytes(content)
+
+        with pytest.raises(ConfigError, match=fact) as caught:
+            load({"envoy": str(file)}, {})
+
+        [problem] = caught.value.problems
+        assert str(file) in str(problem)
+
+    def test_problems_of_it_come_with_all_others(self, envoy: Path) -> None:
+        """What is wrong with the file does not hide what is wrong with variables and flags."""
+        envoy.write_text("static_resources: {}\n")
+        _, problems = gather({"envoy": str(envoy), "listen": "x"}, {"SIDECAR_LISTNE": ":1"})
+
+        assert [problem.setting for problem in problems] == ["SIDECAR_LISTNE", "bootstrap", "--listen"]
+
+
+def _line(source: str, file: Path) -> int:
+    """The line that a source names, from 0."""
+    name, _, number = source.rpartition(":")
+    assert name == str(file)
+    return int(number) - 1
 
 
 class TestProblems:

@@ -238,15 +238,22 @@ class Program:
 
     def wait_until_ready(self) -> None:
         """Wait until the admin page /ready says 200."""
+        self._wait_for_page("/ready", "the sidecar is ready")
 
-        def ready() -> bool:
+    def wait_until_live(self) -> None:
+        """Wait until it serves, ready or not."""
+        self._wait_for_page("/live", "the sidecar is alive")
+        eventually(lambda: "serving " in self.stderr, "it serves")
+
+    def _wait_for_page(self, path: str, what: str) -> None:
+        def answers() -> bool:
             assert self.is_running, f"it ended with status {self._process.returncode}: {self.stderr}"
             try:
-                return self.admin("/ready")[0] == 200
+                return self.admin(path)[0] == 200
             except ConnectionError:
                 return False
 
-        eventually(ready, "the sidecar is ready", READY_SECONDS)
+        eventually(answers, what, READY_SECONDS)
 
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal."""

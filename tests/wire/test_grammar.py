@@ -60,7 +60,6 @@ class TestHost:
             b"",
             b"a%:4",
             b"a%4:1",
-            b"%",
             b":",
             b":80",
             b"a:b",
