@@ -54,7 +54,7 @@ from sidecar.reloading import Reloader
 from sidecar.settings import AccessLogFormat, HostPort, ListenerMode, Networks, Settings, Switch
 from sidecar.tls.client import UpstreamSecurity
 from sidecar.tls.trust import ClientTrust
-from sidecar.topology import ListenerSpec, ToCluster, Topology
+from sidecar.topology import ListenerSpec, Redirect, ToCluster, Topology
 from sidecar.waiting import Waiting
 from sidecar.watching import Watcher
 
@@ -398,7 +398,7 @@ class App:
         self._call_later("app", APP_LOOK_SECONDS, self._look_for_app)
         for cluster in self._clusters.values():
             for endpoint in cluster.endpoints:
-                if endpoint.pool.statistics.last_error:
+                if cluster.problem and cluster.spec.health_check is None:
                     endpoint.pool.connect_raw(NOBODY, _let_go, local_header(cluster.proxy_protocol))
 
     def _call_later(self, about: str, seconds: float, call: Callable[..., None], *arguments: object) -> None:
@@ -614,7 +614,10 @@ def _files(settings: Settings, topology: Topology) -> tuple[Path, ...]:
 
 def in_words(topology: Topology) -> list[str]:
     """Say what each listener does, in one line for the log."""
-    clusters = {spec.name: ", ".join(str(each.address) for each in spec.endpoints) for spec in topology.clusters}
+    clusters = {
+        spec.name: ", ".join(f"{'https://' if spec.tls else ''}{each.address}" for each in spec.endpoints)
+        for spec in topology.clusters
+    }
     return [_in_words(spec, clusters) for spec in topology.listeners]
 
 
@@ -625,7 +628,8 @@ def _in_words(spec: ListenerSpec, clusters: Mapping[str, str]) -> str:
     actions = [route.action for host in spec.virtual_hosts for route in host.routes]
     led_to = [spec.cluster] if spec.cluster else [each.cluster for each in actions if isinstance(each, ToCluster)]
     if not led_to:
-        return f"serving {what} on {spec.address}, forwarding nothing"
+        does = "redirecting" if any(isinstance(action, Redirect) for action in actions) else "forwarding nothing"
+        return f"serving {what} on {spec.address}, {does}"
     where = [clusters[name] if len(clusters) == 1 else f"{name} ({clusters[name]})" for name in dict.fromkeys(led_to)]
     return f"serving {what} on {spec.address}, forwarding to {', '.join(where)}"
 

@@ -35,6 +35,9 @@ NEEDS_RESTART: Final = frozenset(
 )
 """Settings that are looked at only at start. Of listeners that is where they are and what is spoken on them."""
 
+_OF_LISTENERS: Final = frozenset({"http_redirect", "listen", "listen_tls", "mode"})
+"""Those among them that a list of listeners stands in place of."""
+
 _log = Logger()
 
 
@@ -161,7 +164,8 @@ def keep_what_needs_a_restart(loaded: Loaded, before: Loaded) -> Loaded:
             something that nobody has written.
     """
     settings, sources = loaded.settings, dict(loaded.sources)
-    for name in NEEDS_RESTART:
+    is_list = any(each.settings.downstream.listeners for each in (loaded, before))
+    for name in NEEDS_RESTART - _OF_LISTENERS if is_list else NEEDS_RESTART:
         setting, old = SETTINGS[name], SETTINGS[name].of(before.settings)
         if setting.of(settings) != old:
             _log.warn(
@@ -176,9 +180,10 @@ def keep_what_needs_a_restart(loaded: Loaded, before: Loaded) -> Loaded:
     new, old = (_fixed(topology_of(each)) for each in (kept, before))
     if new != old:
         name = "listeners"
-        written = SETTINGS[name].written_in(sources[name])
+        source = sources[name] if settings.downstream.listeners else before.sources[name]
+        written = SETTINGS[name].written_in(source)
         fact = f"the listeners are other ones than those that serve: {_named(new)} and not {_named(old)}, in this order"
-        raise ConfigError([Problem(written, sources[name], fact, "restart to change them, or undo it")])
+        raise ConfigError([Problem(written, source, fact, "restart to change them, or undo it")])
     return kept
 
 

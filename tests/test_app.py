@@ -17,7 +17,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from sidecar import app as module
 from sidecar.app import APP_LOOK_SECONDS, App, local_addresses
 from sidecar.certs import selfsigned
-from sidecar.config.load import load
+from sidecar.config.load import Loaded, load
 from sidecar.errors import ConfigError, ListenError
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listener import listen
@@ -27,6 +27,7 @@ from tests.support.handshake import client_context, outgoing
 from tests.support.ports import FakeReactor, make_failure
 
 FLAGS = {"listen": "127.0.0.1:8443", "admin": "127.0.0.1:8081", "access_log": "off", "lame_duck": "0"}
+ROUTES = '[{"routes": [{"match": {"prefix": "%s"}, "cluster": "app"}]}]'
 
 
 class Calendar:
@@ -40,13 +41,19 @@ class Calendar:
 
 
 class Program:
-    """An app, its reactor and its calendar; listening sockets are bound to free ports, whatever was asked for."""
+    """
+    An app, its reactor and its calendar; listening sockets are bound to free ports, whatever was asked for.
+
+    Attributes:
+        wanted: The settings that a reload finds, beside `FLAGS`.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reactor = FakeReactor()
         self.calendar = Calendar()
         self.apps: list[App] = []
         self.asked: list[HostPort] = []
+        self.wanted: dict[str, str] = {}
         monkeypatch.setattr(module, "listen", self.listen_anywhere)
         monkeypatch.setattr(module, "local_addresses", lambda: ("192.0.2.7",))
 
@@ -55,9 +62,13 @@ class Program:
         return listen(HostPort("127.0.0.1", 0))
 
     def make(self, **flags: str) -> App:
-        app = App(load({**FLAGS, **flags}, {}), self.reactor, self.calendar)
+        self.wanted = flags
+        app = App(load({**FLAGS, **flags}, {}), self.reactor, self.calendar, reread=self.reread)
         self.apps.append(app)
         return app
+
+    def reread(self) -> Loaded:
+        return load({**FLAGS, **self.wanted}, {})
 
     def start(self, **flags: str) -> App:
         app = self.make(**flags)
@@ -266,6 +277,36 @@ class TestEphemeralCertificate:
             program.reactor.advance(wait.total_seconds())
             seen.add(app._credentials.bundles[0].leaf.serial_number)
         assert len(seen) == 4
+
+
+class TestReload:
+    def reload(self, program: Program, app: App, monkeypatch: pytest.MonkeyPatch, **flags: str) -> list[str]:
+        """Put other settings in force; return the names of the listeners whose clients are looked at again."""
+        judged: list[str] = []
+        for listener in app._listeners:
+            monkeypatch.setattr(listener, "judge_all_again", lambda name=listener.approach.name: judged.append(name))
+        program.wanted = flags
+        assert app.reload() == ()
+        return judged
+
+    @pytest.mark.parametrize(
+        ("recheck", "looked_at"), [("on", ["main", "redirect"]), ("off", [])], ids=["recheck", "none"]
+    )
+    def test_new_routes_make_clients_be_judged_again(
+        self, program: Program, monkeypatch: pytest.MonkeyPatch, recheck: str, looked_at: list[str]
+    ) -> None:
+        """An upgraded connection asks no further question: the route that it was made on may be closed to it now."""
+        flags = {"http_redirect": "127.0.0.1:8080", "upstream": "127.0.0.1:9", "recheck": recheck}
+        app = program.start(**flags, virtual_hosts=ROUTES % "/a")
+        assert self.reload(program, app, monkeypatch, **flags, virtual_hosts=ROUTES % "/b") == looked_at
+
+    def test_nobody_is_judged_again_for_what_is_about_nobody(
+        self, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A verification costs time, and there may be thousands of clients."""
+        app = program.start(virtual_hosts=ROUTES % "/a")
+        assert self.reload(program, app, monkeypatch, virtual_hosts=ROUTES % "/a", idle_timeout="99s") == []
+        assert app._listeners[0].service.timeouts.idle == 99
 
 
 class TestConsole:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +16,50 @@ from sidecar.credentials import Credentials
 from sidecar.errors import ConfigError, Problem
 from sidecar.reloading import MAX_RETRY_SECONDS, NEEDS_RESTART, SETTLE_SECONDS, Reloader
 from tests.support.certs import authority
+
+A = {"name": "a", "address": "127.0.0.1:1443", "cluster": "app"}
+B = {"name": "b", "address": "127.0.0.1:2443", "cluster": "app"}
+MAIN = {"name": "main", "address": "0.0.0.0:443", "cluster": "app"}
+
+
+def listeners(*written: dict[str, Any]) -> dict[str, str]:
+    return {"listeners": json.dumps(written)}
+
+
+def routed(listener: dict[str, Any], path: str) -> dict[str, Any]:
+    """The same listener, with a route instead of a cluster."""
+    routes = [{"match": {"prefix": path}, "cluster": "app"}]
+    return {key: value for key, value in listener.items() if key != "cluster"} | {"virtual_hosts": [{"routes": routes}]}
+
+
+# What is in force, what is wanted now, and what the operator reads of it.
+OTHER_LISTENERS: dict[str, tuple[dict[str, str], dict[str, str], str]] = {
+    "another address": (listeners(A), listeners(A | {"address": "127.0.0.1:3443"}), "a on 127.0.0.1:3443 (http, TLS"),
+    "another name": (listeners(A), listeners(A | {"name": "c"}), "c on 127.0.0.1:1443 (http, TLS on) and not a on"),
+    "no TLS": (
+        listeners(A),
+        listeners(A | {"tls": "off"}),
+        "(http, TLS off) and not a on 127.0.0.1:1443 (http, TLS on)",
+    ),
+    "another mode": (listeners(A), listeners(A | {"mode": "tcp"}), "a on 127.0.0.1:1443 (tcp, TLS on) and not"),
+    "reordered": (listeners(A, B), listeners(B, A), "in this order"),
+    "one more": (listeners(A), listeners(A, B), "b on 127.0.0.1:2443"),
+    "one less": (listeners(A, B), listeners(A), "and not a on 127.0.0.1:1443 (http, TLS on), b on 127.0.0.1:2443"),
+    "one changed, with new routes": (listeners(A, B), listeners(routed(A, "/x"), B | {"name": "c"}), "c on"),
+    "from the small form": ({}, listeners(A), "and not main on 0.0.0.0:443"),
+    "back to the small form": (listeners(A), {"listen": "127.0.0.1:1443"}, "and not a on 127.0.0.1:1443"),
+}
+
+SAME_LISTENERS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "PROXY headers": (listeners(A, B), listeners(A, B | {"proxy_protocol": "required"})),
+    "routes": (listeners(A, B), listeners(routed(A, "/"), B)),
+    "other routes": (listeners(routed(A, "/x")), listeners(routed(A, "/y"))),
+    "written otherwise": ({}, listeners(routed(MAIN, "/"))),
+    "from a given address": (
+        {"listen": "127.0.0.1:1443"},
+        listeners({"name": "main", "address": "127.0.0.1:1443", "cluster": "app"}),
+    ),
+}
 
 PROBLEM = Problem("SIDECAR_TLS_KEY", "environment", "the key does not fit", "give the right one")
 
@@ -170,17 +215,51 @@ class TestReload:
         assert str(loaded.settings.upstream) == "127.0.0.1:1"
         assert loaded.settings.downstream.virtual_hosts
 
-    def test_listeners_stay_where_they_are(self, world: World, log: list[LogEvent]) -> None:
-        """A list of others is kept for the next start; what is new about the same ones is put in force."""
-        listener = '{"name":"a","address":"127.0.0.1:1443","cluster":"app"%s}'
-        world.reloader.loaded = load({"listeners": "[" + listener % "" + "]"}, {})
-        world.loaded = load({"listeners": "[" + listener % ',"proxy_protocol":"required"' + "]"}, {})
+    @pytest.mark.parametrize(("before", "after", "hint"), OTHER_LISTENERS.values(), ids=OTHER_LISTENERS)
+    def test_other_listeners_refuse_the_whole_set(
+        self, world: World, log: list[LogEvent], before: dict[str, str], after: dict[str, str], hint: str
+    ) -> None:
+        """Routes of the new set on listeners of the old one would be something that nobody has written."""
+        world.reloader.loaded = load(before, {})
+        world.loaded = load({**after, "idle_timeout": "99s"}, {})
+        (alarm,) = world.reloader.reload()
+        assert "the listeners are other ones than those that serve" in alarm
+        assert hint in alarm
+        assert "restart to change them" in alarm
+        assert world.applied == []
+        assert world.reloader.loaded.settings.timeouts.idle != 99
+        assert (world.reloader.state.failed, world.reloader.state.alarms) == (1, (alarm,))
+        assert len(errors(log)) == 1
+
+    @pytest.mark.parametrize(("before", "after"), SAME_LISTENERS.values(), ids=SAME_LISTENERS)
+    def test_same_listeners_take_what_is_new_about_them(
+        self, world: World, before: dict[str, str], after: dict[str, str]
+    ) -> None:
+        """Where they are and what is spoken on them is all that a restart is needed for."""
+        world.reloader.loaded = load(before, {})
+        world.loaded = load(after, {})
         assert world.reloader.reload() == ()
-        assert "required" in world.applied[-1][0].settings.downstream.listeners
-        world.loaded = load({"listeners": "[" + listener.replace("1443", "2443") % "" + "]"}, {})
+        ((loaded, _),) = world.applied
+        assert loaded.settings.downstream == world.loaded.settings.downstream
+
+    @pytest.mark.parametrize("wanted", [A, MAIN], ids=["elsewhere", "another address"])
+    def test_small_form_with_an_address_is_not_mixed_with_a_list(self, world: World, wanted: dict[str, Any]) -> None:
+        """Neither the address of the one nor the routes of the other are put in force."""
+        world.reloader.loaded = before = load({"listen": "127.0.0.1:1443"}, {})
+        world.loaded = load({**listeners(wanted), "idle_timeout": "99s"}, {})
+        assert len(world.reloader.reload()) == 1
+        assert world.applied == []
+        assert world.reloader.loaded is before
+
+    def test_refused_listeners_are_forgotten_once_they_are_undone(self, world: World) -> None:
+        """The alarm ends with the set that is no longer wanted."""
+        world.reloader.loaded = load(listeners(A), {})
+        world.loaded = load(listeners(A, B), {})
+        assert world.reloader.reload() != ()
+        world.loaded = load({**listeners(A), "idle_timeout": "99s"}, {})
         assert world.reloader.reload() == ()
-        assert "2443" not in world.applied[-1][0].settings.downstream.listeners
-        assert any("until a restart" in formatEvent(event) for event in log)
+        assert world.reloader.state.alarms == ()
+        assert world.reloader.loaded.settings.timeouts.idle == 99
 
     def test_names_that_need_a_restart_exist(self) -> None:
         """A setting that is renamed must not slip out of the list."""

@@ -19,6 +19,7 @@ from tests.support import ports
 from tests.support.program import Port
 
 PROBLEM = Problem("SIDECAR_TLS_CERT", "environment", "is missing", "put it there")
+LISTENERS = '[{"name":"a","address":"127.0.0.1:%d","cluster":"app"}]'
 
 
 class TestCurrent:
@@ -29,6 +30,29 @@ class TestCurrent:
         current.reload()
         assert (current.loaded.settings.listen.port, current.loaded.settings.limits.headers) == (1443, 50)
         assert any("1443" in line for line in current.lines())
+
+    @pytest.mark.parametrize(
+        "after",
+        [{"listeners": LISTENERS % 2443}, {"listen": ":1443"}],
+        ids=["another address", "back to the small form"],
+    )
+    def test_other_listeners_change_nothing(self, after: dict[str, str]) -> None:
+        """Workers refuse such a set whole, so one that is started later must not get half of it."""
+        old = load({"listeners": LISTENERS % 1443}, {})
+        current = module._Current(old, lambda: load({**after, "max_headers": "50"}, {}))
+        with capturedLogs() as log:
+            current.reload()
+        assert current.loaded is old
+        problems = [event["problem"] for event in log if "problem" in event]
+        assert [problem.fix for problem in problems] == ["restart to change them, or undo it"]
+        assert "a on 127.0.0.1:1443" in problems[0].fact
+
+    def test_same_listeners_may_change_otherwise(self) -> None:
+        """What workers put in force, the next of them is started with."""
+        new = load({"listeners": (LISTENERS % 1443).replace("}", ',"proxy_protocol":"required"}')}, {})
+        current = module._Current(load({"listeners": LISTENERS % 1443}, {}), lambda: new)
+        current.reload()
+        assert current.loaded.settings.downstream.listeners == new.settings.downstream.listeners
 
     def test_settings_that_cannot_work_change_nothing(self) -> None:
         """What is wrong is logged here too: it may be that no worker serves that could say it."""

@@ -132,7 +132,8 @@ def _protocols(tls: ServerTls, *, is_http: bool) -> dict[str, Any]:
 
 def _of_chain(chain: Node, contexts: list[ServerTls], draft: Draft) -> ServerTls | None:
     """What a chain says about TLS; None without it."""
-    chain.ignore("name", "metadata")
+    chain.must_be_known("connections may not be what was meant: there is no such field in Envoy, or it is new")
+    chain.ignore("name", "metadata", "on_demand_configuration")
     chain.leave_out("transport_socket_connect_timeout", "there is handshake_timeout")
     match = chain.mapping("filter_chain_match")
     context = tls_context(chain)

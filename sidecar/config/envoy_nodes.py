@@ -114,6 +114,7 @@ class Node:
     _is_done: bool = False
     _reason: str = ""
     _loss: str = ""
+    _loss_of_unknown: str = ""
 
     # -- what it is --
 
@@ -266,6 +267,15 @@ class Node:
         """
         self._loss = loss
 
+    def must_be_known(self, loss: str) -> None:
+        """
+        A field in it that nobody here has heard of is refused: it may be one of those that keep somebody out, misspelt.
+
+        Args:
+            loss: As for `must_be_whole`.
+        """
+        self._loss_of_unknown = loss
+
     def refuse(self, fact: str, fix: str) -> None:
         """It cannot be carried over, and nothing works without it."""
         self.done()
@@ -283,7 +293,8 @@ class Node:
                 self.findings.left_out.append(LeftOut(self.path, self.line, self.shown(), self._reason or UNKNOWN))
             return
         for node in self.content if isinstance(self.content, list) else ():
-            node.report(self._loss or loss)
+            is_unknown = not node._is_read and not node._reason
+            node.report(self._loss_of_unknown if is_unknown and self._loss_of_unknown else self._loss or loss)
 
     def shown(self) -> str:
         """What stands there, for people: a text, or the names of what is in it."""

@@ -15,6 +15,8 @@ HTTP_PROTOCOLS: Final = ("http/1.1", "http/1.0")
 """What is spoken with clients and upstreams, by its name in ALPN."""
 
 _UNCHECKED: Final = "certificates would not be checked as they are there"
+_MISSPELT: Final = "TLS may not be what was meant: there is no such field in Envoy, or it is new"
+_TICKETS: Final = "keys of session tickets are made anew by each process"
 _VERSIONS: Final = ("TLS_AUTO", "TLSv1_0", "TLSv1_1", "TLSv1_2", "TLSv1_3")
 _SUITES: Final = "suites, groups and signatures are those of tls_policy: ECDHE with AEAD"
 
@@ -58,7 +60,12 @@ def tls_context(parent: Node) -> Node | None:
 
 def server_tls(context: Node, draft: Draft) -> ServerTls:
     """Read a DownstreamTlsContext."""
+    context.must_be_known(_MISSPELT)
     context.ignore("full_scan_certs_on_sni_mismatch", "prefer_client_ciphers")
+    for name in ("session_ticket_keys", "session_ticket_keys_sds_secret_config", "session_timeout"):
+        context.leave_out(name, _TICKETS)
+    for name in ("disable_stateless_session_resumption", "disable_stateful_session_resumption"):
+        context.leave_out(name, "sessions are resumed by tickets")
     if context.word("ocsp_staple_policy", ("LENIENT_STAPLING", "STRICT_STAPLING", "MUST_STAPLE")) != "LENIENT_STAPLING":
         context.leave_out("ocsp_staple_policy", "answers of OCSP are not stapled")
     context.leave_out("require_sni", "clients without SNI get the first certificate")
@@ -74,6 +81,8 @@ def server_tls(context: Node, draft: Draft) -> ServerTls:
 def _common(context: Node) -> Node | None:
     common = context.mapping("common_tls_context")
     if common is not None:
+        common.must_be_known(_MISSPELT)
+        common.leave_out("key_log", "keys are never written")
         for name in ("tls_certificate_sds_secret_configs", "tls_certificate_provider_instance"):
             _refuse(common, name, "write tls_certificates with the paths of files, which are watched here")
         for name in ("custom_handshaker", "custom_tls_certificate_selector", "tls_certificate_certificate_provider"):
@@ -189,6 +198,7 @@ def upstream_tls(context: Node, addresses: list[str], draft: Draft, *, is_raw: b
         addresses: Of the cluster's endpoints.
         is_raw: Whether bytes go there, not requests.
     """
+    context.must_be_known(_MISSPELT)
     context.ignore("max_session_keys", "enforce_rsa_key_usage", "allow_renegotiation")
     sni = context.text("sni")
     values: dict[str, object] = {}

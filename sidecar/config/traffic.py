@@ -233,6 +233,11 @@ def doubts(loaded: Loaded, reading: Reading) -> Iterator[tuple[str, str]]:
         if listener.proxy_protocol is ProxyProtocol.REQUIRED and not loaded.settings.downstream.trusted_proxies:
             where = "proxy_protocol" if place == "listen" else _beside(place, "proxy_protocol")
             yield where, "everybody's header is believed: name the networks of your balancers in trusted_proxies"
+    raw = {listener.cluster for listener in reading.listeners.values() if listener.mode is ListenerMode.TCP}
+    for place, cluster in reading.clusters.items():
+        if cluster.name in raw and cluster.health_check is not None and cluster.health_check.path is not None:
+            where = "upstream_health_check" if place == "upstream" else _beside(place, "health_check")
+            yield where, "answers of HTTP are looked for, and its bytes are passed on in raw TCP mode: tcp may be meant"
     for network in loaded.settings.downstream.trusted_proxies:
         if network.endswith("/0"):
             yield "trusted_proxies", f"{network} is everybody: any client can say to be another"

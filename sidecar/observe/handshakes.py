@@ -132,6 +132,11 @@ _TRUST: Final = "add its issuer to SIDECAR_CLIENT_CA, or give the client a certi
 _OURS: Final = "give the client the CA of our certificate, or serve one from a CA that it knows (see /certs)"
 
 HINTS: Final = {
+    "proxy_header_missing": (
+        "switch the PROXY protocol on in what is in front (NLB: proxy_protocol_v2.enabled of the target group; "
+        "haproxy: send-proxy-v2), or do without it (SIDECAR_PROXY_PROTOCOL, SIDECAR_PROXY_PROTOCOL_MISSING)"
+    ),
+    "proxy_header_untrusted": "if it is your balancer, add its addresses to SIDECAR_TRUSTED_PROXIES",
     "proxy_header_unexpected": (
         "set SIDECAR_PROXY_PROTOCOL and SIDECAR_TRUSTED_PROXIES, or switch the PROXY protocol off in the balancer"
     ),

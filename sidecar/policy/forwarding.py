@@ -120,6 +120,9 @@ class Hop:
             said_proto = _only(fields, b"x-forwarded-proto", _SCHEME).lower()
             said_port = _only(fields, b"x-forwarded-port", _PORT)
         host = said_host or head.host
+        if not said_port and (said_host or said_proto):
+            # Who speaks of another host or scheme than ours does not mean our port.
+            said_port = _port_of(host) or b"%d" % _DEFAULT_PORTS[said_proto or self.scheme.encode()]
         lines = [
             b"X-Forwarded-For: %b\r\n" % (said_for + b", " * bool(said_for) + self.peer.encode()),
             b"X-Forwarded-Proto: %b\r\n" % (said_proto or self.scheme.encode()),
@@ -127,10 +130,25 @@ class Hop:
         ]
         if host:
             lines.append(b"X-Forwarded-Host: %b\r\n" % host)
-        said = _said_forwarded(fields) if self.is_trusted else b""
-        if self.with_forwarded or said:
-            lines.append(b"Forwarded: %b\r\n" % (said + b", " * bool(said) + self._element(head)))
+        elements = self._said_elements(fields, said_for)
+        if self.with_forwarded or elements:
+            lines.append(b"Forwarded: %b\r\n" % b", ".join((*elements, self._element(head))))
         return b"".join(lines) + self.extra
+
+    def _said_elements(self, fields: Fields, said_for: bytes) -> list[bytes]:
+        """
+        Return the elements of Forwarded that come before ours.
+
+        A proxy that writes X-Forwarded-For may well pass on what its client said in Forwarded; so the former counts.
+        """
+        if not self.is_trusted:
+            return []
+        if said_for:
+            members = (member.strip(b" \t") for member in said_for.split(b","))
+            addresses = (_address(member) for member in members) if self.with_forwarded else ()
+            return [b"for=%b" % _value(_node(address)) if address else b"for=unknown" for address in addresses]
+        said = _said_forwarded(fields)
+        return [said] if said else []
 
     def _element(self, head: RequestHead) -> bytes:
         """Return our own element of Forwarded (RFC 7239 section 4)."""
@@ -139,6 +157,15 @@ class Hop:
             pairs.append((b"host", head.host))
         pairs.append((b"proto", self.scheme.encode()))
         return b";".join(b"%b=%b" % (name, _value(text)) for name, text in pairs)
+
+
+_DEFAULT_PORTS: Final = {b"http": 80, b"https": 443}
+
+
+def _port_of(host: bytes) -> bytes:
+    """Return the port in an authority; b"" if there is none."""
+    found = re.search(rb":([0-9]{1,5})\Z", host)
+    return found[1] if found else b""
 
 
 _SCHEME: Final = re.compile(rb"https?", re.IGNORECASE)

@@ -57,7 +57,7 @@ _FAILURES: Final = frozenset({502, 503, 504})
 """Answers that speak against an endpoint."""
 
 _FAULTS_OF_ENDPOINTS: Final = frozenset(
-    {"upstream_invalid_response", "upstream_reset", "upstream_stalled", "upstream_timeout"}
+    {"upstream_invalid_response", "upstream_reset", "upstream_stalled", "upstream_timeout", "upstream_tls_failed"}
 )
 """Reasons of ours that do, beside connections that could not be made."""
 
@@ -319,7 +319,9 @@ class Exchange:
             self.downstream.service.metrics.upstream_retries += 1
             self._connect()
             return
-        self._fail("upstream_reset", detail=upstream.broken_by if upstream is not None else "")
+        broken_by = upstream.broken_by if upstream is not None else ""
+        # With TLS 1.3 an upstream refuses our certificate only once the connection is made.
+        self._fail("upstream_tls_failed" if broken_by and self.response is None else "upstream_reset", detail=broken_by)
 
     # -- the response --
 

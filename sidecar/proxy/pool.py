@@ -277,7 +277,8 @@ class Pool:
         reason = why.reason
         self._count_failure(reason)
         self.statistics.last_error = str(why)
-        if not self.statistics.connects and reason == "upstream_connect_refused":
+        has_started = any(pool.statistics.connects for pool in self._budget.pools)
+        if not has_started and reason == "upstream_connect_refused":
             reason = "upstream_not_started"  # for all we know: clients may try again
         self._tell_of_failure(str(why))
         return ConnectFailed(reason, f"{self.address}: {why}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -13,6 +13,9 @@ from sidecar.observe.metrics import Metrics
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.routing import Router
 from sidecar.settings import HttpSettings, Limits, Timeouts
+
+ORDERLY_ENDS: Final = frozenset({"", "closed_without_notify"})
+"""How a tunnel ends whose two sides had both said all, as far as we are concerned."""
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import DownstreamConnection
@@ -78,7 +81,7 @@ class Service:
             reason: Why it was cut, or "" if both sides had ended.
             detail: More about the reason, for operators.
         """
-        if reason:
+        if reason not in ORDERLY_ENDS:
             cut = self.metrics.tunnels_ended
             cut[reason] = cut.get(reason, 0) + 1
         now = self.now()

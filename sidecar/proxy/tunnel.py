@@ -18,21 +18,17 @@ from twisted.python import failure
 from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.proxy.connect import ConnectFailed, Transport
 from sidecar.proxy.routing import Endpoint
+from sidecar.proxy.service import ORDERLY_ENDS, Service
 from sidecar.settings import ProxyProtocolOut
 from sidecar.tls.session import TlsSession
 
 if TYPE_CHECKING:
     from sidecar.proxy.downstream import Forwarding, Peer, SecureTransport
-    from sidecar.proxy.service import Service
 
 MAX_ENDPOINTS_TRIED: Final = 3
 
 LINGER_SECONDS: Final = 2.0
 """How long a client may take to close after both sides have ended."""
-
-
-_ORDERLY: Final = frozenset({"", "closed_without_notify"})
-"""Ends after which the app may take what it has for all there is, as far as we are concerned."""
 
 
 class _State(enum.Enum):
@@ -167,7 +163,10 @@ class Tunnel:
         if self._is_client_stuck:
             self._end("downstream_stalled")
         elif self._is_app_stuck:
-            self._end("upstream_stalled")
+            if self._app is not None and self._app.has_progressed():
+                self._wait()  # it is still taking what it was sent, slowly
+            else:
+                self._end("upstream_stalled")
         else:
             self._end("idle_timeout" if self._state is _State.OPEN else "half_closed_timeout")
 
@@ -320,7 +319,7 @@ class Tunnel:
         self._held = b""
         app, self._app = self._app, None
         if app is not None:
-            if reason in _ORDERLY:
+            if reason in ORDERLY_ENDS:
                 app.loseConnection()
             else:
                 app.abortConnection()

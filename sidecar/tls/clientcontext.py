@@ -248,11 +248,16 @@ def _short(text: str) -> str:
 
 # -- failures ---------------------------------------------------------------------------------------------------
 
+_CA_SETTING: Final = "SIDECAR_UPSTREAM_CA, tls.ca"
+
 _CHAIN_FAILURES: Final = {
     VerifyReason.EXPIRED: ("certificate_expired", "has expired, or one of its issuers has"),
     VerifyReason.NOT_YET_VALID: ("certificate_not_yet_valid", "or one of its issuers is not valid yet"),
-    VerifyReason.UNKNOWN_CA: ("unknown_ca", "does not come from a CA that is trusted for this cluster"),
-    VerifyReason.SELF_SIGNED: ("self_signed", "is self-signed and not trusted for this cluster"),
+    VerifyReason.UNKNOWN_CA: (
+        "unknown_ca",
+        "does not come from a CA that is trusted for it (SIDECAR_UPSTREAM_CA, tls.ca)",
+    ),
+    VerifyReason.SELF_SIGNED: ("self_signed", "is self-signed and not trusted for it (SIDECAR_UPSTREAM_CA, tls.ca)"),
     VerifyReason.WRONG_PURPOSE: ("wrong_purpose", "or one of its issuers is not for servers"),
     VerifyReason.CHAIN_TOO_LONG: ("chain_too_long", "has too long a chain"),
     VerifyReason.BAD_SIGNATURE: ("bad_signature", "or one of its issuers has a wrong signature"),
@@ -299,7 +304,7 @@ def name_mismatch(certificate: x509.Certificate, names: Sequence[str]) -> TlsFai
     wanted = " or ".join(map(_short, names)) or "any name, as none is configured"
     message = (
         f"the certificate of the upstream is not for {wanted} but for {_names_in_words(certificate)}; "
-        "name one of those for the cluster, or have the certificate issued for the other"
+        "name one of those (SIDECAR_UPSTREAM_NAMES, tls.names), or have the certificate issued for the other"
     )
     return TlsFailure("name_mismatch", message)
 
@@ -332,7 +337,8 @@ def peer_failure(error: TlsError, connection: SSL.Connection, own: x509.Certific
     # In TLS 1.2 there is no alert for a certificate that is missing.
     is_asked = alert == "handshake failure" and bool(connection.get_client_ca_list())
     if own is None and (alert in _CERTIFICATE_REFUSED or is_asked):
-        message = f"the upstream wants a client certificate, and there is none for it ({alert}); configure one"
+        message = f"the upstream wants a client certificate, and there is none for it ({alert})"
+        message += "; name one (SIDECAR_UPSTREAM_CERT, tls.cert)"
         return TlsFailure("client_certificate_required", message)
     if own is not None and alert in _CERTIFICATE_REFUSED:
         message = f"the upstream refused our certificate {called(own)}: {alert}"

@@ -25,6 +25,15 @@ from sidecar.topology import (
 
 ADDRESS = "10.0.0.1:80"
 
+SECRET = "c2VjcmV0"
+KEY_MATERIAL = {
+    "PEM": f"-----BEGIN CERTIFICATE-----\n{SECRET * 8}\n-----END CERTIFICATE-----\n",
+    "PEM behind text": f"the certificate: -----BEGIN CERTIFICATE-----\n{SECRET}\n-----END CERTIFICATE-----\n",
+    "base64 PKCS#12": "MIIJ" + SECRET * 8,
+    "base64 PEM": "LS0tLS1C" + SECRET * 8,
+    "JSON": json.dumps({"PrivateKey": SECRET}),
+}
+
 
 def read(*clusters: dict[str, Any], **settings: str) -> tuple[list[ClusterSpec | None], list[Problem]]:
     loaded = load({"clusters": json.dumps(clusters), **settings}, {})
@@ -250,6 +259,19 @@ class TestTls:
     def test_what_would_be_ignored_or_cannot_be_is_refused(self, value: object, where: str) -> None:
         """Nobody should believe that something is verified when it is not."""
         assert places(tls=value) == [where]
+
+    @pytest.mark.parametrize("key", ["cert", "key"])
+    @pytest.mark.parametrize("value", KEY_MATERIAL.values(), ids=KEY_MATERIAL)
+    def test_key_material_itself_is_refused(self, key: str, value: str) -> None:
+        """The list is shown whole at /config, so it names files; what is told of it does not repeat the value."""
+        tls = {"cert": "/c", "key": "/k"} | {key: value}
+        (found,), problems = read({"name": "shop", "endpoints": ADDRESS, "tls": tls})
+        assert found is None
+        (problem,) = problems
+        assert problem.setting == f"clusters[0].tls.{key}"
+        assert "not a path" in problem.fact
+        assert problem.fix == "write it to a file"
+        assert SECRET not in str(problem) + repr(problem)
 
     def test_socket_needs_names(self) -> None:
         """It has none of its own, unless nothing is verified."""

@@ -320,3 +320,21 @@ class TestToYaml:
 
 def assignment() -> dict[str, Any]:
     return {"endpoints": [{"lb_endpoints": [{"endpoint": {"address": address()}}]}]}
+
+
+class TestSlips:
+    @pytest.mark.parametrize(
+        ("file", "right", "wrong"),
+        [
+            ("v2_front_proxy", "tls_context:", "tls_contxt:"),
+            ("v3_mutual_tls", "require_client_certificate:", "require_client_certificat:"),
+            ("v3_mutual_tls", "common_tls_context:", "common_tls_contxt:"),
+        ],
+    )
+    def test_what_keeps_somebody_out_cannot_be_misspelt(self, file: str, right: str, wrong: str) -> None:
+        """Envoy would not start with it; without it we would, and let everybody in."""
+        content = text_of(file)
+        assert right in content
+        with pytest.raises(ConfigError) as caught:
+            import_bootstrap(content.replace(right, wrong), "envoy.yaml")
+        assert any(problem.setting.endswith(wrong.rstrip(":")) for problem in caught.value.problems)

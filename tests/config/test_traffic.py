@@ -270,6 +270,13 @@ class TestDoubts:
             ({"http_redirect": ":80"}, []),
             ({"listeners": [listener(tls="off")]}, ["listeners[0].tls"]),
             ({"trusted_proxies": "10.0.0.0/8"}, []),
+            ({"proxy_protocol": "required"}, ["proxy_protocol"]),
+            ({"proxy_protocol": "required", "trusted_proxies": "10.0.0.0/8"}, []),
+            (
+                {"listeners": [listener("a"), listener("b", ":8443", proxy_protocol="required")]},
+                ["listeners[1].proxy_protocol"],
+            ),
+            ({"listeners": [listener(proxy_protocol="required")], "trusted_proxies": "10.0.0.0/8"}, []),
             ({"trusted_proxies": "0.0.0.0/0,::/0"}, ["trusted_proxies"] * 2),
             ({"clusters": [CLUSTERS[0] | {"tls": {"verify": "off"}}]}, ["clusters[0].tls.verify", "clusters[0]"]),
             ({"clusters": CLUSTERS}, ["clusters[0]"]),

@@ -461,3 +461,34 @@ class TestClaimedRequestId:
     def test_other_one_is_not(self, section: bytes) -> None:
         """A log line is not for others to shape."""
         assert claimed_request_id(Fields(section)) == b""
+
+
+class TestTwoWaysToSayIt:
+    def test_forwarded_of_a_proxy_that_writes_the_other_is_not_believed(self) -> None:
+        """It may have come from the client: many proxies write X-Forwarded-For and pass on everything else."""
+        head = head_with(b"X-Forwarded-For: 203.0.113.9", b"Forwarded: for=6.6.6.6;host=evil.example")
+        assert "Forwarded" not in told(head, hop())
+        element = told(head, hop(with_forwarded=True))["Forwarded"]
+        assert element.startswith("for=203.0.113.9, by=")
+        assert "6.6.6.6" not in element
+
+    def test_forwarded_is_made_of_what_the_other_says(self) -> None:
+        """Each address is an element; what is none is unknown."""
+        head = head_with(b'X-Forwarded-For: 2001:db8::1, foo"bar, 203.0.113.9:80')
+        element = told(head, hop(with_forwarded=True))["Forwarded"]
+        assert element.startswith('for="[2001:db8::1]", for=unknown, for=203.0.113.9, by=')
+
+    @pytest.mark.parametrize(
+        ("said", "port"),
+        [
+            ((b"X-Forwarded-Proto: https",), "8443"),
+            ((b"X-Forwarded-Proto: http", b"X-Forwarded-Host: shop.example"), "80"),
+            ((b"X-Forwarded-Host: shop.example",), "443"),
+            ((b"X-Forwarded-Host: shop.example:444",), "444"),
+            ((b"X-Forwarded-Host: shop.example", b"X-Forwarded-Port: 9"), "9"),
+        ],
+        ids=["that of Host", "that of the scheme", "that of our scheme", "that of the host", "as said"],
+    )
+    def test_port_goes_with_the_host_that_is_said(self, said: tuple[bytes, ...], port: str) -> None:
+        """Ours would lead to another place than the rest."""
+        assert told(head_with(*said, host=b"a.example:8443"), hop())["X-Forwarded-Port"] == port

@@ -156,6 +156,26 @@ class TestHeaders:
         assert problem.place == f"virtual_hosts[0].routes[0].match.headers[1].{key}"
         assert hint in problem.fact + problem.fix
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("x-real-ip", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert", "forwarded"),
+            *("x-ssl-client-verify", "client-cert", "x_real_ip", "x_forwarded-proto", "x-proxy-protocol-authority"),
+        ],
+    )
+    @pytest.mark.parametrize("match", [HeaderMatch.PRESENT, HeaderMatch.EXACT])
+    def test_field_that_is_ours_is_refused(self, name: str, match: HeaderMatch) -> None:
+        """What a client claims of itself opens no route; an app would read an underscore as a hyphen."""
+        problem = only((prefix("/", headers=(HEADER, HeaderCondition(name=name, match=match))), APP))
+        assert problem.place == "virtual_hosts[0].routes[0].match.headers[1].name"
+        assert problem.fact.startswith(f"{name} is what a client only claims")
+        assert "client certificates" in problem.fix
+
+    @pytest.mark.parametrize("name", ["x-real", "x-version", "user-agent", "cookie", "forwarded-x", "x_version"])
+    def test_other_field_can_be_asked_for(self, name: str) -> None:
+        """Also one whose name only resembles ours."""
+        assert found((prefix("/", headers=(HeaderCondition(name=name),)), APP)) == []
+
     @pytest.mark.parametrize("match", [HeaderMatch.EXACT, HeaderMatch.CONTAINS, HeaderMatch.REGEX])
     def test_value_of_any_characters_is_no_problem(self, match: HeaderMatch) -> None:
         """Blanks and tabs within a value are kept, and an expression about a field need not begin with a slash."""

@@ -1218,6 +1218,56 @@ class TestEndpointIsTold:
         pump.app_sends(OK)
         assert pump.cluster.endpoints[0].told == [""]
 
+    @pytest.mark.parametrize("end", ["app_closes", "app_resets"])
+    def test_loss_of_a_kept_connection_is_no_failure_of_it(self, end: str) -> None:
+        """An app may close one in the moment that it is used; what cannot be repeated is answered, and that is all."""
+        pump = Pump()
+        pump.reuse_connection()
+        endpoint = pump.cluster.endpoints[0]
+        endpoint.told.clear()
+        pump.client_sends(post(3, b"abc"))
+        getattr(pump, end)()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.last.reason == "upstream_reset"
+        assert not pump.pool.waiting
+        assert (endpoint.told, endpoint.active) == ([], 0)
+
+    @pytest.mark.parametrize("end", ["app_closes", "app_resets"])
+    def test_loss_of_a_fresh_connection_is_a_failure(self, end: str) -> None:
+        """Also for a request that was sent on a kept one before: whoever breaks off twice is not in a race."""
+        pump = Pump()
+        pump.start_exchange(post(3, b"abc"))
+        getattr(pump, end)()
+        assert pump.cluster.endpoints[0].told == ["upstream_reset"]
+        pump = Pump()
+        pump.reuse_connection()
+        pump.cluster.endpoints[0].told.clear()
+        pump.client_sends(GET)
+        pump.app_resets()
+        pump.pool.accept()
+        getattr(pump, end)()
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.cluster.endpoints[0].told == ["upstream_reset"]
+
+    @pytest.mark.parametrize(
+        ("happens", "reason"),
+        [
+            (lambda pump: (pump.app_sends(OK[:-1]), pump.app_resets()), "upstream_reset"),
+            (lambda pump: pump.app_sends(b"220 ready\r\n\r\n"), "upstream_invalid_response"),
+            (lambda pump: pump.pass_time(60.2), "upstream_timeout"),
+        ],
+        ids=["cut answer", "nonsense", "silence"],
+    )
+    def test_other_failures_on_a_kept_connection_count(self, happens: Callable[[Pump], object], reason: str) -> None:
+        """An app that has begun to answer, or does not, has seen the request."""
+        pump = Pump()
+        pump.reuse_connection()
+        pump.cluster.endpoints[0].told.clear()
+        pump.client_sends(post(3, b"abc"))
+        happens(pump)
+        assert pump.last.reason == reason
+        assert pump.cluster.endpoints[0].told == [reason]
+
 
 class TestProxyHeader:
     """Clusters whose connections begin with a header in the client's name."""

@@ -24,7 +24,7 @@ from sidecar.policy.forwarding import TrustedProxies
 from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection
-from sidecar.proxy.listener import PROXY_HEADER_SECONDS, Approach, Listener, Peer, listen
+from sidecar.proxy.listener import PROXY_HEADER_SECONDS, Approach, Listener, Peer, Room, listen
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import (
@@ -69,6 +69,7 @@ class Door:
         mode: ClientCertMode = ClientCertMode.NONE,
         dialects: tuple[IdentityDialect, ...] = (),
         approach: Approach = TLS,
+        room: Room | None = None,
     ) -> None:
         self.reactor = FakeReactor()
         self.log = RecordedLog()
@@ -86,7 +87,9 @@ class Door:
         bundles = [authority().issue("localhost").bundle]
         context = build_context(bundles, trust, TlsPolicy.INTERMEDIATE) if approach.tls else None
         sock = listen(HostPort("127.0.0.1", 0))
-        self.listener = Listener(sock, context, self.service, self.deadlines, access, trust, self.reactor, approach)
+        self.listener = Listener(
+            sock, context, self.service, self.deadlines, access, trust, self.reactor, approach, room
+        )
         self.listener.start()
         self.clients: list[socket.socket] = []
 
@@ -466,6 +469,76 @@ class DeadlineCounter:
         self.count += 1
 
 
+class TestRoom:
+    """The limit of connections is one for all listeners together."""
+
+    @pytest.fixture
+    def doors(self) -> Iterator[tuple[Door, Door]]:
+        room = Room()
+        doors = Door(2, room=room), Door(2, room=room)
+        yield doors
+        for door in doors:
+            door.close()
+
+    def test_listeners_share_the_limit(self, doors: tuple[Door, Door]) -> None:
+        """Whoever comes to the second finds the connections of the first counted."""
+        one, other = doors
+        for door in (one, other, other):
+            door.client_comes()
+            door.turn()
+        assert (one.listener.open_connections, other.listener.open_connections) == (1, 1)
+        one.client_comes()
+        one.turn()
+        assert one.listener.open_connections == 1
+        assert not one.is_accepting
+        assert not other.is_accepting
+
+    def test_end_on_one_lets_the_other_accept(self, doors: tuple[Door, Door]) -> None:
+        """Who waits at a listener without connections of its own would wait for ever otherwise."""
+        one, other = doors
+        clients = [one.client_comes() for _ in range(2)]
+        one.turn()
+        other.client_comes()
+        other.turn()
+        assert (other.listener.open_connections, other.is_accepting) == (0, False)
+        clients[0].close()
+        one.turn()
+        assert other.is_accepting
+        other.turn()
+        assert (one.listener.open_connections, other.listener.open_connections) == (1, 1)
+
+    def test_place_goes_to_one_of_those_who_wait(self, doors: tuple[Door, Door]) -> None:
+        """All are woken, and whoever comes too late waits again, for the next end."""
+        one, other = doors
+        clients = [one.client_comes() for _ in range(3)]
+        one.turn()
+        other.client_comes()
+        other.turn()
+        clients[0].close()
+        one.turn()
+        one.turn()
+        assert one.listener.open_connections == 2
+        other.turn()
+        assert (other.listener.open_connections, other.is_accepting) == (0, False)
+        clients[1].close()
+        one.turn()
+        other.turn()
+        assert other.listener.open_connections == 1
+
+    def test_listener_that_has_stopped_is_not_started_again(self, doors: tuple[Door, Door]) -> None:
+        """Its socket is closed; a connection that ends elsewhere must not bring it back to the poller."""
+        one, other = doors
+        client, _ = one.client_comes(), one.client_comes()
+        one.turn()
+        other.client_comes()
+        other.turn()
+        other.listener.stop()
+        client.close()
+        one.turn()
+        assert one.listener.open_connections == 1
+        assert not other.is_accepting
+
+
 class TestPeer:
     PATIENCE = 3.0
 
@@ -842,6 +915,16 @@ CLIENT_ENDS = SocketAddress("203.0.113.9", 50_000), SocketAddress("198.51.100.1"
 NAMED = encode_v1(*CLIENT_ENDS)
 NAMED_V2 = encode_v2(*CLIENT_ENDS, make_tlvs(authority="a.example", unique_id=b"id-1"))
 
+_V2_PROXY = NAMED_V2[:12] + b"\x21"
+
+# Headers of a balancer that relays a client and does not say which.
+NAMELESS: dict[str, bytes] = {
+    "UNKNOWN": b"PROXY UNKNOWN\r\n",
+    "UNKNOWN with addresses": b"PROXY UNKNOWN 203.0.113.9 198.51.100.1 50000 8443\r\n",
+    "AF_UNSPEC": _V2_PROXY + b"\x00\0\0",
+    "AF_UNIX": _V2_PROXY + b"\x31" + (216).to_bytes(2, "big") + b"/run/app.sock".ljust(216, b"\0"),
+}
+
 
 def behind(
     proxy_protocol: ProxyProtocol,
@@ -1159,6 +1242,29 @@ class TestTrustedProxy:
         door.client_from(BALANCER).sendall(header + self.CLAIM)
         door.turn()
         assert b"\r\nX-Forwarded-For: 203.0.113.1, 10.0.0.50\r\n" in door.app_asked().sent
+
+    @pytest.mark.parametrize("protocol", [REQUIRED, TRUSTED], ids=["required", "trusted"])
+    @pytest.mark.parametrize("header", NAMELESS.values(), ids=NAMELESS)
+    def test_whoever_is_not_named_is_not_believed(
+        self, made: Callable[..., Door], protocol: ProxyProtocol, header: bytes
+    ) -> None:
+        """A balancer that relays somebody is not that somebody: it is served, and its claims are anybody's."""
+        door = made(behind(protocol, tls=False))
+        door.client_from(BALANCER).sendall(header + get(b"X-Forwarded-For: 203.0.113.1", b"X-Request-Id: theirs"))
+        door.turn()
+        sent = door.app_asked().sent
+        assert b"\r\nX-Forwarded-For: 10.0.0.9\r\n" in sent
+        assert b"203.0.113.1" not in sent
+        assert b"theirs" not in sent
+        assert door.failures == {}
+
+    @pytest.mark.parametrize("header", [LOCAL_V2, b""], ids=["LOCAL", "none"])
+    def test_balancer_that_speaks_for_itself_is_believed(self, made: Callable[..., Door], header: bytes) -> None:
+        """Then it is the one that is trusted, relaying nobody's bytes."""
+        door = made(behind(TRUSTED, tls=False))
+        door.client_from(BALANCER).sendall(header + self.CLAIM)
+        door.turn()
+        assert b"\r\nX-Forwarded-For: 203.0.113.1, 10.0.0.9\r\n" in door.app_asked().sent
 
     def test_app_gets_forwarded_if_it_wants_it(self, made: Callable[..., Door]) -> None:
         """From every client, beside the other fields."""

@@ -167,7 +167,11 @@ class TestConnectionRefused:
         assert (event["client"], event["reason"], event["answer"]) == ("192.0.2.1", "proxy_header_untrusted", "reset")
         assert event["certificate"] is None
         assert metrics.handshake_failures == {"proxy_header_untrusted": 1}
-        assert log == ["client 192.0.2.1 was turned away: it may not [reason='proxy_header_untrusted' answer='reset']"]
+        (line,) = log
+        assert line.startswith(
+            "client 192.0.2.1 was turned away: it may not [reason='proxy_header_untrusted' answer='reset']; "
+        )
+        assert "SIDECAR_TRUSTED_PROXIES" in line
 
     def test_flood_is_logged_once_in_a_while(self, rejecter: Rejecter, log: list[str], metrics: Metrics) -> None:
         """Every newcomer could bring one."""

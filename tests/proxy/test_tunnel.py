@@ -30,7 +30,7 @@ from tests.support.ports import (
 )
 from tests.support.pump import ADMITTED, FORWARDING, SESSION, Ended, RecordedLog, make_service
 
-TIMEOUTS = Timeouts(body=Seconds(3.0), tcp_idle=Seconds(50.0))
+TIMEOUTS = Timeouts(body=Seconds(3.0), stream=Seconds(20.0), tcp_idle=Seconds(50.0))
 REFUSED = judge(Rule(name="default", mode=ClientCertMode.REQUIRED), NO_CERTIFICATE)
 GOOD = identity_of(authority().issue("ci.example", purposes=CLIENT).certificate)
 
@@ -441,6 +441,10 @@ ENDINGS: dict[str, tuple[Callable[[Pipe], object], str]] = {
         lambda pipe: (pipe.tls.stop_taking(), pipe.app.deliver(b"a"), pipe.pass_time(3.2)),
         "downstream_stalled",
     ),
+    "the app takes nothing": (
+        lambda pipe: (pipe.app.stop_taking(), pipe.client_sends(b"a"), pipe.pass_time(20.2)),
+        "upstream_stalled",
+    ),
     "the process ends": (lambda pipe: pipe.tunnel.end(), "drain_timeout"),
     "the client is refused": (
         lambda pipe: pipe.tunnel.judge_again(SESSION, REFUSED, FORWARDING),
@@ -507,6 +511,67 @@ class TestCut:
         pipe.pass_time(2.0)
         pipe.tunnel.from_app(b"b")
         pipe.pass_time(1.2)
+        assert pipe.log.ended == [Ended(0, "downstream_stalled", "")]
+
+    def test_app_that_takes_nothing_has_the_stream_timeout(self, pipe: Pipe) -> None:
+        """Its client is not read from meanwhile, so nobody would notice that it has left."""
+        pipe.pass_time(40.0)
+        pipe.app.stop_taking()
+        pipe.client_sends(b"a")
+        pipe.pass_time(19.8)
+        assert not pipe.log.ended
+        pipe.pass_time(0.4)
+        assert pipe.log.ended == [Ended(0, "upstream_stalled", "")]
+
+    def test_app_that_takes_again_has_the_idle_timeout_again(self, pipe: Pipe) -> None:
+        """From then on, the whole of it."""
+        pipe.app.stop_taking()
+        pipe.client_sends(b"a")
+        pipe.pass_time(19.0)
+        pipe.app.take()
+        pipe.pass_time(49.8)
+        assert not pipe.log.ended
+        pipe.pass_time(0.4)
+        assert pipe.log.ended == [Ended(0, "idle_timeout", "")]
+
+    def test_app_that_takes_nothing_may_still_talk(self, pipe: Pipe) -> None:
+        """A connection on which bytes move is not stalled."""
+        pipe.app.stop_taking()
+        pipe.client_sends(b"a")
+        for _ in range(3):
+            pipe.pass_time(19.0)
+            pipe.app.deliver(b"x")
+        assert not pipe.log.ended
+        pipe.pass_time(20.2)
+        assert pipe.log.ended == [Ended(0, "upstream_stalled", "")]
+
+    def test_app_that_takes_nothing_from_the_start_is_no_exception(self) -> None:
+        """What had come before there was a connection is too much for it already."""
+        pipe = Pipe()
+        pipe.tunnel.dataReceived(b"early")
+        pipe.pools[0].stuck_from_the_start = True
+        pipe.accept()
+        pipe.pass_time(20.2)
+        assert pipe.log.ended == [Ended(0, "upstream_stalled", "")]
+
+    def test_without_stream_timeout_the_idle_timeout_bounds_it(self) -> None:
+        """0 is off for an app that answers slowly, not for a connection that nobody uses."""
+        pipe = Pipe(timeouts=attrs.evolve(TIMEOUTS, stream=Seconds(0.0)))
+        pipe.accept()
+        pipe.app.stop_taking()
+        pipe.client_sends(b"a")
+        pipe.pass_time(49.8)
+        assert not pipe.log.ended
+        pipe.pass_time(0.4)
+        assert pipe.log.ended == [Ended(0, "upstream_stalled", "")]
+
+    def test_where_neither_side_takes_anything_the_client_is_to_blame(self, pipe: Pipe) -> None:
+        """It has the shorter time."""
+        pipe.app.stop_taking()
+        pipe.tls.stop_taking()
+        pipe.client_sends(b"a")
+        pipe.app.deliver(b"b")
+        pipe.pass_time(3.2)
         assert pipe.log.ended == [Ended(0, "downstream_stalled", "")]
 
 
