@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from OpenSSL import SSL
 from twisted.logger import Logger
@@ -52,11 +52,13 @@ from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import NOBODY, SocketTransport
 from sidecar.reloading import Reloader
 from sidecar.settings import AccessLogFormat, HostPort, ListenerMode, Networks, Settings, Switch
-from sidecar.tls.client import UpstreamSecurity
 from sidecar.tls.trust import ClientTrust
 from sidecar.topology import ListenerSpec, Redirect, ToCluster, Topology
 from sidecar.waiting import Waiting
 from sidecar.watching import Watcher
+
+if TYPE_CHECKING:
+    from sidecar.tls.client import UpstreamSecurity
 
 STDOUT: Final = 1
 DRAIN_LOOK_SECONDS: Final = 0.05

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import attrs
 from cryptography import x509
@@ -36,11 +37,13 @@ from sidecar.policy.authz import Decision, Presented
 from sidecar.policy.identity import identity_of
 from sidecar.policy.routes import client_rule
 from sidecar.settings import ClientCertMode, ClientRefusal, ClientSettings, ListenerMode, Settings
-from sidecar.tls.client import UpstreamSecurity, build_security
 from sidecar.tls.context import HTTP_PROTOCOLS
 from sidecar.tls.sni import build_contexts
 from sidecar.tls.trust import ClientTrust
 from sidecar.topology import ListenerSpec, Topology
+
+if TYPE_CHECKING:
+    from sidecar.tls.client import UpstreamSecurity
 
 
 @attrs.frozen
@@ -150,6 +153,10 @@ def _secure(
     loaded: Loaded, material: Mapping[str, UpstreamMaterial], clock: Callable[[], datetime]
 ) -> dict[str, Secured]:
     reading, secured = read_topology(loaded), dict[str, Secured]()
+    if not material:
+        return secured
+    from sidecar.tls.client import build_security  # most have an upstream without TLS
+
     for place, tls in tls_of(reading):
         of_place = material[place]
         try:

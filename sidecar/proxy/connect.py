@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport, StreamProtocol
 from sidecar.settings import HostPort, UnixPath
-from sidecar.tls.client import StreamTransport
+from sidecar.tls.server import StreamTransport
 
 Transport = StreamTransport
 """What a connection is written to; see `SocketTransport` for what each of its methods promises."""
