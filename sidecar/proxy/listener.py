@@ -433,7 +433,11 @@ class Listener:
         self._metrics.connections += 1
         self._metrics.connections_active += 1
         if peer.preface is None and isinstance(server, PlainServer):
-            server.begin()
+            try:
+                server.begin()
+            except Exception:  # of one client; raised, it would cost the listener its socket
+                _log.failure("a client could not be served; its connection is closed")
+                server.abort()
 
     def _local(self, sock: socket.socket) -> HostPort:
         """Return where a client has connected to."""

@@ -1553,6 +1553,23 @@ class TestTcp:
         assert tcp.listener.open_connections == 0
         assert [ended.reason for ended in tcp.log.ended] == ["drain_timeout"]
 
+    def test_client_that_cannot_be_served_is_cut_alone(
+        self, made: Callable[..., Door], monkeypatch: pytest.MonkeyPatch, log: list[LogEvent]
+    ) -> None:
+        """In the clear a client is served in the turn that accepts it, so an error could reach the accept loop."""
+        door = made(Approach(tls=False, mode=ListenerMode.TCP))
+        with monkeypatch.context() as broken:
+            broken.setattr(Listener, "opened", lambda *_: 1 / 0)
+            unlucky = door.client_comes()
+            door.turn()
+        assert [event["log_failure"].type for event in log if "log_failure" in event] == [ZeroDivisionError]
+        with pytest.raises(ConnectionResetError):
+            unlucky.recv(1)
+        assert (door.is_accepting, door.listener.open_connections) == (True, 0)
+        door.client_comes()
+        door.turn()
+        assert door.listener.open_connections == 1
+
     def test_in_the_clear_it_is_the_same(self, made: Callable[..., Door]) -> None:
         """Bytes behind a PROXY header, both ends, and the header for the app."""
         door = made(behind(REQUIRED, tls=False, mode=ListenerMode.TCP))
