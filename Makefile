@@ -8,7 +8,7 @@ PORT ?= 8443
 ADMIN_PORT ?= 8081
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick conformance fuzz lint format peers bench bench-deps lock clean
+.PHONY: help run test test-quick conformance fuzz lint format audit image peers bench bench-deps lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,7 +16,7 @@ help: ## this list
 $(VENV)/run: requirements/run.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "sidecar needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make PYTHON=python3.13 …"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || \
+	@$(PYTHON) -m venv --clear $(VENV) || \
 		{ rm -rf $(VENV); echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/run.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
@@ -42,14 +42,40 @@ FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/dev ## generated HTTP/1.1 for FUZZ_SECONDS (see tests/fuzz/README.md)
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $$(date +%s)
 
-lint: $(VENV)/dev ## ruff and mypy
+lint: $(VENV)/dev ## ruff and mypy; the shell scripts and the Dockerfiles too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck entrypoint.sh .ci/run
+	$(BIN)/hadolint Dockerfile examples/hello/Dockerfile
 
 format: $(VENV)/dev ## let ruff format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+AUDIT := $(VENV)/audit
+audit: $(VENV)/run ## known vulnerabilities of what the program is built on (asks the network)
+	$(BIN)/python -m venv --clear $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
+	$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/run.txt
+
+IMAGE ?= tls-sidecar:0.1.0
+image: ## the container image, and its bill of materials in sbom.cdx.json
+	docker build --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag $(IMAGE) .
+	docker build --quiet --target sbom --output type=local,dest=. .
+
+.PHONY: kube-tools test-kube
+KUBE := .venv-kube
+kube-tools: $(KUBE)/done ## kubectl, schemas and checkov, for the tests of k8s/
+
+$(KUBE)/done: requirements/kube.txt
+	$(PYTHON) -m venv --clear $(KUBE)
+	@echo '*' >$(KUBE)/.gitignore
+	$(KUBE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/kube.txt
+	@touch $@
+
+test-kube: $(VENV)/dev $(KUBE)/done ## k8s/ in a real cluster: seven minutes the first time, for a nightly run
+	SIDECAR_TEST_CLUSTER=1 $(BIN)/python -m pytest tests/engines/test_kubernetes_cluster.py
 
 peers: $(VENV)/dev ## the proxies that `make conformance` compares with (Debian, as root)
 	apt-get install --yes --no-install-recommends nginx-light haproxy
@@ -65,7 +91,7 @@ bench: $(VENV)/dev ## the benchmark; BENCH="--rows requests --only sidecar,envoy
 lock: ## lock the versions of requirements/*.in
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools
-	for name in run dev; do \
+	for name in run dev build sbom audit kube; do \
 		$(VENV)-lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 			--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 			--output-file requirements/$$name.txt requirements/$$name.in || exit 1; \

@@ -14,6 +14,8 @@ from pathlib import Path
 from sidecar.certs.sources import MAX_FILE_BYTES, may_be_secret
 from sidecar.settings import Settings, Source
 
+_ROOT = Path("/")
+
 _MOST_FILES = 100
 """Of a directory that are looked at for changes."""
 
@@ -33,10 +35,24 @@ def missing(settings: Settings) -> tuple[Path, ...]:
     """
     Return those among them that are not there, or not yet; an empty directory is a volume that is not filled yet.
 
-    Without what may be key material that was taken for a path: it will never be there.
+    Without what will never be there: what may be key material that was taken for a path, and what nobody can put where
+    it should be, in a container whose file system is read-only.
     """
     paths = (path for path in named(settings) if not may_be_secret(str(path)))
-    return tuple(path for path in paths if not os.path.exists(path) or _is_empty_directory(path))
+    absent = (path for path in paths if not os.path.exists(path) or _is_empty_directory(path))
+    return tuple(path for path in absent if not _cannot_come(path))
+
+
+def _cannot_come(path: Path) -> bool:
+    """Whether no volume is mounted on the way to *path*, and the root file system is read-only."""
+    place = path
+    while not os.path.exists(place) and place != place.parent:
+        place = place.parent
+    try:
+        is_mounted = os.stat(place).st_dev != os.stat(_ROOT).st_dev
+        return not is_mounted and bool(os.statvfs(_ROOT).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False  # whoever waits has a deadline
 
 
 def _is_empty_directory(path: Path) -> bool:

@@ -49,6 +49,22 @@ class TestMissing:
         assert found == (tmp_path / "none", tmp_path / "empty")
 
 
+    @pytest.mark.parametrize("name", ["none", "none/deeper", "empty"])
+    @pytest.mark.parametrize(
+        ("flags", "is_mounted", "may_come"),
+        [(0, False, True), (os.ST_RDONLY, False, False), (os.ST_RDONLY, True, True)],
+        ids=["writable", "read-only", "volume"],
+    )
+    def test_what_nobody_can_put_there_is_not_waited_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: int, is_mounted: bool, may_come: bool
+    ) -> None:
+        """On a read-only root file system nothing appears where no volume is mounted, so it is not waited for."""
+        (tmp_path / "empty").mkdir()
+        monkeypatch.setattr("sidecar.certs.files._ROOT", Path("/proc") if is_mounted else tmp_path)
+        monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((0,) * 8 + (flags, 255)))
+        assert missing(settings(tmp_path / name)) == ((tmp_path / name,) if may_come else ())
+
+
 def in_place(directory: Path, content: str) -> None:
     (directory / "tls.crt").write_text(content)
 

@@ -270,3 +270,20 @@ class TestSettings:
             "SIDECAR_CLIENT_CA",
         }
         assert len(found) == 4
+
+
+class TestArchitecture:
+    def test_library_of_another_machine_is_one_line(self, tmp_path: Path) -> None:
+        """A compiled dependency that this machine cannot load is named, and what to get instead."""
+        library = tmp_path / "OpenSSL.abi3.so"
+        library.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(57))
+        done = subprocess.run(
+            [sys.executable, "-m", "sidecar", "version"],
+            env={**environment(), "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert (done.returncode, done.stdout) == (78, "")
+        assert re.fullmatch(rf"sidecar: {library} cannot be loaded \(.+\): .+; .+ linux/\w+\n", done.stderr)

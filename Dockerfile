@@ -1,0 +1,73 @@
+# The sidecar in an image: docker build -t tls-sidecar:0.1.0 .
+#
+# The last stage begins with nothing: it holds Python, the program, and what they are linked with (image/rootfs.py).
+# Nothing here names an architecture; docker buildx build --platform linux/amd64,linux/arm64 makes both.
+ARG BASE=debian:trixie-slim
+
+FROM ${BASE} AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -m 0700 /build/certs
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+COPY requirements /build/requirements
+RUN python3 -m venv /build/tools \
+    && /build/tools/bin/pip install --quiet --require-hashes --requirement /build/requirements/build.txt \
+    && python3 -m venv --without-pip /opt/sidecar \
+    && /build/tools/bin/pip --python /opt/sidecar/bin/python install --quiet --no-compile --only-binary :all: \
+        --require-hashes --requirement /build/requirements/run.txt
+WORKDIR /build/source
+COPY LICENSE pyproject.toml setup.cfg ./
+COPY sidecar sidecar
+# What of the dependencies is not for running: tests, stubs, C sources, programs of theirs, and the parts of Twisted that
+# speak other protocols.
+RUN /build/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheels . \
+    && /build/tools/bin/pip --python /opt/sidecar/bin/python install --quiet --no-compile --no-deps --no-index \
+        /build/wheels/*.whl \
+    && find /opt/sidecar/lib -depth -type d \( -name test -o -name tests \) -exec rm -r {} + \
+    && find /opt/sidecar/lib -type f \( -name '*.pyi' -o -name '*.c' -o -name '*.h' -o -name '*.pyx' \) -delete \
+    && find /opt/sidecar/bin -type f -not -name sidecar -delete \
+    && for part in conch enterprise mail names newsfragments pair positioning runner scripts spread tap trial web words; do \
+        rm -r /opt/sidecar/lib/python3*/site-packages/twisted/"$part"; \
+    done
+COPY image/rootfs.py /build/rootfs.py
+# Bytecode is valid by its place alone: no source is looked at, and no timestamp makes two builds differ.
+RUN /usr/bin/python3 /build/rootfs.py /rootfs /opt/sidecar \
+    && ln -s "$(basename "$(readlink -f /usr/bin/python3)")" /rootfs/usr/bin/python3 \
+    && /usr/bin/python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -s /rootfs \
+        /rootfs/usr/lib/python3* /rootfs/opt/sidecar/lib \
+    && chroot /rootfs /opt/sidecar/bin/sidecar version
+COPY --chmod=0755 entrypoint.sh /rootfs/usr/bin/entrypoint.sh
+
+# What is in it, for scanners and lawyers: docker build --target sbom --output type=local,dest=. .
+FROM build AS bill
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+COPY image/sbom.py /build/sbom.py
+RUN python3 -m venv /build/sbom \
+    && /build/sbom/bin/pip install --quiet --only-binary :all: --require-hashes --requirement /build/requirements/sbom.txt \
+    && /build/sbom/bin/cyclonedx-py environment --output-reproducible --output-format JSON /opt/sidecar/bin/python \
+        | /build/sbom/bin/python /build/sbom.py /rootfs/var/lib/dpkg/status > /build/sbom.cdx.json
+
+FROM scratch AS sbom
+COPY --from=bill /build/sbom.cdx.json /
+
+FROM scratch
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="tls-sidecar" \
+    org.opencontainers.image.description="TLS in front of any app: terminates TLS on 443 and forwards HTTP over localhost" \
+    org.opencontainers.image.licenses="MIT" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /rootfs /
+COPY --from=bill /build/sbom.cdx.json /usr/share/sbom/
+# For certificates: a new volume that is mounted here belongs to the user who runs.
+COPY --from=build --chown=65532:65532 /build/certs /certs
+ENV PATH=/opt/sidecar/bin:/usr/bin PYTHONDONTWRITEBYTECODE=1
+USER 65532:65532
+EXPOSE 443
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --start-interval=1s --retries=3 CMD ["sidecar", "healthcheck"]
+ENTRYPOINT ["/usr/bin/entrypoint.sh"]
