@@ -18,6 +18,7 @@ from sidecar.config.check import check, material_warnings, warnings
 from sidecar.config.load import Loaded, gather
 from sidecar.config.names import did_you_mean
 from sidecar.errors import EXIT_CONFIG, ConfigError, Problem
+from sidecar.proxy import lean
 
 EXIT_OK = 0
 EXIT_OUTPUT = 1
@@ -50,6 +51,14 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         from sidecar import healthcheck
 
         return healthcheck.main(arguments, os.environ if environ is None else environ)
+    if name == "inject":
+        from sidecar import cli_inject  # what `run` does without
+
+        return cli_inject.main(arguments)
+    if name == "doctor":
+        from sidecar import cli_doctor  # as above
+
+        return cli_doctor.main(arguments, os.environ if environ is None else environ)
     if name == "_worker":
         return _serve_supervised(arguments)
     if name not in _COMMANDS:
@@ -127,6 +136,7 @@ class _Command:
 
 def _run(given: _Input) -> int:
     loaded = given.load_to_run()
+    lean.import_reactor()
     from sidecar import worker  # Twisted and OpenSSL: the other commands do without
 
     # The environment as it is now: a reload reads it again, and by then secrets have been taken out of it.
@@ -148,6 +158,7 @@ def _workers(loaded: Loaded) -> int:
 
 def _serve_supervised(arguments: Sequence[str]) -> int:
     """What a supervisor starts."""
+    lean.import_reactor()
     from sidecar import member, worker
 
     channel, *listeners = (socket.socket(fileno=int(number)) for number in arguments)
@@ -221,7 +232,8 @@ def _call(command: _Command, given: _Input) -> int:
 def _refuse_command(name: str) -> int:
     if not name or name.startswith("-"):
         return _complain(["sidecar: say what to do first: sidecar run, or see sidecar --help"], EXIT_USAGE)
-    fix = did_you_mean(name, [*_COMMANDS, "certs", "healthcheck", "version", "help"], "see sidecar --help")
+    others = ("certs", "healthcheck", "doctor", "inject", "version", "help")
+    fix = did_you_mean(name, [*_COMMANDS, *others], "see sidecar --help")
     return _complain([f"sidecar: there is no command {name!a}; {fix}"], EXIT_USAGE)
 
 
@@ -229,6 +241,8 @@ def _help(usage: str) -> str:
     commands = {name: command.summary for name, command in _COMMANDS.items()}
     commands["certs"] = "make a private CA and certificates, or look at some: see sidecar certs --help"
     commands["healthcheck"] = "ask the running program whether it is well: see sidecar healthcheck --help"
+    commands["inject"] = "add the sidecar to a Kubernetes manifest or ECS task definition: see sidecar inject --help"
+    commands["doctor"] = "say what is wrong or risky, here and now, and how to mend it: see sidecar doctor --help"
     commands["version"] = "print the versions of the program and what it is built on"
     lines = ["TLS in front of any app.", "", "commands:", *(f"  {name:<13}{text}" for name, text in commands.items())]
     lines += ["", "Each setting is a flag, a variable or a line in the YAML file, in this order of precedence."]

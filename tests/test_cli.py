@@ -308,6 +308,7 @@ class TestHelp:
         assert "--tls-cert VALUE" in out
         assert "\n  version " in out
         assert "\n  import-envoy " in out
+        assert "\n  inject " in out
 
     @pytest.mark.parametrize("arguments", [["version"], ["--version"]])
     def test_version_names_what_it_runs_on(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -325,6 +326,7 @@ class TestUsage:
             ([], "say what to do first"),
             (["--listen", ":443"], "say what to do first"),
             (["chekc"], "did you mean check?"),
+            (["injetc"], "did you mean inject?"),
             (["\n"], "there is no command '\\n'"),
         ],
     )

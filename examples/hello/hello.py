@@ -51,7 +51,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 def check() -> int:
     """Return 0 if the app answers."""
-    connection = http.client.HTTPConnection(HOST, PORT, timeout=2)
+    connection = http.client.HTTPConnection("127.0.0.1" if HOST == "0.0.0.0" else HOST, PORT, timeout=2)
     try:
         connection.request("GET", "/healthz")
         return 0 if connection.getresponse().status == 200 else 1

@@ -1,0 +1,133 @@
+"""Services in front of a pod: their ports lead to the sidecar, and back to the app when it has gone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from sidecar.inject import mark
+from sidecar.inject.pods import Front
+from sidecar.inject.prior import Prior
+from sidecar.inject.tree import (
+    NULL,
+    Branch,
+    InjectError,
+    Plain,
+    branch_at,
+    branches_at,
+    number,
+    number_at,
+    scalar_text,
+    text_at,
+)
+
+_TARGET = "targetPort"
+
+
+def selects(service: Branch, labels: Branch) -> bool:
+    """Whether a Service is about pods with *labels*."""
+    selector = branch_at(branch_at(service, "spec") or {}, "selector") or {}
+    return bool(selector) and all(
+        key in labels and scalar_text(labels[key]) == scalar_text(value) for key, value in selector.items()
+    )
+
+
+def is_headless(service: Branch) -> bool:
+    """Whether its clients connect to the pods themselves, by whatever port they choose."""
+    return text_at(branch_at(service, "spec") or {}, "clusterIP") == "None"
+
+
+def redirect(service: Branch, fronts: Sequence[Front]) -> list[int]:
+    """
+    Lead the ports that led to an app to its sidecar.
+
+    By number: a name of a port of a native sidecar is unknown to Services before Kubernetes 1.33.
+
+    Args:
+        fronts: In the pods that it selects; one or more, all with the same port.
+
+    Returns:
+        The numbers of those ports of the Service.
+
+    Raises:
+        InjectError: It is no Service.
+    """
+    targets: dict[str, object] = {}
+    changed: list[int] = []
+    for port in branches_at(branch_at(service, "spec") or {}, "ports"):
+        own = number_at(port, "port")
+        if (
+            own is not None
+            and text_at(port, "protocol") in ("", "TCP")
+            and any(_leads_to_app(port, front) for front in fronts)
+        ):
+            targets[str(own)] = _noted(port)
+            port[_TARGET] = number(fronts[0].port)
+            changed.append(own)
+    if targets:
+        mark.annotate(service, {"port": fronts[0].port, "targets": targets}, Prior())
+    return changed
+
+
+def restore(service: Branch) -> bool:
+    """
+    Undo `redirect`, but for ports that somebody has changed since.
+
+    Returns:
+        Whether there was something to undo.
+
+    Raises:
+        InjectError: The mark has been changed.
+    """
+    noted = mark.annotation_of(service)
+    if noted is None:
+        return False
+    targets, known = noted.get("targets"), mark.prior_of(noted)
+    if not isinstance(targets, Mapping):
+        raise InjectError("its mark is not as it was written", "set its targetPort by hand, and remove the mark")
+    for port in branches_at(branch_at(service, "spec") or {}, "ports"):
+        original = targets.get(text_at(port, "port"))
+        if original is not None and text_at(port, _TARGET) == str(noted.get("port")):
+            _put_back(port, original)
+    mark.take_annotation(service, known)
+    return True
+
+
+def _leads_to_app(port: Branch, front: Front) -> bool:
+    target = port.get(_TARGET, NULL)
+    if target == NULL:
+        return number_at(port, "port") == front.app_port
+    if isinstance(target, str) and target in front.app_port_names:
+        return True
+    return front.app_port is not None and number_at(port, _TARGET) == front.app_port
+
+
+def _noted(port: Branch) -> list[object]:
+    """What a Service port leads to: a name or number; empty if it says nothing, null if it says that."""
+    if _TARGET not in port:
+        return []
+    value = port[_TARGET]
+    return [value if isinstance(value, str) else number_at(port, _TARGET)]
+
+
+def _put_back(port: Branch, original: object) -> None:
+    match original:
+        case []:
+            port.pop(_TARGET, None)
+        case [str(name)]:
+            port[_TARGET] = name
+        case [int(value)]:
+            port[_TARGET] = Plain(str(value))
+        case [None]:
+            port[_TARGET] = NULL
+        case _:
+            raise InjectError("its mark is not as it was written", "set its targetPort by hand, and remove the mark")
+
+
+def labels_of(template: Branch) -> Branch:
+    """The labels of the pods that a template makes."""
+    return branch_at(branch_at(template, "metadata") or {}, "labels") or {}
+
+
+def names(ports: list[int]) -> str:
+    """Port numbers for a message."""
+    return ("port " if len(ports) == 1 else "ports ") + ", ".join(str(port) for port in ports)

@@ -1,0 +1,1 @@
+"""Tests of `sidecar.inject`, with manifests and task definitions as their users write them."""

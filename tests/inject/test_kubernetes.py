@@ -1,0 +1,217 @@
+"""`sidecar.inject.kubernetes`: which objects are changed, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sidecar.inject import stream
+from sidecar.inject.options import Options
+from sidecar.inject.tree import InjectError
+from tests.inject.manifests import CERT_ARN, POD_SPEC, SERVICE, deployment, indented, injected, notes, pod, removed
+
+TEMPLATE = f"template:\n  spec:\n{indented(POD_SPEC, 4)}"
+
+
+def manifest(version: str, kind: str, body: str = "") -> str:
+    body = body or f"spec:\n{indented(TEMPLATE, 2)}"
+    return f"apiVersion: {version}\nkind: {kind}\nmetadata:\n  name: web\n{body}"
+
+
+CRON_JOB = f"spec:\n  jobTemplate:\n    spec:\n{indented(TEMPLATE, 6)}"
+POD_LIST = f"apiVersion: v1\nkind: PodList\nitems:\n- metadata:\n    name: web\n  spec:\n{indented(POD_SPEC, 4)}"
+NESTED = (
+    f"apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: List\n  items:\n  - {indented(pod(), 4).strip()}\n"
+)
+
+
+class TestKinds:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            pytest.param(pod(), id="Pod"),
+            pytest.param(manifest("v1", "PodTemplate", TEMPLATE), id="PodTemplate"),
+            pytest.param(manifest("v1", "ReplicationController"), id="ReplicationController"),
+            pytest.param(manifest("apps/v1", "Deployment"), id="Deployment"),
+            pytest.param(manifest("apps/v1", "StatefulSet"), id="StatefulSet"),
+            pytest.param(manifest("apps/v1", "DaemonSet"), id="DaemonSet"),
+            pytest.param(manifest("apps/v1", "ReplicaSet"), id="ReplicaSet"),
+            pytest.param(manifest("batch/v1", "Job"), id="Job"),
+            pytest.param(manifest("batch/v1", "CronJob", CRON_JOB), id="CronJob"),
+            pytest.param(POD_LIST, id="PodList"),
+            pytest.param(NESTED, id="List-in-List"),
+        ],
+    )
+    def test_everything_with_pods_gets_the_sidecar(self, text: str) -> None:
+        """It goes in once, and out again."""
+        once = injected(text)
+        assert once.count("name: sidecar\n") == 1
+        assert removed(once) == removed(text)
+
+    @pytest.mark.parametrize(
+        ("version", "kind"),
+        [
+            ("batch.volcano.sh/v1alpha1", "Job"),
+            ("v1", "Deployment"),
+            ("apps/v1", "Pod"),
+            ("serving.knative.dev/v1", "Service"),
+        ],
+    )
+    def test_kind_of_another_group_is_another_kind(self, version: str, kind: str) -> None:
+        """A custom resource with a familiar name has another shape."""
+        with pytest.raises(InjectError, match=f"no pod and no task definition is in it, only {kind}"):
+            injected(manifest(version, kind))
+
+    def test_rest_passes_unchanged(self) -> None:
+        """What has no pods goes through as it came."""
+        other = 'apiVersion: v1\nkind: ConfigMap\ndata:\n  run.sh: |\n    #!/bin/sh\n    exec app\n  mode: "0644"\n'
+        assert injected(f"{other}---\n{deployment()}").startswith(other)
+
+    def test_classic_sidecar_of_a_job_is_refused(self) -> None:
+        """The Job would never end."""
+        with pytest.raises(InjectError, match="Job web: with a classic sidecar its pods would never end"):
+            injected(manifest("batch/v1", "Job"), classic=True)
+
+    def test_missing_template_is_refused(self) -> None:
+        """The error names the object and the key."""
+        with pytest.raises(InjectError, match="Deployment web: there is no template; add it"):
+            injected("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec: {}")
+
+    def test_owned_object_is_left_alone(self) -> None:
+        """What a Deployment makes is changed there."""
+        owned = pod().replace(
+            "  labels:", "  ownerReferences: [{kind: ReplicaSet, name: web-1, controller: true}]\n  labels:"
+        )
+        text = f"{deployment()}---\n{owned}"
+        assert "Pod web: left alone, since ReplicaSet web-1 makes it" in notes(text)
+        assert injected(text).count("name: sidecar\n") == 1
+        with pytest.raises(InjectError, match="all that has pods here is made by something else"):
+            injected(owned)
+
+    def test_arn_is_refused(self) -> None:
+        """Options of ECS are no options here."""
+        with pytest.raises(InjectError, match="an ARN means nothing to Kubernetes; give --secret"):
+            injected(pod(), cert_arn=CERT_ARN)
+
+
+class TestOnly:
+    TWO = f"{deployment()}---\n{deployment(name='db', labels='app: db')}"
+
+    @pytest.mark.parametrize("only", ["db", "deployment/db", "Deployment/db"])
+    def test_only_what_is_named_changes(self, only: str) -> None:
+        """The rest stays, also when the sidecar goes again."""
+        first, second = injected(self.TWO, only=(only,)).split("---\n")
+        assert first == deployment()
+        assert "name: sidecar\n" in second
+        assert removed(f"{injected(deployment())}---\n{second}", only=(only,)).startswith(injected(deployment()))
+
+    @pytest.mark.parametrize("only", ["cache", "pod/db", "DB"])
+    def test_name_of_nothing_is_an_error(self, only: str) -> None:
+        """A slip does not pass for success."""
+        with pytest.raises(InjectError, match="there is none; what has pods is Deployment web, Deployment db"):
+            injected(self.TWO, only=(only,))
+
+    def test_without_it_all_change(self) -> None:
+        """Every workload gets a sidecar, or none does."""
+        assert injected(self.TWO).count("name: sidecar\n") == 2
+        with pytest.raises(InjectError, match="Deployment web: there is no container 'x'"):
+            injected(self.TWO, app="x")
+
+
+class TestServices:
+    BOTH = f"{SERVICE}---\n{deployment()}"
+
+    def test_service_leads_to_the_sidecar_and_back(self) -> None:
+        """Its port stays, its target changes, the other port stays."""
+        once = injected(self.BOTH)
+        assert "    port: 80\n    targetPort: 8443\n  - name: metrics\n    port: 9090\n---" in once
+        assert injected(once) == once
+        assert removed(once) == self.BOTH
+        assert "Service web: port 80 leads to the sidecar: clients must speak https" in notes(self.BOTH)
+
+    def test_other_options_change_it_again(self) -> None:
+        """The Service follows the port."""
+        assert injected(injected(self.BOTH), port=9443) == injected(self.BOTH, port=9443)
+
+    @pytest.mark.parametrize(
+        "service",
+        [
+            pytest.param(SERVICE.replace("app: web", "app: db"), id="of-another-app"),
+            pytest.param(SERVICE.replace("  name: web\n", "  name: web\n  namespace: other\n", 1), id="elsewhere"),
+        ],
+    )
+    def test_service_of_others_stays(self, service: str) -> None:
+        """Selector and namespace decide; what is missing is said."""
+        text = f"{service}---\n{deployment()}"
+        assert injected(text).startswith(service)
+        assert "warning: no Service that leads to it is in the input: set targetPort: 8443" in notes(text)
+
+    def test_service_of_two_workloads_leads_to_both(self) -> None:
+        """The second does not undo what was done for the first."""
+        text = f"{self.BOTH}---\n{deployment(POD_SPEC.replace('8080', '5000'), name='canary')}"
+        once = injected(text)
+        assert once.count("targetPort: 8443") == 1
+        assert injected(once) == once
+        assert removed(once) == text
+        assert "warning" not in notes(text, secret="web-tls")
+
+    def test_service_that_leads_to_a_pod_without_sidecar_is_said(self) -> None:
+        """Half of its pods would not be reached."""
+        text = f"{self.BOTH}---\n{deployment(name='canary')}"
+        said = notes(text, only=("web",))
+        assert "Service web: warning: it leads to Deployment canary too, which has no sidecar" in said
+
+    def test_headless_service_is_said(self) -> None:
+        """Its clients come by the pod's address and go by no targetPort."""
+        headless = SERVICE.replace("spec:\n", "spec:\n  clusterIP: None\n")
+        assert "Service web: warning: it is headless" in notes(f"{headless}---\n{deployment()}")
+
+
+class TestAround:
+    INGRESS = (
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: web\nspec:\n"
+        "  defaultBackend:\n    service: {name: web, port: {number: 80}}\n"
+    )
+    POLICY = (
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: web\nspec:\n"
+        "  podSelector: {matchLabels: {app: web}}\n  ingress:\n  - ports: [{port: 8080}]\n"
+    )
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            pytest.param(
+                INGRESS, "Ingress web: warning: it asks Service web over http: tell its controller", id="ingress"
+            ),
+            pytest.param(
+                POLICY, "NetworkPolicy web: warning: it lets nobody in to Deployment web on port 8443", id="policy"
+            ),
+        ],
+    )
+    def test_what_would_stop_working_is_said(self, text: str, message: str) -> None:
+        """Whoever speaks http to the app, or lets in its port alone, has to be told; in other namespaces nobody."""
+        assert message in notes(f"{SERVICE}---\n{deployment()}---\n{text}")
+        elsewhere = text.replace("  name: web\n", "  name: web\n  namespace: other\n", 1)
+        assert message not in notes(f"{SERVICE}---\n{deployment()}---\n{elsewhere}")
+
+
+class TestNotes:
+    def test_client_certificates_do_not_go_in_silence(self) -> None:
+        """A second run that forgets an option opens the app to everybody; that is said."""
+        once = injected(deployment(), client_ca_secret="ca")
+        assert "warning: clients were asked for certificates (required), and are not any more" in notes(once)
+        assert "were asked" not in notes(once, client_ca_secret="ca")
+
+    def test_running_pod_is_said(self) -> None:
+        """kubectl apply cannot add a container to it."""
+        assert "kubectl replace --force" in notes(pod() + "status:\n  phase: Running\n")
+
+    def test_removal_without_a_sidecar_is_said(self) -> None:
+        """Whoever expected one learns that there was none."""
+        assert stream.remove(pod().encode(), Options()).notes == ("Pod web: there is no sidecar of ours in it",)
+
+    def test_names_cannot_steer_a_terminal(self) -> None:
+        """An object's name is shown escaped."""
+        said = notes(pod().replace("name: web\n", f"name: {json.dumps('a' + chr(27))}\n", 1))
+        assert "\x1b" not in said

@@ -1,0 +1,141 @@
+"""`sidecar.cli_doctor`: arguments in, findings and a status out. What the checks do is tested with `doctor`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sidecar.cli import main as cli_main
+from sidecar.cli_doctor import main
+from sidecar.doctor.app import Answer, Spoken
+from tests.doctor.machine import KnownMachine
+from tests.support.certs import authority
+
+GOOD = {"SIDECAR_LISTEN": ":8443", "SIDECAR_DRAIN_TIMEOUT": "8s"}
+
+
+def doctor(*argv: str, answer: Answer | None = None, **environ: str) -> int:
+    machine = KnownMachine(answer=answer or Answer(Spoken.HTTP, 200))
+    return main(argv, {**GOOD, **environ}, machine)
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            pytest.param(["--balancer", "elb"], "invalid choice: 'elb'", id="balancer"),
+            pytest.param(["--balancer"], "expected one argument", id="no-value"),
+            pytest.param(["--stop-timeout", "soon"], "--stop-timeout: 'soon' is not a duration", id="time"),
+            pytest.param(["--balancer-idle", "1y"], "--balancer-idle: '1y' is not a duration", id="idle"),
+            pytest.param(["--name", "a..b"], "--name: ", id="name"),
+            pytest.param(["--clock", "time.example"], "is not HOST:PORT", id="no-port"),
+            pytest.param(["--clock", ":80"], "is not HOST:PORT", id="no-host"),
+            pytest.param(["--clock", "a:65536"], "is not HOST:PORT", id="high-port"),
+            pytest.param(["--clock", "a:\u0663"], "is not HOST:PORT", id="other-digits"),
+        ],
+    )
+    def test_wrong_option_is_one_line_with_status_2(
+        self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        """Nothing is examined."""
+        assert doctor(*arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert message in captured.err
+        assert captured.err.endswith("; see sidecar doctor --help\n")
+        assert captured.err.count("\n") == 1
+
+    def test_help_is_an_answer(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """It lists each option."""
+        assert doctor("--help") == 0
+        out = capsys.readouterr().out
+        assert out.startswith("usage: sidecar doctor")
+        assert all(option in out for option in ("--name", "--balancer-idle", "--stop-timeout", "--clock", "--outside"))
+
+    def test_unknown_setting_is_a_finding(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """As for every command that reads the settings."""
+        assert doctor("--lisen=:1") == 78
+        assert "error: settings: --lisen (flag): there is no such flag" in capsys.readouterr().out
+
+
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("arguments", "answer", "status"),
+        [
+            pytest.param([], None, 0, id="well"),
+            pytest.param([], Answer(Spoken.NOTHING, why="refused"), 1, id="warning"),
+            pytest.param([], Answer(Spoken.TLS), 78, id="error"),
+        ],
+    )
+    def test_status_is_that_of_the_worst_finding(
+        self, arguments: list[str], answer: Answer | None, status: int, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The last line counts them."""
+        assert doctor(*arguments, answer=answer) == status
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith(f"{int(status == 78)} error")
+
+    def test_options_reach_the_checks(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Each of them, beside flags of settings in any order."""
+        cert = str(authority().issue("app.example").write(tmp_path))
+        options = ["--name", "app.example", "--idle-timeout", "50s", "--balancer=alb", "--balancer-idle", "40s"]
+        options += ["--stop-timeout=8s", "--clock", "[::1]:80", "--tls-cert", cert, "--name", "b.example,c.example"]
+        doctor(*options)
+        out = capsys.readouterr().out
+        for line in (
+            f"ok: names: {cert} is for app.example",
+            "error: names: no certificate is for b.example",
+            "error: names: no certificate is for c.example",
+            "ok: balancer-idle: idle connections: ours close after 50s, those of an ALB after 40s",
+            "SIGKILL comes 8s after SIGTERM (as --stop-timeout says)",
+            "unchecked: clock: [::1]:80 did not tell the time",
+        ):
+            assert line in out
+
+
+class TestJson:
+    def test_object_is_all_there_is_on_standard_output(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """With the same status."""
+        assert doctor("--json", answer=Answer(Spoken.TLS)) == 78
+        answer = json.loads(capsys.readouterr().out)
+        assert set(answer) == {"version", "platform", "findings", "counts"}
+        assert answer["findings"][0]["severity"] == "error"
+        assert sum(answer["counts"].values()) == len(answer["findings"])
+
+
+class TestOutput:
+    def test_closed_output_shows_in_the_status(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was to be read was not; nothing is raised."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as closed:
+            monkeypatch.setattr(sys, "stdout", closed)
+            assert doctor() == 1
+
+    def test_no_output_at_all_leaves_the_status(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It was closed before the start."""
+        monkeypatch.setattr(sys, "stdout", None)
+        assert doctor(answer=Answer(Spoken.TLS)) == 78
+
+    def test_odd_terminal_gets_escapes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A host name in another script does not end in a traceback where the terminal knows ASCII only."""
+        written = io.BytesIO()
+        with io.TextIOWrapper(written, "ascii") as stream:
+            monkeypatch.setattr(sys, "stdout", stream)
+            doctor("--listen=ü")
+            assert b"\\xfc" in written.getvalue()
+
+
+class TestDispatch:
+    def test_command_is_known_to_the_command_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """In the help, and as a guess."""
+        assert cli_main(["doctor", "--help"], {}) == 0
+        assert cli_main(["help"], {}) == 0
+        assert "sidecar doctor --help" in capsys.readouterr().out
+        assert cli_main(["docter"], {}) == 2
+        assert "doctor" in capsys.readouterr().err
