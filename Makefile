@@ -3,12 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEPLOY := .venv-deploy
+KUBE := .venv-kube
 APP_PORT ?= 8080
 PORT ?= 8443
 ADMIN_PORT ?= 8081
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick conformance fuzz lint format audit image peers bench bench-deps lock clean
+.PHONY: help run test test-quick conformance fuzz lint format audit image deploy-tools kube-tools test-kube
+.PHONY: peers bench bench-deps bench-image lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,13 +67,17 @@ image: ## the container image, and its bill of materials in sbom.cdx.json
 	docker build --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)" --tag $(IMAGE) .
 	docker build --quiet --target sbom --output type=local,dest=. .
 
-.PHONY: kube-tools test-kube
-KUBE := .venv-kube
+deploy-tools: $(DEPLOY)/done ## the AWS command line, a mocked AWS and cfn-lint, for the tests of ecs/
+
+$(DEPLOY)/done: requirements/deploy.txt
+	$(PYTHON) -m venv --clear $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/deploy.txt
+	@touch $@
+
 kube-tools: $(KUBE)/done ## kubectl, schemas and checkov, for the tests of k8s/
 
 $(KUBE)/done: requirements/kube.txt
 	$(PYTHON) -m venv --clear $(KUBE)
-	@echo '*' >$(KUBE)/.gitignore
 	$(KUBE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/kube.txt
 	@touch $@
 
@@ -88,10 +95,13 @@ BENCH ?=
 bench: $(VENV)/dev ## the benchmark; BENCH="--rows requests --only sidecar,envoy,nginx" for a part of it
 	$(BIN)/python -m bench $(BENCH)
 
+bench-image: peers image ## start and memory of the image beside Envoy's, on a quarter of a CPU (Docker); into bench/image.md
+	$(BIN)/python -m bench.image --image $(IMAGE) --markdown bench/image.md
+
 lock: ## lock the versions of requirements/*.in
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet pip-tools
-	for name in run dev build sbom audit kube; do \
+	for name in run dev build sbom audit kube deploy; do \
 		$(VENV)-lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 			--no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 			--output-file requirements/$$name.txt requirements/$$name.in || exit 1; \
@@ -99,5 +109,5 @@ lock: ## lock the versions of requirements/*.in
 	rm -rf $(VENV)-lock
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEPLOY) $(KUBE) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

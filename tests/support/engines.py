@@ -29,6 +29,9 @@ APP_IMAGE = "hello-app:0.1.0"
 HARDENED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
 """How the image is to be run: no file system to write to, no capability, nothing to gain any by."""
 
+ENVIRONMENTS = {".venv-deploy": "deploy-tools", ".venv-kube": "kube-tools"}
+"""Virtual environment -> target of the Makefile."""
+
 START_SECONDS = 30.0
 COMMAND_SECONDS = 600.0
 
@@ -42,14 +45,15 @@ def lacking(what: str) -> None:
 
 def tool(name: str, environment: str = "") -> str:
     """
-    Return the path of a program, of the machine or of our own virtual environment for deployment tools.
+    Return the path of a program, of the machine or of a virtual environment that the Makefile makes for such tests.
 
     Args:
-        environment: Name of that virtual environment in the checkout; "": it is one of the machine.
+        environment: Its name, one of `ENVIRONMENTS`; "": it is a program of the machine.
     """
     path = str(ROOT / environment / "bin" / name) if environment else shutil.which(name)
     if path is None or not os.access(path, os.X_OK):
-        lacking(f"the program {name}" + (f" in {environment} (make deploy-tools)" if environment else ""))
+        where = f" in {environment} (make {ENVIRONMENTS[environment]})" if environment else ""
+        lacking(f"the program {name}{where}")
     assert path is not None
     return path
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import http.client
 import itertools
-import os
 import socket
 import ssl
 import threading
@@ -24,11 +23,10 @@ import attrs
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
 from tests.support.certs import Issued, authority
-from tests.support.engines import docker, lacking, run, script
+from tests.support.engines import docker, run, script, tool
 from tests.support.program import ROOT, eventually
 
 K8S = ROOT / "k8s"
-TOOLS = ROOT / ".venv-kube" / "bin"
 
 FORMS = {"native": "base", "classic": "overlays/classic", "pod": "overlays/pod"}
 """The ways to run the sidecar beside an app, and what to build for each."""
@@ -49,12 +47,9 @@ _GROUP = 65532
 Document = dict[str, Any]
 
 
-def kube_tool(name: str) -> Path:
+def kube_tool(name: str) -> str:
     """Return the path of a program of requirements/kube.txt."""
-    path = TOOLS / name
-    if not os.access(path, os.X_OK):
-        lacking(f"the program {name} in .venv-kube (make kube-tools)")
-    return path
+    return tool(name, ".venv-kube")
 
 
 def build(directory: str) -> list[Document]:
