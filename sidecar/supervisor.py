@@ -98,6 +98,7 @@ def run(loaded: Loaded, given: Given, count: int) -> int:
             admin=loaded.settings.admin or "off",
         )
         crew.start()
+        worker.settle_garbage_collector()
         reactor.run(installSignalHandlers=False)
     for each in pages:
         each.stop()

@@ -173,6 +173,30 @@ class TestRun:
         assert reactor.told == []
 
 
+class TestGarbageCollector:
+    def test_it_works_again_once_the_start_is_over(self, reactor: FakeReactor) -> None:
+        """The command turns it off for the start; before anything is served it is on, and spares what was loaded."""
+        seen: list[tuple[bool, bool]] = []
+        reactor.at_run = [lambda: seen.append((gc.isenabled(), gc.get_freeze_count() > 0))]
+        gc.disable()
+        try:
+            worker.run(load({}, {}))
+        finally:
+            gc.enable()
+        assert seen == [(True, True)]
+
+    def test_it_works_while_files_are_waited_for(self, reactor: FakeReactor, tmp_path: Path) -> None:
+        """That may be for hours, and the health port answers meanwhile."""
+        seen: list[bool] = []
+        reactor.at_run = [lambda: seen.append(gc.isenabled())]
+        gc.disable()
+        try:
+            worker.run(load({"tls_cert": str(tmp_path / "tls.crt")}, {}))
+        finally:
+            gc.enable()
+        assert seen == [True]
+
+
 REPORT = """
 import os, sys
 from sidecar import worker

@@ -68,6 +68,7 @@ class TestConfiguration:
         assert config["User"] == "65532:65532"
         assert config["StopSignal"] == "SIGTERM"
         assert config["Healthcheck"]["Test"] == ["CMD", "sidecar", "healthcheck"]
+        assert config["Healthcheck"]["StartInterval"] >= 2e9, "sooner, it slows down the start that it waits for"
         assert config["Entrypoint"] == ["/usr/bin/entrypoint.sh"]
         assert list(config["ExposedPorts"]) == ["443/tcp"]
 
