@@ -9,30 +9,25 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-import attrs
 from twisted.python import failure
 
 from sidecar.errors import RequestError
 from sidecar.policy.authz import Admission, Decision, Refusal
-from sidecar.policy.conditions import Request
-from sidecar.policy.forwarding import NOBODY, Hop, TrustedProxies, claimed_request_id, client_address
-from sidecar.policy.rewrite import DEFAULT_HOST
-from sidecar.policy.tracing import client_trace_id
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline
-from sidecar.proxy.exchange import Exchange, request_prefix
+from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.intake import Admitted, Forwarding, Intake, TurnedAway
 from sidecar.proxy.proxyheader import proxy_header
-from sidecar.proxy.routing import Answer, Destination, Outcome, Router
+from sidecar.proxy.routing import Answer
 from sidecar.proxy.service import Service
 from sidecar.proxy.splice import Splice
 from sidecar.proxy.upstream import UpstreamConnection
-from sidecar.settings import HostPort, ProxyProtocolOut, Switch
+from sidecar.settings import HostPort, ProxyProtocolOut
 from sidecar.tls.session import TlsSession
 from sidecar.topology import DirectResponse
 from sidecar.wire.events import RequestEvent, RequestHead
 from sidecar.wire.http1 import ServerCodec, State
 from sidecar.wire.proxyproto import ProxyHeader
-from sidecar.wire.target import normalise, readings
 
 DRAIN_IDLE_SECONDS: Final = 0.5
 """How long an idle connection is kept for a last request when the process is to end."""
@@ -70,30 +65,6 @@ class Peer(Protocol):
     def resume_reading(self) -> None: ...
 
 
-@attrs.frozen
-class Forwarding:
-    """
-    The field lines that all requests of a connection get: who sent them and how they came.
-
-    Attributes:
-        named: With what is known of the client by its certificate.
-        anonymous: Without; for requests that a rule lets in without looking at certificates.
-        hop: Makes the lines that depend on the request, which are then not in the others; None: none do.
-        trusted: Whose word counts about clients behind them; with a hop that is trusted.
-        is_trusted: Whether the client is a proxy whose word counts.
-    """
-
-    named: bytes
-    anonymous: bytes
-    hop: Hop | None = None
-    trusted: TrustedProxies = NOBODY
-    is_trusted: bool = attrs.field(init=False, default=attrs.Factory(lambda self: _trusts(self.hop), takes_self=True))
-
-
-def _trusts(hop: Hop | None) -> bool:
-    return hop is not None and hop.is_trusted
-
-
 class DownstreamConnection:
     """
     HTTP/1.1 with one client.
@@ -102,7 +73,6 @@ class DownstreamConnection:
         service: What all connections share.
         session: What the handshake agreed on.
         peer: Where the client is.
-        forwarding: The fields that all its requests get.
         principal: Who the client is, for the log; "" if nobody in particular.
         requests: Begun on it.
         is_closing: Whether the current response is to be the last one.
@@ -110,24 +80,18 @@ class DownstreamConnection:
     """
 
     __slots__ = (
-        "_admission",
+        "_admitted",
         "_codec",
-        "_destination",
         "_exchange",
+        "_intake",
         "_is_half_closed",
         "_is_reading_paused",
         "_is_stuck",
-        "_prefix",
-        "_prefix_of",
-        "_principal_of_prefix",
-        "_refusal",
+        "_last_head",
         "_requests_left",
-        "_routed_by",
         "_splice",
         "_tls",
-        "_trace_id",
         "_upgraded_by",
-        "forwarding",
         "is_closing",
         "peer",
         "principal",
@@ -156,13 +120,10 @@ class DownstreamConnection:
         self.wait = peer.deadline.set
         self.service = service
         self.session = session
-        self.forwarding = forwarding
         self.is_closing = service.is_draining
         self.requests = 0
-        self._admission: Admission | None
-        self._refusal: Refusal | None
-        self.principal: str
-        self._admit(admission)
+        self._intake = Intake(service, forwarding, admission)
+        self.principal = self._intake.principal
         limits = service.limits
         self._codec = ServerCodec(limits.header_bytes, limits.headers, limits.body_bytes)
         self._requests_left = limits.requests_per_connection  # never reaches 0 where that is off
@@ -172,12 +133,8 @@ class DownstreamConnection:
         self._is_half_closed = False
         self._is_stuck = False  # between two exchanges: the client has not taken the last response
         self._upgraded_by: RequestHead | None = None
-        self._prefix_of: RequestHead | None = None  # the last request, and its head for the app
-        self._prefix = b""
-        self._principal_of_prefix = ""
-        self._destination: Destination | None = None  # of that request
-        self._routed_by: Router | None = None  # who has found it; there is another one after a reload
-        self._trace_id = b""  # of that request's trace, if it names one
+        self._last_head: RequestHead | None = None  # of the last request that was let in, and what was found about it
+        self._admitted: Admitted | None = None
         timeout = LINGER_SECONDS if service.is_draining else service.timeouts.idle
         if session.verification.reason is not None:
             # Its certificate, of up to 32 KiB, is kept by OpenSSL for as long as it is connected.
@@ -274,33 +231,23 @@ class DownstreamConnection:
         An upgraded connection ends at once if its client may not come in any more: it will send no further request.
         """
         self.session = session
-        self.forwarding = forwarding
-        self._admit(admission)
-        self._prefix_of = None
+        self._intake = Intake(self.service, forwarding, admission)
+        self.principal = self._intake.principal
+        self._admitted = None
         if self._splice is not None:
             self._end_unwelcome_upgrade()
 
     def _end_unwelcome_upgrade(self) -> None:
         """End an upgraded connection that would not be upgraded now."""
-        refusal = self._refusal
-        if refusal is None and self._upgraded_by is not None and self._admission is not None:
-            try:
-                decision, _ = self._judge(self._upgraded_by)
-            except RequestError:  # under other settings, its path has become ambiguous
-                self._tls.abort()
-                return
-            refusal = decision.refusal if decision is not None else None
+        assert self._upgraded_by is not None
+        try:
+            refusal = self._intake.refusal_of(self._upgraded_by)
+        except RequestError:  # under other settings, its path has become ambiguous
+            self._tls.abort()
+            return
         if refusal is not None:
             self.service.rejecter.request_refused(self.peer.host, self.session, refusal)
             self._tls.abort()
-
-    def _admit(self, admission: Admission | Decision) -> None:
-        if isinstance(admission, Decision):
-            self._admission = None
-            self._refusal, self.principal = admission.refusal, admission.principal
-        else:
-            self._admission = admission
-            self._refusal, self.principal = None, ""
 
     def proxy_header(self, version: ProxyProtocolOut) -> bytes:
         """Return the PROXY header by which the app learns of the client, as the first bytes of a connection to it."""
@@ -398,96 +345,39 @@ class DownstreamConnection:
         exchange = Exchange(self, head)
         service.metrics.requests += 1
         self.requests += 1
-        forwarding = self.forwarding
-        if forwarding.is_trusted:
-            self._believe(exchange, forwarding.trusted)
-        if self._refusal is not None:
-            self._refuse(exchange, self._refusal)
-            return
         self._requests_left -= 1
         if not self._requests_left:
             self.is_closing = True
-        if self._prefix_of is not head or self._routed_by is not service.router:
-            if not self._prepare(exchange):
+        intake = self._intake
+        if intake.forwarding.is_trusted:
+            intake.believe(exchange, self.peer.host)
+        admitted = self._admitted
+        if admitted is None or self._last_head is not head or admitted.router is not service.router:
+            admitted = self._judge(exchange)
+            if admitted is None:
                 return
-        elif self._admission is not None:
-            self.principal = self._principal_of_prefix  # the request before may have been judged by another rule
+        self.principal = admitted.principal  # the request before may have been judged by another rule
         self._exchange = exchange
-        assert self._destination is not None
-        exchange.begin(self._prefix, events, self._trace_id, self._destination)
+        exchange.begin(admitted.prefix, events, admitted.trace_id, admitted.destination)
 
-    def _prepare(self, exchange: Exchange) -> bool:
-        """Find out what becomes of a request; False if it has been answered."""
-        head = exchange.head
-        decision: Decision | None = None
-        outcome: Outcome | None = self.service.router.only
+    def _judge(self, exchange: Exchange) -> Admitted | None:
+        """Find out what becomes of a request; None if it has been answered."""
+        self._admitted = None
+        self.principal = self._intake.principal
         try:
-            if self._admission is not None or outcome is None:
-                decision, outcome = self._judge(head)
-                if decision is not None and decision.refusal is not None:
-                    self._refuse(exchange, decision.refusal)
-                    return False
-            if not isinstance(outcome, Destination):
-                self._answer(exchange, outcome)
-                return False
-            forwarding = self.forwarding
-            looks_at_nobody = decision is not None and not decision.principal
-            lines = forwarding.anonymous if looks_at_nobody else forwarding.named
-            hop = forwarding.hop
-            if hop is not None:
-                lines = hop.lines(head) + lines
-            # Where a trace begins, and how, is for those to say who are believed.
-            self._trace_id = client_trace_id(head) if forwarding.is_trusted else b""
-            self._prefix = request_prefix(head, lines, self.service.http, self._trace_id, outcome, hop is not None)
+            verdict = self._intake.judge(exchange.head)
+            self.principal = verdict.principal
+            if isinstance(verdict, Admitted):
+                self._last_head, self._admitted = exchange.head, verdict
+                return verdict
+            if isinstance(verdict, TurnedAway):
+                self._refuse(exchange, verdict.refusal)
+            else:
+                self._answer(exchange, verdict.answer)
         except RequestError as error:
             self._reply(error.status, error.reason, _sentence(str(error)), exchange)
             self.service.record(exchange, error.reason, status=error.status)
-            return False
-        self._destination = outcome
-        self._prefix_of, self._routed_by = head, self.service.router
-        self._principal_of_prefix = self.principal
-        return True
-
-    def _believe(self, exchange: Exchange, trusted: TrustedProxies) -> None:
-        """Take from a trusted proxy who the client is, and what the request is called."""
-        fields = exchange.head.fields
-        client = client_address(fields, self.peer.host, trusted)
-        if client != self.peer.host:
-            exchange.client = client
-        claimed = claimed_request_id(fields)
-        if claimed:
-            exchange.request_id = claimed
-            exchange.is_named_by_us = False
-
-    def _judge(self, head: RequestHead) -> tuple[Decision | None, Outcome | None]:
-        """
-        Decide about a request, and where it goes.
-
-        Returns:
-            The decision, None if it was decided about its connection; and what becomes of it, None if no route says.
-
-        Raises:
-            RequestError: Its path or host can be read in different ways, and a rule or route would have to match it.
-        """
-        admission, router = self._admission, self.service.router
-        if b"%" in head.host:
-            raise RequestError("ambiguous_host", "the host has an encoded character, which programs read differently")
-        host = head.host or DEFAULT_HOST
-        is_rewritten = self.service.http.normalize_path is Switch.ON
-        decision: Decision | None = None
-        outcomes: list[Outcome | None] = []
-        for path in (normalise(head.target),) if is_rewritten else readings(head.target):
-            outcome = router.find(head, host, path)
-            if admission is not None:
-                careless = router.find_carelessly(head, host, path) if router.has_rules else outcome
-                decision = _decide(admission, Request(head.method, host, path), outcome, careless)
-                self.principal = decision.principal
-                if not decision.is_allowed:
-                    return decision, outcome
-            outcomes.append(outcome)
-        if any(outcome is not outcomes[0] for outcome in outcomes):
-            raise RequestError("ambiguous_path", "the path has dots or slashes by which different routes would match")
-        return decision, outcomes[0]
+        return None
 
     def _answer(self, exchange: Exchange, outcome: Answer | None) -> None:
         """Answer a request that goes nowhere; the connection goes on if nothing else is under way on it."""
@@ -588,25 +478,6 @@ class DownstreamConnection:
         else:
             self._tls.linger()
         self.wait(LINGER_SECONDS if self._tls.is_flushed else self.service.timeouts.body)
-
-
-def _decide(admission: Admission, request: Request, strict: Outcome | None, careless: Outcome | None) -> Decision:
-    """
-    Decide about one reading of a request, by the rule of its route if that has one.
-
-    Where a careless app would see the path of another route, the rule of that must allow it too.
-    """
-    decision = _by_rule(admission, request, strict)
-    if not decision.is_allowed or careless is strict:
-        return decision
-    second = _by_rule(admission, request, careless)
-    return decision if second.is_allowed else second
-
-
-def _by_rule(admission: Admission, request: Request, outcome: Outcome | None) -> Decision:
-    if outcome is None or outcome.rule is None:
-        return admission.decide(request)
-    return admission.judge(outcome.rule)
 
 
 def _sentence(text: str) -> str:

@@ -29,7 +29,8 @@ from sidecar.policy.forwarding import NOBODY, Hop, TrustedProxies
 from sidecar.policy.identity_headers import TlsFacts, identity_lines
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline, Deadlines
-from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection, Forwarding
+from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection
+from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.plain import PlainServer
 from sidecar.proxy.preface import Preface
 from sidecar.proxy.proxyheader import field_lines, proxy_header

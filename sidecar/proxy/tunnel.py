@@ -23,7 +23,8 @@ from sidecar.settings import ProxyProtocolOut
 from sidecar.tls.session import TlsSession
 
 if TYPE_CHECKING:
-    from sidecar.proxy.downstream import Forwarding, Peer, SecureTransport
+    from sidecar.proxy.downstream import Peer, SecureTransport
+    from sidecar.proxy.intake import Forwarding
 
 MAX_ENDPOINTS_TRIED: Final = 3
 

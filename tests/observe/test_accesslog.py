@@ -169,7 +169,7 @@ class TestHostileValues:
         downstream = either.pump.downstream
         downstream.session = attrs.evolve(downstream.session, server_name=evil)
         either.identify(attrs.evolve(IDENTITY, subject=evil, uri=(evil,)))
-        downstream.principal = evil
+        either.pump.judge_again(attrs.evolve(ADMITTED, principal=evil))
         line = either.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert line.endswith("\n")
         assert line[:-1].isprintable()

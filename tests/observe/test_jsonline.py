@@ -15,8 +15,8 @@ from sidecar.observe.escaping import MAX_VALUE_BYTES
 from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.policy.identity import PeerIdentity, identity_of
 from sidecar.proxy.connect import ConnectFailed
-from sidecar.proxy.downstream import Forwarding
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.routing import Destination, Router
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import AccessLogFormat, HostPort
@@ -161,7 +161,7 @@ class TestJsonFormat:
     def test_trusted_proxy_is_told_from_its_client(self, as_json: Logged) -> None:
         """Each request on its connection may be another's."""
         hop = Hop(peer="192.0.2.7", local=HostPort("192.0.2.1", 443), is_trusted=True)
-        as_json.pump.downstream.forwarding = Forwarding(b"", b"", hop, TrustedProxies(("192.0.2.0/24",)))
+        as_json.pump.judge_again(forwarding=Forwarding(b"", b"", hop, TrustedProxies(("192.0.2.0/24",))))
         for number in (8, 9):
             forwarded = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.%d\r\n\r\n" % number
             as_json.pump.client_sends(forwarded)
@@ -227,7 +227,7 @@ class TestJsonFormat:
         """Whoever shows a certificate is in the log by its subject, cut to size."""
         certificate = authority().issue("ci", purposes=CLIENT).certificate
         as_json.identify(identity_of(certificate))
-        as_json.pump.downstream.principal = "ci"
+        as_json.pump.judge_again(attrs.evolve(ADMITTED, principal="ci"))
         as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert as_json.record["client_subject"] == "CN=ci"
         assert as_json.record["client_serial"] == f"{certificate.serial_number:x}"

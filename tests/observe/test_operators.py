@@ -11,13 +11,13 @@ from sidecar.observe.logsyntax import FormatError
 from sidecar.observe.operators import FLAGS, OPERATORS
 from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.policy.identity import PeerIdentity
-from sidecar.proxy.downstream import Forwarding
+from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.replies import REPLIES
 from sidecar.proxy.routing import Destination, Router
 from sidecar.settings import AccessLogFormat, HostPort
 from sidecar.tls.session import NO_TLS
 from sidecar.tls.verify import Verification, VerifyReason
-from tests.support.pump import Pump
+from tests.support.pump import ADMITTED, Pump
 
 REQUEST = (
     b"POST /a?secret HTTP/1.1\r\nHost: a.example:8443\r\nUser-Agent: t/1\r\nContent-Length: 3\r\n"
@@ -64,7 +64,7 @@ class Logged:
         pump.service.access_log = log
         pump.peer.remote = HostPort("192.0.2.7", 50123)
         pump.peer.local = HostPort("2001:db8::9", 8443)
-        pump.downstream.principal = "ci"
+        pump.judge_again(attrs.evolve(ADMITTED, principal="ci"))
         pump.downstream.session = attrs.evolve(
             pump.downstream.session, verification=Verification(None, VerifyReason.EXPIRED, identity)
         )
@@ -215,7 +215,7 @@ class TestValues:
         """Whom its X-Forwarded-For names, and the proxy itself."""
         logged = Logged("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT% %DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%")
         hop = Hop(peer="192.0.2.7", local=HostPort("192.0.2.1", 443), is_trusted=True)
-        logged.pump.downstream.forwarding = Forwarding(b"", b"", hop, TrustedProxies(("192.0.2.0/24",)))
+        logged.pump.judge_again(forwarding=Forwarding(b"", b"", hop, TrustedProxies(("192.0.2.0/24",))))
         logged.pump.start_exchange(REQUEST)
         logged.pump.app_sends(RESPONSE)
         assert logged.line == "203.0.113.9 192.0.2.7"

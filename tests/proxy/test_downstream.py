@@ -18,8 +18,8 @@ from sidecar.proxy.downstream import (
     LINGER_SECONDS,
     UNVERIFIED_IDLE_SECONDS,
     DownstreamConnection,
-    Forwarding,
 )
+from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.routing import Destination, Router
 from sidecar.settings import (
     ByteCount,
@@ -622,7 +622,7 @@ class TestRules:
         good = Presented(identity_of(authority().issue("ci", purposes=CLIENT).certificate))
         admission = access_of(ClientSettings(cert=REQUIRED, rules=rules), "test").admit(good)
         pump = Pump(admission=admission)
-        pump.downstream.forwarding = Forwarding(b"X-Named: ci\r\n", b"X-Named: nobody\r\n")
+        pump.judge_again(forwarding=Forwarding(b"X-Named: ci\r\n", b"X-Named: nobody\r\n"))
         pump.start_exchange(b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % target)
         expected = b"nobody" if target == b"/healthz" else b"ci"
         assert b"\r\nX-Named: %b\r\n" % expected in pump.app_receives()
@@ -748,10 +748,9 @@ class TestJudgedAgain:
             pump = Pump(admission=access_of(self.EXEMPT, "test").admit(self.FLAWED))
         else:
             pump = Pump()
-        admission = pump.downstream._admission or ADMITTED
         self.upgraded(pump)
         assert not pump.tls.ending
-        pump.downstream.judge_again(pump.downstream.session, admission, FORWARDING)
+        pump.judge_again()
         assert not pump.tls.ending
         pump.client_sends(b"ping")
         assert pump.app_receives().endswith(b"ping")
@@ -919,7 +918,7 @@ def routed(
     hosts = [VirtualHost(name="web", domains=("*",), routes=routes)]
     made.service.router = Router.compile(hosts, {"app": made.cluster, "shop": shop}, timeouts, default_rule(client))
     access = access_of(client, "test", made.service.router.rules)
-    made.downstream.judge_again(SESSION, access.admit(presented), made.downstream.forwarding)
+    made.judge_again(access.admit(presented))
     return made
 
 
@@ -1084,7 +1083,7 @@ class TestRulesOfRoutes:
         """As with other rules."""
         web = Presented(identity_of(authority().issue("web.example", purposes=CLIENT).certificate))
         pump = self.both(web)
-        pump.downstream.forwarding = Forwarding(b"X-Named: web\r\n", b"X-Named: nobody\r\n")
+        pump.judge_again(forwarding=Forwarding(b"X-Named: web\r\n", b"X-Named: nobody\r\n"))
         pump.start_exchange(get(target))
         assert b"\r\nX-Named: %b\r\n" % named in pump.app_receives()
 

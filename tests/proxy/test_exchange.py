@@ -9,8 +9,8 @@ import pytest
 from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import NEVER
-from sidecar.proxy.downstream import Forwarding
 from sidecar.proxy.exchange import MAX_ENDPOINTS_TRIED, MAX_REPEATED_BYTES
+from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE
 from sidecar.settings import HostPort, ProxyProtocolOut, Seconds, Timeouts
 from tests.support.pump import Ended, Pump

@@ -17,8 +17,9 @@ from sidecar.observe.accesslog import AccessLog
 from sidecar.observe.metrics import Metrics
 from sidecar.policy.authz import NO_CERTIFICATE, Admission, Decision, Rule, judge
 from sidecar.proxy.deadlines import Deadlines
-from sidecar.proxy.downstream import DownstreamConnection, Forwarding
+from sidecar.proxy.downstream import DownstreamConnection
 from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.routing import Router
 from sidecar.proxy.service import Service
@@ -162,11 +163,18 @@ class Pump:
             access_log=self.log,
         )
         self.peer = FakePeer(self, self.deadlines)
+        self._admission, self._forwarding = admission, forwarding
         self.downstream = DownstreamConnection(
             self.tls, self.peer, self.service, SESSION, forwarding=forwarding, admission=admission
         )
         self.tls.owner = self.downstream
         self._is_lost = False
+
+    def judge_again(self, admission: Admission | Decision | None = None, forwarding: Forwarding | None = None) -> None:
+        """Let what is known of the client have changed; None: that has not."""
+        self._admission = self._admission if admission is None else admission
+        self._forwarding = self._forwarding if forwarding is None else forwarding
+        self.downstream.judge_again(self.downstream.session, self._admission, self._forwarding)
 
     # -- the client --
 

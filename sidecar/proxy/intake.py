@@ -1,0 +1,230 @@
+"""
+What becomes of a request: whether its sender may send it, where it goes, and what the app is told of the sender.
+
+For every version of HTTP: it knows heads, and nothing of connections or streams.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sidecar.errors import RequestError
+from sidecar.policy.authz import Admission, Decision, Refusal
+from sidecar.policy.conditions import Request
+from sidecar.policy.forwarding import NOBODY, Hop, TrustedProxies, claimed_request_id, client_address
+from sidecar.policy.rewrite import DEFAULT_HOST
+from sidecar.policy.tracing import client_trace_id
+from sidecar.proxy.exchange import Exchange, request_prefix
+from sidecar.proxy.routing import Answer, Destination, Outcome, Router
+from sidecar.settings import Switch
+from sidecar.wire.events import RequestHead
+from sidecar.wire.target import normalise, readings
+
+if TYPE_CHECKING:
+    from sidecar.proxy.service import Service
+
+
+@attrs.frozen
+class Forwarding:
+    """
+    The field lines that all requests of a connection get: who sent them and how they came.
+
+    Attributes:
+        named: With what is known of the client by its certificate.
+        anonymous: Without; for requests that a rule lets in without looking at certificates.
+        hop: Makes the lines that depend on the request, which are then not in the others; None: none do.
+        trusted: Whose word counts about clients behind them; with a hop that is trusted.
+        is_trusted: Whether the client is a proxy whose word counts.
+    """
+
+    named: bytes
+    anonymous: bytes
+    hop: Hop | None = None
+    trusted: TrustedProxies = NOBODY
+    is_trusted: bool = attrs.field(init=False, default=attrs.Factory(lambda self: _trusts(self.hop), takes_self=True))
+
+
+def _trusts(hop: Hop | None) -> bool:
+    return hop is not None and hop.is_trusted
+
+
+# Slotted but not frozen, as `wire.events`: one is made for each request whose head is new on its connection (bench row
+# `varied`). Nothing changes them.
+
+
+@attrs.define(eq=False)
+class Admitted:
+    """
+    A request that goes to the app.
+
+    Attributes:
+        prefix: Its head for the app, as `request_prefix` makes it.
+        trace_id: Of the trace that goes on; b"": a new one is started.
+        principal: Who the client is, for the log; "" if nobody in particular.
+        router: That has found the destination; after a reload there is another one.
+    """
+
+    prefix: bytes
+    trace_id: bytes
+    destination: Destination
+    principal: str
+    router: Router
+
+
+@attrs.define(eq=False)
+class TurnedAway:
+    """A request whose sender may not send it."""
+
+    refusal: Refusal
+    principal: str
+
+
+@attrs.define(eq=False)
+class AnsweredHere:
+    """A request that goes nowhere; *answer* is None where no route is about it."""
+
+    answer: Answer | None
+    principal: str
+
+
+Verdict = Admitted | TurnedAway | AnsweredHere
+
+
+class Intake:
+    """
+    Judges the requests of one client, by what is known of it.
+
+    Attributes:
+        forwarding: The fields that all its requests get.
+        refusal: Of every request; None: they are judged one by one, or all let in.
+        principal: Who the client is, if that is the same for all requests.
+    """
+
+    __slots__ = ("_admission", "_service", "forwarding", "principal", "refusal")
+
+    def __init__(self, service: Service, forwarding: Forwarding, admission: Admission | Decision) -> None:
+        """
+        Args:
+            admission: What is decided about all requests, or who decides about each.
+        """
+        self._service = service
+        self.forwarding = forwarding
+        self._admission: Admission | None = None
+        self.refusal: Refusal | None = None
+        self.principal = ""
+        if isinstance(admission, Decision):
+            self.refusal, self.principal = admission.refusal, admission.principal
+        else:
+            self._admission = admission
+
+    def judge(self, head: RequestHead) -> Verdict:
+        """
+        Find out what becomes of a request.
+
+        Raises:
+            RequestError: It is refused by the settings, or its path or host can be read in different ways, and a rule
+                or route would have to match it.
+        """
+        if self.refusal is not None:
+            return TurnedAway(self.refusal, self.principal)
+        router = self._service.router
+        decision: Decision | None = None
+        outcome: Outcome | None = router.only
+        principal = self.principal
+        if self._admission is not None or outcome is None:
+            decision, outcome = self._decide(head, router)
+            if decision is not None:
+                principal = decision.principal
+                if decision.refusal is not None:
+                    return TurnedAway(decision.refusal, principal)
+        if not isinstance(outcome, Destination):
+            return AnsweredHere(outcome, principal)
+        forwarding, hop = self.forwarding, self.forwarding.hop
+        looks_at_nobody = decision is not None and not principal
+        lines = forwarding.anonymous if looks_at_nobody else forwarding.named
+        if hop is not None:
+            lines = hop.lines(head) + lines
+        # Where a trace begins, and how, is for those to say who are believed.
+        trace_id = client_trace_id(head) if forwarding.is_trusted else b""
+        prefix = request_prefix(head, lines, self._service.http, trace_id, outcome, hop is not None)
+        return Admitted(prefix, trace_id, outcome, principal, router)
+
+    def refusal_of(self, head: RequestHead) -> Refusal | None:
+        """
+        Return why a request that was let in would not be now; None if it would.
+
+        Raises:
+            RequestError: Under other settings, its path has become ambiguous.
+        """
+        if self.refusal is not None or self._admission is None:
+            return self.refusal
+        decision, _ = self._decide(head, self._service.router)
+        return decision.refusal if decision is not None else None
+
+    def believe(self, exchange: Exchange, host: str) -> None:
+        """
+        Take from the client, if its word counts, who sent a request, and what that is called.
+
+        Args:
+            host: The client's own address.
+        """
+        if not self.forwarding.is_trusted:
+            return
+        fields = exchange.head.fields
+        client = client_address(fields, host, self.forwarding.trusted)
+        if client != host:
+            exchange.client = client
+        claimed = claimed_request_id(fields)
+        if claimed:
+            exchange.request_id = claimed
+            exchange.is_named_by_us = False
+
+    def _decide(self, head: RequestHead, router: Router) -> tuple[Decision | None, Outcome | None]:
+        """
+        Decide about a request, and where it goes.
+
+        Returns:
+            The decision, None if it was decided about all requests; and what becomes of it, None if no route says.
+
+        Raises:
+            RequestError: Its path or host can be read in different ways, and a rule or route would have to match it.
+        """
+        admission = self._admission
+        if b"%" in head.host:
+            raise RequestError("ambiguous_host", "the host has an encoded character, which programs read differently")
+        host = head.host or DEFAULT_HOST
+        is_rewritten = self._service.http.normalize_path is Switch.ON
+        decision: Decision | None = None
+        outcomes: list[Outcome | None] = []
+        for path in (normalise(head.target),) if is_rewritten else readings(head.target):
+            outcome = router.find(head, host, path)
+            if admission is not None:
+                careless = router.find_carelessly(head, host, path) if router.has_rules else outcome
+                decision = _decide(admission, Request(head.method, host, path), outcome, careless)
+                if not decision.is_allowed:
+                    return decision, outcome
+            outcomes.append(outcome)
+        if any(outcome is not outcomes[0] for outcome in outcomes):
+            raise RequestError("ambiguous_path", "the path has dots or slashes by which different routes would match")
+        return decision, outcomes[0]
+
+
+def _decide(admission: Admission, request: Request, strict: Outcome | None, careless: Outcome | None) -> Decision:
+    """
+    Decide about one reading of a request, by the rule of its route if that has one.
+
+    Where a careless app would see the path of another route, the rule of that must allow it too.
+    """
+    decision = _by_rule(admission, request, strict)
+    if not decision.is_allowed or careless is strict:
+        return decision
+    second = _by_rule(admission, request, careless)
+    return decision if second.is_allowed else second
+
+
+def _by_rule(admission: Admission, request: Request, outcome: Outcome | None) -> Decision:
+    if outcome is None or outcome.rule is None:
+        return admission.decide(request)
+    return admission.judge(outcome.rule)
