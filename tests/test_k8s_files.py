@@ -170,13 +170,13 @@ class TestPorts:
     def test_service_leads_to_the_listener(self) -> None:
         """443 outside, the unprivileged port inside."""
         (port,) = base("Service")["spec"]["ports"]
-        assert (port["port"], port["targetPort"]) == (443, "https")
+        assert (port["port"], port["targetPort"]) == (443, HTTPS_PORT)
 
     def test_policy_lets_in_to_the_listener_alone(self) -> None:
         """Neither the app's port nor the health port has a rule, and nothing goes out but DNS."""
         spec = base("NetworkPolicy")["spec"]
         assert spec["policyTypes"] == ["Ingress", "Egress"]
-        assert spec["ingress"] == [{"ports": [{"port": "https"}]}]
+        assert spec["ingress"] == [{"ports": [{"port": HTTPS_PORT}]}]
         assert {port["port"] for rule in spec["egress"] for port in rule["ports"]} == {53}
 
     @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from tests.support.kube import (
     HEALTH_PORT,
     HTTPS_PORT,
     K8S,
-    TOOLS,
     Document,
     Load,
     PlayedPod,
@@ -181,7 +180,8 @@ class TestCheckov:
     )
     def test_finds_nothing(self, arguments: tuple[str, ...]) -> None:
         """What it is not to look for stands in .checkov.yaml, each with its reason."""
-        environ = {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
+        tools = Path(kube_tool("kubectl")).parent
+        environ = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
         output = run(kube_tool("checkov"), *arguments, environ=environ).stdout
         counts = re.search(r"Passed checks: (\d+), Failed checks: (\d+)", output)
         assert counts is not None
