@@ -11,6 +11,12 @@ _WANTED_LATER = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 EXIT_CONFIG = 78
 """As `errors.EXIT_CONFIG`, which may be among what cannot be loaded."""
 
+EXIT_BROKEN = 1
+"""A library is there and could not be loaded, for a reason that may pass: memory, descriptors."""
+
+_OF_ANOTHER_MACHINE = ("wrong ELF class", "invalid ELF header", "cannot open shared object file: No such file")
+"""What the dynamic linker says of a file that is there, and was made for another one; of the last, strangely, too."""
+
 
 def main() -> int:
     """Run the command that is named by the arguments; return its exit status."""
@@ -26,11 +32,12 @@ def main() -> int:
     except ImportError as error:
         if not (error.path or "").endswith(".so"):
             raise
-        # What the kernel refuses to run it says itself; an image put together from two architectures gets this far.
         reason = str(error).removeprefix(f"{error.path}: ")
-        fix = f"it is for another architecture or system; get the image, or the package, for linux/{os.uname().machine}"
-        print(f"sidecar: {error.path} cannot be loaded ({reason}): {fix}", file=sys.stderr)
-        return EXIT_CONFIG
+        # What the kernel refuses to run it says itself; an image put together from two architectures gets this far.
+        is_foreign = reason.startswith(_OF_ANOTHER_MACHINE) and str(error) != reason
+        fix = f": it is for another architecture; get the image, or the package, for linux/{os.uname().machine}"
+        print(f"sidecar: {error.path} cannot be loaded ({reason}){fix if is_foreign else ''}", file=sys.stderr)
+        return EXIT_CONFIG if is_foreign else EXIT_BROKEN
 
 
 if __name__ == "__main__":

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sidecar.certs.sources import MAX_FILE_BYTES, may_be_secret
 from sidecar.settings import Settings, Source
 
-_ROOT = Path("/")
+_MOUNTS = Path("/proc/self/mountinfo")
+
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How blanks and the like are written there."""
 
 _MOST_FILES = 100
 """Of a directory that are looked at for changes."""
@@ -44,15 +48,25 @@ def missing(settings: Settings) -> tuple[Path, ...]:
 
 
 def _cannot_come(path: Path) -> bool:
-    """Whether no volume is mounted on the way to *path*, and the root file system is read-only."""
-    place = path
-    while not os.path.exists(place) and place != place.parent:
-        place = place.parent
+    """Whether *path* leads to the root file system, which is read-only, and into no volume."""
+    place = os.path.realpath(path)
+    while not os.path.exists(place) and place != "/":
+        place = os.path.dirname(place)
     try:
-        is_mounted = os.stat(place).st_dev != os.stat(_ROOT).st_dev
-        return not is_mounted and bool(os.statvfs(_ROOT).f_flag & os.ST_RDONLY)
+        is_read_only = bool(os.statvfs("/").f_flag & os.ST_RDONLY)
+        return is_read_only and not any(_is_in(place, point) for point in _mount_points() if point != "/")
     except OSError:
         return False  # whoever waits has a deadline
+
+
+def _mount_points() -> list[str]:
+    """Return where something is mounted (proc(5), mountinfo); raises OSError."""
+    lines = _MOUNTS.read_text("utf-8", "surrogateescape").splitlines()
+    return [_OCTAL.sub(lambda match: chr(int(match[1], 8)), line.split(" ")[4]) for line in lines]
+
+
+def _is_in(place: str, directory: str) -> bool:
+    return place == directory or place.startswith(f"{directory}/")
 
 
 def _is_empty_directory(path: Path) -> bool:

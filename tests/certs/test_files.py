@@ -48,21 +48,48 @@ class TestMissing:
         found = missing(settings(tmp_path / "none", tmp_path / "empty", tmp_path / "full", tmp_path / "full" / "x"))
         assert found == (tmp_path / "none", tmp_path / "empty")
 
+    READ_ONLY = os.statvfs_result((0,) * 8 + (os.ST_RDONLY, 255))
+
+    def missing_with(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, *points: Path, root: os.statvfs_result = READ_ONLY
+    ) -> bool:
+        """Whether *path* is waited for, where volumes are mounted on *points*."""
+        mounts = points[0].parent / "mountinfo"
+        quoted = [str(point).replace(" ", r"\040") for point in (Path("/"), *points)]
+        mounts.write_text("".join(f"36 35 98:0 / {point} ro - overlay overlay ro\n" for point in quoted))
+        monkeypatch.setattr("sidecar.certs.files._MOUNTS", mounts)
+        monkeypatch.setattr(os, "statvfs", lambda path: root)
+        return missing(settings(path)) == (path,)
 
     @pytest.mark.parametrize("name", ["none", "none/deeper", "empty"])
-    @pytest.mark.parametrize(
-        ("flags", "is_mounted", "may_come"),
-        [(0, False, True), (os.ST_RDONLY, False, False), (os.ST_RDONLY, True, True)],
-        ids=["writable", "read-only", "volume"],
-    )
     def test_what_nobody_can_put_there_is_not_waited_for(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, flags: int, is_mounted: bool, may_come: bool
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        """On a read-only root file system nothing appears where no volume is mounted, so it is not waited for."""
+        """On a read-only root file system nothing appears where no volume is mounted."""
         (tmp_path / "empty").mkdir()
-        monkeypatch.setattr("sidecar.certs.files._ROOT", Path("/proc") if is_mounted else tmp_path)
-        monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((0,) * 8 + (flags, 255)))
-        assert missing(settings(tmp_path / name)) == ((tmp_path / name,) if may_come else ())
+        (tmp_path / "other").mkdir()
+        assert not self.missing_with(tmp_path / name, monkeypatch, tmp_path / "other", tmp_path / "emp")
+
+    @pytest.mark.parametrize("name", ["none", "none/deeper", "empty"])
+    def test_what_may_come_is_waited_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """In a volume, whatever its name and whatever it lies on; and anywhere if the root can be written to."""
+        volume = tmp_path / "a volume"
+        (volume / "empty").mkdir(parents=True)
+        assert self.missing_with(volume / name, monkeypatch, volume)
+        writable = os.statvfs_result((0,) * 8 + (0, 255))
+        assert self.missing_with(volume / name, monkeypatch, tmp_path / "other", root=writable)
+
+    def test_link_is_looked_at_by_where_it_leads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An image may have links into volumes that are still empty."""
+        (tmp_path / "volume").mkdir()
+        (tmp_path / "tls.crt").symlink_to(tmp_path / "volume" / "tls.crt")
+        assert self.missing_with(tmp_path / "tls.crt", monkeypatch, tmp_path / "volume")
+
+    def test_nobody_knows_what_is_mounted(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Then it may come."""
+        monkeypatch.setattr("sidecar.certs.files._MOUNTS", tmp_path / "none")
+        monkeypatch.setattr(os, "statvfs", lambda path: self.READ_ONLY)
+        assert missing(settings(tmp_path / "x")) == (tmp_path / "x",)
 
 
 def in_place(directory: Path, content: str) -> None:

@@ -273,11 +273,13 @@ class TestSettings:
 
 
 class TestArchitecture:
-    def test_library_of_another_machine_is_one_line(self, tmp_path: Path) -> None:
-        """A compiled dependency that this machine cannot load is named, and what to get instead."""
-        library = tmp_path / "OpenSSL.abi3.so"
-        library.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(57))
-        done = subprocess.run(
+    """A compiled dependency that cannot be loaded is named, in one line."""
+
+    @staticmethod
+    def version_with(tmp_path: Path, library: bytes) -> subprocess.CompletedProcess[str]:
+        """Run a command that needs pyOpenSSL, in whose place *library* is found."""
+        (tmp_path / "OpenSSL.abi3.so").write_bytes(library)
+        return subprocess.run(
             [sys.executable, "-m", "sidecar", "version"],
             env={**environment(), "PYTHONPATH": f"{tmp_path}:{ROOT}"},
             capture_output=True,
@@ -285,5 +287,17 @@ class TestArchitecture:
             check=False,
         )
 
+    @pytest.mark.parametrize(
+        "library", [b"\x7fELF\x01\x01\x01" + bytes(57), b"MZ" + bytes(62)], ids=["32 bits", "no ELF"]
+    )
+    def test_library_of_another_machine_says_what_to_get(self, tmp_path: Path, library: bytes) -> None:
+        """No restart helps."""
+        done = self.version_with(tmp_path, library)
         assert (done.returncode, done.stdout) == (78, "")
-        assert re.fullmatch(rf"sidecar: {library} cannot be loaded \(.+\): .+; .+ linux/\w+\n", done.stderr)
+        assert re.fullmatch(rf"sidecar: {tmp_path}/\S+\.so cannot be loaded \(.+\): .+; .+ linux/\w+\n", done.stderr)
+
+    def test_library_that_fails_otherwise_is_not_blamed_on_that(self, tmp_path: Path) -> None:
+        """What the system says stands there, and a restart may help."""
+        done = self.version_with(tmp_path, b"\x7fELF\x02\x01\x01" + bytes(57))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(rf"sidecar: {tmp_path}/\S+\.so cannot be loaded \(.+\)\n", done.stderr)
