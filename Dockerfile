@@ -9,12 +9,13 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
-    && rm -rf /var/lib/apt/lists/* \
-    && install -d -m 0700 /build/certs
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+    && rm -rf /var/lib/apt/lists/*
+# The last is the time of all files in our wheel: the same source makes the same wheel.
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore SOURCE_DATE_EPOCH=1577836800
 COPY requirements /build/requirements
 RUN python3 -m venv /build/tools \
-    && /build/tools/bin/pip install --quiet --require-hashes --requirement /build/requirements/build.txt \
+    && /build/tools/bin/pip install --quiet --only-binary :all: --require-hashes \
+        --requirement /build/requirements/build.txt \
     && python3 -m venv --without-pip /opt/sidecar \
     && /build/tools/bin/pip --python /opt/sidecar/bin/python install --quiet --no-compile --only-binary :all: \
         --require-hashes --requirement /build/requirements/run.txt
@@ -32,15 +33,16 @@ RUN /build/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-di
     && for part in conch enterprise mail names newsfragments pair positioning runner scripts spread tap trial web words; do \
         rm -r /opt/sidecar/lib/python3*/site-packages/twisted/"$part"; \
     done
-COPY image/rootfs.py /build/rootfs.py
+COPY entrypoint.sh image/rootfs.py /build/
 # Bytecode is valid by its place alone: no source is looked at, and no timestamp makes two builds differ. Without columns,
-# which only tracebacks show, it is loaded faster.
+# which only tracebacks show, it is loaded faster. A new volume that is mounted on /certs belongs to the user who runs.
 RUN /usr/bin/python3 /build/rootfs.py /rootfs /opt/sidecar \
     && ln -s "$(basename "$(readlink -f /usr/bin/python3)")" /rootfs/usr/bin/python3 \
     && PYTHONNODEBUGRANGES=1 /usr/bin/python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -s /rootfs \
         /rootfs/usr/lib/python3* /rootfs/opt/sidecar/lib \
-    && chroot /rootfs /opt/sidecar/bin/sidecar version
-COPY --chmod=0755 entrypoint.sh /rootfs/usr/bin/entrypoint.sh
+    && chroot /rootfs /opt/sidecar/bin/sidecar version \
+    && install --mode=0755 /build/entrypoint.sh /rootfs/usr/bin \
+    && install --directory --owner=65532 --group=65532 --mode=0700 /rootfs/certs
 
 # What is in it, for scanners and lawyers: docker build --target sbom --output type=local,dest=. .
 FROM build AS bill
@@ -49,7 +51,7 @@ COPY image/sbom.py /build/sbom.py
 RUN python3 -m venv /build/sbom \
     && /build/sbom/bin/pip install --quiet --only-binary :all: --require-hashes --requirement /build/requirements/sbom.txt \
     && /build/sbom/bin/cyclonedx-py environment --output-reproducible --output-format JSON /opt/sidecar/bin/python \
-        | /build/sbom/bin/python /build/sbom.py /rootfs/var/lib/dpkg/status > /build/sbom.cdx.json
+        | /build/sbom/bin/python /build/sbom.py /rootfs > /build/sbom.cdx.json
 
 FROM scratch AS sbom
 COPY --from=bill /build/sbom.cdx.json /
@@ -64,8 +66,6 @@ LABEL org.opencontainers.image.title="tls-sidecar" \
     org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /rootfs /
 COPY --from=bill /build/sbom.cdx.json /usr/share/sbom/
-# For certificates: a new volume that is mounted here belongs to the user who runs.
-COPY --from=build --chown=65532:65532 /build/certs /certs
 ENV PATH=/opt/sidecar/bin:/usr/bin PYTHONDONTWRITEBYTECODE=1
 USER 65532:65532
 EXPOSE 443

@@ -160,6 +160,7 @@ class TestContents:
         assert {"dash", "libc6", "python3.13-minimal"} <= {name for name, _ in debian}
         assert {(name.replace(".", "-"), version) for name, version in debian} <= listed
         assert {(name, version) for name, version in locked} <= listed
+        assert {"openssl", "tls-sidecar"} <= {name for name, _ in listed}, "of what is compiled in, and ourselves"
         for name, _ in debian:
             assert f"usr/share/doc/{name}/copyright" in files, "licences go with what they are for"
 
