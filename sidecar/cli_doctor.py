@@ -11,13 +11,14 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Never
+from contextlib import suppress
+from typing import Any, Final
 
 from sidecar.config import addresses, flags
-from sidecar.config.load import gather
 from sidecar.config.units import UnitError, parse_duration
 from sidecar.doctor import report
 from sidecar.doctor.balancer import Balancer
+from sidecar.doctor.configured import gather_in_time
 from sidecar.doctor.examination import Options, examine
 from sidecar.doctor.findings import EXIT_OK, exit_status, worst_first
 from sidecar.doctor.looking import Machine
@@ -27,6 +28,8 @@ EXIT_OUTPUT: Final = 1
 """Standard output takes no more."""
 
 EXIT_USAGE: Final = 2
+
+_SWITCHES: Final = ("--outside", "--json")
 
 USAGE: Final = """\
 usage: sidecar doctor [OPTION ...] [--NAME VALUE ...]
@@ -64,15 +67,16 @@ def main(argv: Sequence[str], environ: Mapping[str, str], machine: Machine | Non
         The exit status.
     """
     try:
-        arguments, rest = _parser().parse_known_args(argv)
+        arguments, rest = _arguments(argv)
         options = _options(arguments)
     except UsageError as error:
         return _print(report.printable(f"sidecar doctor: {error}; see sidecar doctor --help"), sys.stderr, EXIT_USAGE)
     given, problems = flags.parse(flags.make_parser("", ""), rest)
     if flags.HELP in given:
         return _print(USAGE.rstrip("\n"), sys.stdout, EXIT_OK)
-    loaded, more = gather(given, environ)
-    examination = examine(loaded, [*problems, *more], options, environ, Machine() if machine is None else machine)
+    machine = Machine() if machine is None else machine
+    loaded, more = gather_in_time(given, environ)
+    examination = examine(loaded, [*problems, *more], options, environ, machine)
     findings = worst_first(examination.findings)
     if arguments.json:
         output = report.as_json(examination.platform, findings)
@@ -81,52 +85,73 @@ def main(argv: Sequence[str], environ: Mapping[str, str], machine: Machine | Non
     return _print(output, sys.stdout, exit_status(findings))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises where argparse would print and exit."""
+def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our options, and the other arguments."""
+    try:
+        return _parser().parse_known_args(argv)
+    except argparse.ArgumentError as error:  # its text repeats values
+        fact = "takes no value" if error.argument_name in _SWITCHES else "expected one argument"
+        raise UsageError(f"{error.argument_name}: {fact}") from None
 
-    def error(self, message: str) -> Never:
-        raise UsageError(message)
 
-
-def _parser() -> _Parser:
-    parser = _Parser(prog="sidecar doctor", add_help=False, allow_abbrev=False)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sidecar doctor", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--name", action="append", default=[], dest="names")
-    parser.add_argument("--balancer", choices=[kind.value for kind in Balancer], default=Balancer.NONE.value)
+    parser.add_argument("--balancer", default=Balancer.NONE.value)
     for option in ("--balancer-idle", "--stop-timeout", "--clock"):
         parser.add_argument(option)
-    for switch in ("--outside", "--json"):
+    for switch in _SWITCHES:
         parser.add_argument(switch, action="store_true")
     return parser
 
 
 def _options(arguments: argparse.Namespace) -> Options:
     return Options(
-        names=tuple(name for given in arguments.names for name in _parsed("--name", addresses.parse_names, given)),
-        balancer=Balancer(arguments.balancer),
+        names=_names(arguments.names),
+        balancer=_balancer(arguments.balancer),
         balancer_idle=_duration("--balancer-idle", arguments.balancer_idle),
         stop_timeout=_duration("--stop-timeout", arguments.stop_timeout),
-        clock=None if arguments.clock is None else _address("--clock", arguments.clock),
+        clock=None if arguments.clock is None else _clock(arguments.clock),
         is_outside=arguments.outside,
     )
+
+
+def _names(given: Sequence[str]) -> tuple[str, ...]:
+    parts = [part for text in given for part in text.split(",")]
+    names = dict.fromkeys(name for part in parts for name in _parsed("--name", addresses.parse_names, part.strip()))
+    if len(names) > addresses.MOST_TLS_NAMES:
+        raise UsageError(f"--name: {len(names)} names, limit {addresses.MOST_TLS_NAMES}")
+    return tuple(names)
+
+
+def _balancer(text: str) -> Balancer:
+    try:
+        return Balancer(text)
+    except ValueError:
+        kinds = ", ".join(kind.value for kind in Balancer)
+        raise UsageError(f"--balancer: {report.echoed(text)} is none of {kinds}") from None
 
 
 def _duration(option: str, text: str | None) -> float | None:
     return None if text is None else float(_parsed(option, parse_duration, text))
 
 
-def _address(option: str, text: str) -> HostPort:
-    host, _, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not bare or not port.isascii() or not port.isdecimal() or not 1 <= int(port[:6]) <= 65_535:
-        raise UsageError(f"{option}: {text!r} is not HOST:PORT")
-    return HostPort(bare, int(port))
+def _clock(text: str) -> HostPort:
+    address = None
+    with suppress(UnitError):
+        address = addresses.parse_endpoint(text)
+    # A password is often followed by a colon, and whatever is taken for a host name here is asked for in the DNS.
+    if not isinstance(address, HostPort) or report.is_hidden(address.host):
+        raise UsageError("--clock: the value is not HOST:PORT; write it as time.example:80")
+    return address
 
 
 def _parsed(option: str, parse: Any, text: str) -> Any:  # any parser of `config`
     try:
         return parse(text)
     except UnitError as error:
-        raise UsageError(f"{option}: {error.fact}; {error.fix}") from None
+        fact = f"{report.echoed(text)} will not do" if report.is_hidden(text) else error.fact
+        raise UsageError(f"{option}: {fact}; {error.fix}") from None
 
 
 def _print(text: str, stream: Any, status: int) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from sidecar.certs.sources import MAX_FILE_BYTES, may_be_secret
+from sidecar.certs.sources import MAX_FILE_BYTES, content_of, may_be_secret
 from sidecar.settings import Settings, Source
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -95,8 +96,8 @@ def fingerprint(paths: tuple[Path, ...]) -> bytes:
         for file in _files(path):
             seen.update(repr(str(file)).encode())
             try:
-                with file.open("rb") as stream:
-                    seen.update(hashlib.sha256(stream.read(MAX_FILE_BYTES + 1)).digest())
+                if stat.S_ISREG(os.stat(file).st_mode):  # what a pipe gives, it gives once
+                    seen.update(hashlib.sha256(content_of(file, MAX_FILE_BYTES + 1)).digest())
             except (OSError, ValueError) as error:
                 seen.update(repr(getattr(error, "errno", None)).encode())
     return seen.digest()

@@ -6,8 +6,12 @@ What cannot be opened may be a key or a password that was taken for a path, so i
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
+import select
+import stat
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +35,15 @@ name them.
 """
 
 _WORDS = {"cert": "certificate", "key": "key", "ca": "CA", "crl": "CRL", "passphrase": "passphrase"}
+
+PIPE_SECONDS = 10.0
+"""
+For all that comes through one pipe: what writes to it may have to ask a vault first, and what says nothing shall keep
+nobody from starting or reloading.
+"""
+
+_PIECE = 65_536
+"""Bytes: what a pipe of Linux holds."""
 
 _MAX_SHOWN = 400
 """Characters of a path in a message. Longer ones are rarely paths, and never read."""
@@ -84,6 +97,43 @@ def read(source: Source, role: str, position: int | None = None, *, limit: int =
     return given
 
 
+class FileKindError(OSError):
+    """
+    What was named is there, but is nothing to read, or nothing that ends.
+
+    Attributes:
+        fact: What it is, to be written after its path.
+        fix: What to do about it.
+    """
+
+    def __init__(self, fact: str, fix: str = "name a file") -> None:
+        super().__init__(errno.EINVAL, fact)
+        self.fact = fact
+        self.fix = fix
+
+
+def content_of(file: Path, most: int) -> bytes:
+    """
+    Return the first *most* bytes of a file, or of what comes through a pipe such as /dev/stdin and ``<(COMMAND)``.
+
+    A pipe is read only while somebody writes to it, and like a device no longer than `PIPE_SECONDS`.
+
+    Raises:
+        FileKindError: It is a socket, a pipe from which nothing comes, or does not end in time.
+        OSError: It cannot be read.
+        ValueError: It is no path.
+    """
+    with open(file, "rb", buffering=0, opener=_open_without_waiting) as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if stat.S_ISREG(mode):
+            return _to_end(stream, most)
+        data = _in_time(stream, most, "pipe" if stat.S_ISFIFO(mode) else "device")
+    if not data and stat.S_ISFIFO(mode):
+        fix = "name a file; a pipe gives what was written once only, while or after its writer runs"
+        raise FileKindError("is a pipe from which nothing comes: nobody writes to it", fix)
+    return data
+
+
 def is_exposed(file: Path) -> bool:
     """Whether others than the owner may read *file*, a key."""
     return bool(os.stat(file).st_mode & 0o077)
@@ -124,10 +174,47 @@ def _file(path: Path, role: str) -> Path:
     return path / next((name for name in names if os.path.lexists(path / name)), names[0])
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    """The opener of `open`: to open a named pipe would else last until somebody writes to it."""
+    try:
+        return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise FileKindError("is a socket, or a device that is not there") from None
+        raise
+
+
+def _to_end(stream: io.FileIO, most: int) -> bytes:
+    data = bytearray()
+    while len(data) < most and (piece := stream.read(min(_PIECE, most - len(data)))):
+        data += piece
+    return bytes(data)
+
+
+def _in_time(stream: io.FileIO, most: int, kind: str) -> bytes:
+    data, until = bytearray(), os.times().elapsed + PIPE_SECONDS
+    while len(data) < most:
+        piece = stream.read(min(_PIECE, most - len(data)))
+        if piece == b"":
+            break
+        data += piece or b""
+        left = until - os.times().elapsed
+        if left <= 0 or (piece is None and not _has_come(stream, left)):
+            fact = f"is a {kind}, and has not come to its end within {PIPE_SECONDS:g} s"
+            raise FileKindError(fact, "let what writes to it close it, or name a file")
+    return bytes(data)
+
+
+def _has_come(stream: io.FileIO, seconds: float) -> bool:
+    """Wait for bytes, or for the end."""
+    waiting = select.poll()
+    waiting.register(stream, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
+
+
 def _bytes_of(file: Path, path: Path, role: str, limit: int) -> bytes:
     try:
-        with file.open("rb") as stream:
-            return stream.read(limit + 1)
+        return content_of(file, limit + 1)
     except FileNotFoundError:
         raise _not_found(file, path, role) from None
     except PermissionError:
@@ -136,6 +223,8 @@ def _bytes_of(file: Path, path: Path, role: str, limit: int) -> bytes:
     except IsADirectoryError:
         fix = "name a file (container engines make a directory where the file to mount does not exist)"
         raise MaterialError(role, f"{_shown(file, role)} is a directory", fix) from None
+    except FileKindError as error:
+        raise MaterialError(role, f"{_shown(file, role)} {error.fact}", error.fix) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
         # The text of an OSError repeats the path, that of its number does not.
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "it is no path"

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
+from sidecar.certs import sources
 from sidecar.config import units
 from sidecar.config.names import SEE_HELP, SETTINGS, Given, did_you_mean, is_group
 from sidecar.errors import Problem
@@ -88,8 +89,9 @@ def content_of(path_text: str) -> str:
     """Return the text of a file of bounded size; raises UnitError."""
     path = units.parse_path(path_text) or Path("none")
     try:
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST_FILE + 1)
+        content = sources.content_of(path, LARGEST_FILE + 1)
+    except sources.FileKindError as error:
+        raise units.UnitError(f"{path} {error.fact}", error.fix) from None
     except OSError as error:
         raise units.UnitError(f"{path}: {error.strerror}", "give the path of a readable YAML file") from None
     if len(content) > LARGEST_FILE:

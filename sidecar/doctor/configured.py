@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
-from sidecar.config import hosts
+from sidecar.certs.sources import may_be_secret
+from sidecar.config import env, flags, hosts
 from sidecar.config.check import check, warnings
-from sidecar.config.load import Loaded
+from sidecar.config.load import Loaded, gather
 from sidecar.config.names import DEFAULT, ENVIRONMENT, FLAG, SETTINGS
+from sidecar.doctor import patience
 from sidecar.doctor.findings import Check, Finding, error, note, ok, warning
 from sidecar.errors import Problem
 from sidecar.settings import Inline, Settings
@@ -23,6 +25,26 @@ def written(loaded: Loaded, name: str) -> str:
     return f"{SETTINGS[name].written_in(source) if name in SETTINGS else name} ({source})"
 
 
+def gather_in_time(given: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Loaded, list[Problem]]:
+    """
+    As `gather`; a file of settings that nobody answers for is a problem, and then nothing is known of the settings.
+
+    Args:
+        given: Flags.
+        environ: The environment.
+    """
+    file = flags.config_file(given) or env.config_file(environ) or flags.envoy_file(given) or env.envoy_file(environ)
+    if file is None:
+        return gather(given, environ)
+    try:
+        return patience.within(patience.FILE_SECONDS, lambda: gather(given, environ))
+    except TimeoutError:
+        shown = "the file" if may_be_secret(file.text) else file.text
+        fact = f"{shown} could not be read within {patience.FILE_SECONDS:g} s"
+        fix = "look whether the server behind its volume is alive, or what writes to it if it is a pipe"
+        return Loaded(Settings(), {}), [Problem(file.written, file.source, fact, fix)]
+
+
 def settings(loaded: Loaded, problems: Sequence[Problem], now: datetime, *, knows_balancer: bool) -> list[Finding]:
     """
     Report what is wrong with the settings by themselves.
@@ -34,7 +56,7 @@ def settings(loaded: Loaded, problems: Sequence[Problem], now: datetime, *, know
         knows_balancer: `balancer` judges the idle timeout.
     """
     wrong = [*problems, *check(loaded, now, with_material=False)]
-    found = [error(Check.SETTINGS, f"{each.setting} ({each.source}): {each.fact}", each.fix) for each in wrong]
+    found = [error(Check.SETTINGS, f"{_named(each)} ({each.source}): {each.fact}", each.fix) for each in wrong]
     if not wrong:
         found.append(ok(Check.SETTINGS, "every setting can be read, and they fit each other"))
         left_out = (*JUDGED_HERE, *(["idle_timeout"] if knows_balancer else []))
@@ -43,6 +65,10 @@ def settings(loaded: Loaded, problems: Sequence[Problem], now: datetime, *, know
         found += [warning(Check.SETTINGS, text, "change it, if it is not meant") for text in texts]
     found += [note(Check.SETTINGS, text) for text in loaded.notes]
     return found
+
+
+def _named(problem: Problem) -> str:
+    return "an argument that may be key material" if may_be_secret(problem.setting) else problem.setting
 
 
 def admin(loaded: Loaded) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,14 +14,14 @@ from sidecar.certs import files
 from sidecar.config import topology
 from sidecar.config.load import Loaded
 from sidecar.config.names import SETTINGS
-from sidecar.doctor import configured
+from sidecar.doctor import configured, patience
 from sidecar.doctor.balancer import Balancer, balancer
 from sidecar.doctor.chain import chain
 from sidecar.doctor.clock import Past, clock, compare
 from sidecar.doctor.dates import clients, expiry
 from sidecar.doctor.findings import Check, Finding, Severity, unchecked
 from sidecar.doctor.looking import Machine
-from sidecar.doctor.material import Material, load_material
+from sidecar.doctor.material import Material, load_in_time
 from sidecar.doctor.names import names, names_of_self_made
 from sidecar.doctor.platforms import Platform, platform_of
 from sidecar.doctor.stopping import stop_timeout
@@ -86,8 +87,8 @@ def examine(
     found += [*configured.admin(loaded), *configured.secrets(loaded)]
     material = Material()
     if all(name in loaded.sources for name in _OF_MATERIAL):
-        material = load_material(loaded, now)
-        found += [*material.findings, *case.certificates(material)]
+        material = load_in_time(loaded, now)
+        found += [*material.findings, *(case.certificates(material) if material.has_come else ())]
     else:
         fact = "certificates, keys and CAs: which they are depends on settings that cannot be read"
         found.append(unchecked(Check.CERTIFICATE, fact, "mend the settings first"))
@@ -102,7 +103,7 @@ def examine(
         fact = "nothing of this machine was looked at, as --outside says: ports, app, mounts, rights, limits"
         found.append(unchecked(Check.MACHINE, fact, "run the doctor in the container too"))
     else:
-        found += surroundings(loaded, material.servers, platform, machine)
+        found += surroundings(loaded, material.servers, platform, machine, with_files=material.has_come)
     return Examination(platform, tuple(found))
 
 
@@ -133,13 +134,18 @@ class _Case:
     def clocks(self, material: Material) -> Iterator[Finding]:
         """What the clock can be compared with."""
         installed = self._past(Path(sidecar.__file__), "this program was installed")
-        found = (self._past(path, f"{path} was written") for path in files.named(self.loaded.settings))
-        yield from clock(
-            self.now, installed, [past for past in found if past is not None], (*material.servers, *material.upstreams)
-        )
+        written: list[Past] = []
+        if material.has_come:
+            with suppress(TimeoutError):
+                written = patience.within(patience.FILE_SECONDS, self._written)
+        yield from clock(self.now, installed, written, (*material.servers, *material.upstreams))
         if self.options.clock is not None:
             told = self.machine.clock(self.options.clock)
             yield compare(datetime.now(UTC), told, str(self.options.clock))
+
+    def _written(self) -> list[Past]:
+        found = (self._past(path, f"{path} was written") for path in files.named(self.loaded.settings))
+        return [past for past in found if past is not None]
 
     def _past(self, path: Path, fact: str) -> Past | None:
         file = self.machine.file(path)

@@ -13,7 +13,6 @@ import re
 import socket
 import ssl
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import attrs
 from sidecar.certs.sources import LAYOUT
 from sidecar.doctor.app import Answer, Spoken
 from sidecar.doctor.mounts import File
+from sidecar.doctor.patience import within
 from sidecar.doctor.ports import Binding
 from sidecar.settings import HostPort, UnixPath
 
@@ -73,7 +73,7 @@ class Machine:
 
     def exists(self, path: str) -> bool:
         """Whether there is such a file below `root`."""
-        return (self.root / path.lstrip("/")).exists()
+        return os.path.exists(self.root / path.lstrip("/"))
 
     def file(self, path: Path, *, is_named: bool = True, has_key: bool = False) -> File | None:
         """Look at a file or directory, to which `File` says the rest; None if it cannot be looked at."""
@@ -230,24 +230,13 @@ class Machine:
         if isinstance(address, UnixPath):
             return [(socket.AF_UNIX, address.path)]
         host = _ANY_ADDRESS.get(address.host, address.host)
-        found: list[tuple[socket.AddressFamily, Any]] = []
-        problems: list[OSError] = []
-
-        def resolve() -> None:
-            try:
-                every = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
-                found.extend((family, target) for family, _, _, _, target in every)
-            except (OSError, UnicodeError) as error:
-                problems.append(OSError(f"{host} has no address: {getattr(error, 'strerror', None) or error}"))
-
-        thread = threading.Thread(target=resolve, daemon=True)
-        thread.start()
-        thread.join(self._left())
-        if problems:
-            raise problems[0]
-        if thread.is_alive():
-            raise OSError(f"the resolver does not answer for {host}")
-        return found
+        try:
+            every = within(self._left(), lambda: socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM))
+        except TimeoutError:
+            raise OSError(f"the resolver does not answer for {host}") from None
+        except (OSError, UnicodeError) as error:
+            raise OSError(f"{host} has no address: {getattr(error, 'strerror', None) or error}") from None
+        return [(family, target) for family, _, _, _, target in every]
 
     def _send(self, sock: socket.socket, data: bytes) -> None:
         sock.settimeout(self._left())
@@ -280,7 +269,7 @@ _BINDINGS: Final = {
 def inner_files(directory: Path) -> list[Path]:
     """Return the files of *directory* that the program would read, whatever role it is given for."""
     names = dict.fromkeys(name for names in LAYOUT.values() for name in names)
-    return [directory / name for name in names if (directory / name).exists()]
+    return [directory / name for name in names if os.path.exists(directory / name)]
 
 
 def key_file(cert: Path, key: Path | None) -> Path:
@@ -292,11 +281,11 @@ def key_file(cert: Path, key: Path | None) -> Path:
         key: The same for its key; None: it is looked for beside or inside *cert*.
     """
     given = cert if key is None else key
-    if given.is_dir():
+    if os.path.isdir(given):
         names = LAYOUT["key"]
-        return next((given / name for name in names if (given / name).exists()), given / names[0])
+        return next((given / name for name in names if os.path.exists(given / name)), given / names[0])
     beside = cert.with_suffix(".key")
-    return beside if key is None and beside.is_file() else given
+    return beside if key is None and os.path.isfile(beside) else given
 
 
 def _why(problem: OSError) -> str:

@@ -7,13 +7,15 @@ No private key leaves this module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import attrs
 from cryptography import x509
 
+from sidecar.certs import files
 from sidecar.certs.bundle import Bundle
 from sidecar.certs.certificates import certificates, chain_of
 from sidecar.certs.forms import parse
@@ -26,13 +28,16 @@ from sidecar.certs.material import (
     load_upstream_material,
 )
 from sidecar.certs.passwords import read_password
-from sidecar.certs.sources import LAYOUT, read
+from sidecar.certs.report import shorten
+from sidecar.certs.sources import LAYOUT, may_be_secret, read
 from sidecar.certs.traits import is_authority
 from sidecar.config import topology
 from sidecar.config.load import Loaded
-from sidecar.config.upstreams import part_of, tls_of
+from sidecar.config.upstreams import files_of, part_of, tls_of
+from sidecar.doctor import patience
 from sidecar.doctor.configured import written
-from sidecar.doctor.findings import Check, Finding, error
+from sidecar.doctor.findings import Check, Finding, error, unchecked
+from sidecar.doctor.patience import within
 from sidecar.errors import MaterialError
 from sidecar.settings import Password, Source
 
@@ -68,6 +73,7 @@ class Material:
         clients: What clients are verified with.
         upstream_anchors: CAs of upstreams, but for those of the system.
         findings: What the program would refuse.
+        has_come: Whether the files could be read in time; else nothing is known, and nobody should look at them again.
     """
 
     servers: tuple[Own, ...] = ()
@@ -75,6 +81,28 @@ class Material:
     clients: ClientMaterial = attrs.field(factory=ClientMaterial)
     upstream_anchors: tuple[x509.Certificate, ...] = ()
     findings: tuple[Finding, ...] = ()
+    has_come: bool = True
+
+
+def load_in_time(loaded: Loaded, now: datetime) -> Material:
+    """As `load_material`; files that nobody answers for, as on a server that is gone, are findings."""
+    try:
+        return within(patience.FILE_SECONDS, lambda: load_material(loaded, now))
+    except TimeoutError:
+        return Material(findings=tuple(_late(loaded)), has_come=False)
+
+
+def _late(loaded: Loaded) -> Iterator[Finding]:
+    whole = topology.read(loaded).topology
+    named = dict.fromkeys((*files.named(loaded.settings), *(() if whole is None else files_of(whole))))
+    paths = [path for path in named if not may_be_secret(str(path))]
+    limit = f"within {patience.FILE_SECONDS:g} s"
+    fix = "look whether the server behind its volume is alive, or what writes to it if it is a pipe"
+    dead = patience.silent(paths)
+    for path in dead:
+        yield unchecked(Check.CERTIFICATE, f"{path} cannot be looked at {limit}, so no certificate is", fix)
+    if not dead:
+        yield unchecked(Check.CERTIFICATE, f"{shorten(map(str, paths))}: they could not all be read {limit}", fix)
 
 
 def load_material(loaded: Loaded, now: datetime) -> Material:
@@ -141,7 +169,7 @@ def _look_at(source: Source, password: Password | None) -> Own | None:
 
 
 def _roots(source: Source) -> tuple[x509.Certificate, ...]:
-    if not isinstance(source, Path) or not (source / LAYOUT["ca"][0]).is_file():
+    if not isinstance(source, Path) or not os.path.isfile(source / LAYOUT["ca"][0]):
         return ()
     try:
         return certificates(parse(read(source / LAYOUT["ca"][0], "ca")))

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Sequence
 
 from sidecar import __version__
+from sidecar.certs.sources import may_be_secret
+from sidecar.config.units import quoted
 from sidecar.doctor.findings import Finding, Severity, counts
 from sidecar.doctor.platforms import Platform
 
@@ -42,7 +44,17 @@ def as_json(platform: Platform, findings: Sequence[Finding]) -> str:
     ]
     found = {severity.value: count for severity, count in counts(findings).items()}
     answer = {"version": __version__, "platform": platform.name.lower(), "findings": listed, "counts": found}
-    return json.dumps(answer, indent=2)  # escapes what is not ASCII
+    return json.dumps(answer, indent=2).replace("\x7f", "\\u007f")  # all else that is not printable ASCII is escaped
+
+
+def echoed(text: str) -> str:
+    """Show an argument in a message: shortened, and not if it may be a secret that was put in the wrong place."""
+    return "a value that may be key material" if is_hidden(text) else quoted(text)
+
+
+def is_hidden(text: str) -> bool:
+    """Whether an argument is not to be shown."""
+    return may_be_secret(text)
 
 
 def printable(line: str) -> str:

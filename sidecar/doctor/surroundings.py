@@ -7,7 +7,7 @@ Looks by `looking.Machine`, and hands what it sees to those who judge it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -17,7 +17,7 @@ from sidecar.certs import files
 from sidecar.config import hosts, topology
 from sidecar.config.load import Loaded
 from sidecar.config.upstreams import files_of
-from sidecar.doctor import app, confinement, limits, mounts, ports, running
+from sidecar.doctor import app, confinement, limits, mounts, patience, ports, running
 from sidecar.doctor.configured import written
 from sidecar.doctor.findings import Check, Finding, unchecked
 from sidecar.doctor.listening import Listening, listening
@@ -35,7 +35,9 @@ MOST_ENDPOINTS = 4
 _PREFACES = {ProxyProtocolOut.V1: UNKNOWN_V1, ProxyProtocolOut.V2: LOCAL_V2}
 
 
-def surroundings(loaded: Loaded, servers: Sequence[Own], platform: Platform, machine: Machine) -> Iterator[Finding]:
+def surroundings(
+    loaded: Loaded, servers: Sequence[Own], platform: Platform, machine: Machine, *, with_files: bool = True
+) -> Iterator[Finding]:
     """
     Check everything that is not in the settings and their files.
 
@@ -44,6 +46,7 @@ def surroundings(loaded: Loaded, servers: Sequence[Own], platform: Platform, mac
         servers: Our certificates in the files.
         platform: Where we are.
         machine: What is looked at.
+        with_files: Whether to look at the files that the settings name; not if nobody answers for them.
     """
     case = _Case(loaded, platform, machine)
     table = listening(machine.text("/proc/net/tcp"), machine.text("/proc/net/tcp6"))
@@ -58,9 +61,19 @@ def surroundings(loaded: Loaded, servers: Sequence[Own], platform: Platform, mac
         yield from running.served(case.admin_page("/certs") or b"", servers)
     yield from case.ports(state, table, others)
     yield from case.apps(state is Running.YES and "upstream" not in others, table)
-    yield from case.files()
+    if with_files:
+        yield from _in_time(case.files)
     yield from case.rights()
     yield from case.limits()
+
+
+def _in_time(look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """What *look* finds at files, which may lie where nobody answers."""
+    try:
+        return patience.within(patience.FILE_SECONDS, lambda: list(look()))
+    except TimeoutError:
+        fact = f"how key files are mounted and who may read them: looking takes longer than {patience.FILE_SECONDS:g} s"
+        return [unchecked(Check.MOUNT, fact, "look whether the server behind their volume is alive")]
 
 
 @attrs.frozen
@@ -149,7 +162,7 @@ class _Case:
             if isinstance(cert, Path) and (key is None or isinstance(key, Path))
         }
         named = [*files.named(self.loaded.settings), *self._files_of_clusters()]
-        inner = [file for path in named if path.is_dir() for file in inner_files(path)]
+        inner = [file for path in named if os.path.isdir(path) for file in inner_files(path)]
         for path in dict.fromkeys((*named, *inner, *keys)):
             file = self.machine.file(path, is_named=path in named, has_key=path in keys)
             if file is not None:
@@ -157,7 +170,7 @@ class _Case:
 
     def _files_of_clusters(self) -> Sequence[Path]:
         whole = topology.read(self.loaded).topology
-        return () if whole is None else [path for path in files_of(whole) if path.exists()]
+        return () if whole is None else [path for path in files_of(whole) if os.path.exists(path)]
 
     def rights(self) -> Iterator[Finding]:
         if not self.in_container:

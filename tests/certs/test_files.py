@@ -140,6 +140,13 @@ class TestFingerprint:
         states.add(fingerprint((file,)))
         assert len(states) == 3
 
+    def test_pipe_is_left_alone(self, tmp_path: Path) -> None:
+        """To open one without a writer would never return, and what is read from it is gone."""
+        os.mkfifo(tmp_path / "tls.crt")
+        before = fingerprint((tmp_path,))
+        (tmp_path / "tls.crt").unlink()
+        assert fingerprint((tmp_path,)) != before
+
     def test_files_cannot_be_mistaken_for_each_other(self, tmp_path: Path) -> None:
         """The same contents in other files are something else."""
         for name, content in (("a", "1"), ("b", "2")):

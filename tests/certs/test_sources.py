@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+import pty
+import stat
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from sidecar.certs import sources
 from sidecar.certs.sources import LAYOUT, MAX_FILE_BYTES, is_exposed, may_be_secret, read
 from sidecar.errors import MaterialError
 from sidecar.settings import Inline, Source
@@ -103,7 +110,7 @@ class TestUnreadablePaths:
             raise PermissionError(13, "Permission denied")
 
         (tmp_path / "tls.crt").write_bytes(b"x")
-        monkeypatch.setattr(Path, "open", refuse)  # tests may run as root, who may read anything
+        monkeypatch.setattr(os, "open", refuse)  # tests may run as root, who may read anything
         error = refusal_of(tmp_path)
         assert error.fact == f"user {os.geteuid()}, who runs this program, may not read {tmp_path}/tls.crt"
         assert "chmod" in error.fix
@@ -145,6 +152,115 @@ class TestUnreadablePaths:
     def test_passphrase_taken_for_a_path_is_not_shown(self, word: str) -> None:
         """Any word may be a passphrase."""
         assert "hunter2" not in str(refusal_of(Path(word), "passphrase"))
+
+
+class TestOddFiles:
+    def test_named_pipe_without_writer_is_refused_at_once(self, tmp_path: Path) -> None:
+        """To open it would last until somebody writes, which may be never."""
+        os.mkfifo(tmp_path / "tls.crt")
+        error = refusal_of(tmp_path)
+        assert error.fact == f"{tmp_path}/tls.crt is a pipe from which nothing comes: nobody writes to it"
+        assert error.fix.startswith("name a file")
+
+    def test_socket_is_refused(self, tmp_path: Path) -> None:
+        """Docker's own is mounted by mistake now and then."""
+        os.mknod(tmp_path / "s", stat.S_IFSOCK | 0o600)
+        assert refusal_of(tmp_path / "s").fact == f"{tmp_path}/s is a socket, or a device that is not there"
+
+    @pytest.mark.parametrize(
+        ("device", "fact"), [("zero", "is over the limit of 1,048,576 bytes"), ("null", "is empty")]
+    )
+    def test_device_is_read_as_a_file(self, device: str, fact: str) -> None:
+        """Up to the limit; the null device is an empty file, as which it is mounted over others."""
+        assert refusal_of(Path("/dev") / device).fact == f"/dev/{device} {fact}"
+
+    def test_terminal_is_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Standard input may be one."""
+        monkeypatch.setattr(sources, "PIPE_SECONDS", 0.05)
+        main, terminal = pty.openpty()
+        with open(main, "rb"), open(terminal, "rb"):
+            name = os.ttyname(terminal)
+            assert refusal_of(Path(name)).fact == f"{name} is a device, and has not come to its end within 0.05 s"
+
+    def test_secret_that_names_an_odd_file_is_not_shown(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As of every path."""
+        monkeypatch.chdir(tmp_path)
+        os.mkfifo(_SHORT_KEY.replace("/", "_"))
+        error = refusal_of(Path(_SHORT_KEY.replace("/", "_")))
+        assert error.fact.startswith("the path given as certificate is a pipe")
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[Path, BinaryIO]]:
+    """A pipe as ``<(COMMAND)`` makes it: the path to read from, and the end to write to."""
+    reader, writer = os.pipe()
+    with open(reader, "rb"), open(writer, "wb", buffering=0) as stream:
+        yield Path(f"/dev/fd/{reader}"), stream
+
+
+class TestPipes:
+    def test_what_has_been_written_is_read(self, pipe: tuple[Path, BinaryIO]) -> None:
+        """The writer may have ended already."""
+        path, writer = pipe
+        writer.write(b"x" * 5000)
+        writer.close()
+        assert read(path, "cert").data == b"x" * 5000
+
+    def test_slow_writer_is_waited_for(self, pipe: tuple[Path, BinaryIO]) -> None:
+        """It comes in pieces, more than a pipe holds, up to the limit."""
+        path, writer = pipe
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(write_pieces, writer, b"x" * 4096, 256)
+            assert read(path, "cert").data == b"x" * MAX_FILE_BYTES
+
+    def test_limit_is_that_of_files(self, pipe: tuple[Path, BinaryIO]) -> None:
+        """One byte more is refused."""
+        path, writer = pipe
+        writer.write(b"12345")
+        with pytest.raises(MaterialError, match="is over the limit of 4 bytes"):
+            read(path, "cert", limit=4)
+
+    def test_writer_that_said_nothing_is_told(self, pipe: tuple[Path, BinaryIO]) -> None:
+        """Its command has failed, or somebody has read it before."""
+        path, writer = pipe
+        writer.close()
+        error = refusal_of(path)
+        assert "is a pipe from which nothing comes" in error.fact
+        assert "once only" in error.fix
+
+    @pytest.mark.parametrize("said", [b"", b"-----BEGIN"], ids=["nothing", "a part"])
+    def test_writer_that_never_ends_is_not_waited_for(
+        self, pipe: tuple[Path, BinaryIO], monkeypatch: pytest.MonkeyPatch, said: bytes
+    ) -> None:
+        """Half a file is none."""
+        monkeypatch.setattr(sources, "PIPE_SECONDS", 0.05)
+        path, writer = pipe
+        writer.write(said)
+        error = refusal_of(path)
+        assert error.fact == f"{path} is a pipe, and has not come to its end within 0.05 s"
+
+    def test_drip_ends_with_the_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A byte now and then gives no more time."""
+        monkeypatch.setattr(sources, "PIPE_SECONDS", 0.05)
+        reader, writer = os.pipe()
+        with open(reader, "rb"), open(writer, "wb", buffering=0) as stream, ThreadPoolExecutor(1) as pool:
+            stop = threading.Event()
+            pool.submit(drip, stream, stop)
+            try:
+                assert "has not come to its end" in refusal_of(Path(f"/dev/fd/{reader}")).fact
+            finally:
+                stop.set()
+
+
+def write_pieces(stream: BinaryIO, piece: bytes, times: int) -> None:
+    for _ in range(times):
+        stream.write(piece)
+    stream.close()
+
+
+def drip(stream: BinaryIO, stop: threading.Event) -> None:
+    while not stop.wait(0.005):
+        stream.write(b"x")
 
 
 class TestMayBeSecret:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -307,6 +308,30 @@ class TestFile:
         _, problems = yamlfile.read(Given(path, "--config", "flag"))
 
         assert [problem.setting for problem in problems] == ["--config"]
+
+    def test_named_pipe_that_nobody_writes_to_is_a_problem(self, tmp_path: Path) -> None:
+        """It is told at once, and not waited for."""
+        os.mkfifo(tmp_path / "f")
+        _, problems = yamlfile.read(Given(f"{tmp_path}/f", "SIDECAR_CONFIG", "environment"))
+
+        assert [problem.fact for problem in problems] == [
+            f"{tmp_path}/f is a pipe from which nothing comes: nobody writes to it"
+        ]
+
+    def test_settings_come_through_a_pipe(self) -> None:
+        """From a command that fills in a template."""
+        reader, writer = os.pipe()
+        with open(reader, "rb"), open(writer, "wb") as stream:
+            stream.write(b"admin: off")
+            stream.close()
+            given_, problems = yamlfile.read(Given(f"/dev/fd/{reader}", "--config", "flag"))
+
+        assert problems == []
+        assert given_["admin"].text == "off"
+
+    def test_null_device_sets_nothing(self) -> None:
+        """It stands for an empty file."""
+        assert yamlfile.read(Given("/dev/null", "--config", "flag")) == ({}, [])
 
     @given(st.binary(max_size=200) | st.text("tlskey: \n-[]{}&*!|>'\"%#?,~", max_size=60).map(str.encode))
     def test_any_content_is_read_or_reported(self, content: bytes) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from sidecar.certs import sources
 from sidecar.config.load import Loaded, gather, load
-from sidecar.doctor.configured import admin, secrets, settings, written
+from sidecar.doctor import patience
+from sidecar.doctor.configured import admin, gather_in_time, secrets, settings, written
 from sidecar.doctor.findings import Check, Severity
+from sidecar.errors import Problem
 from tests.doctor.settled import only, settled, severities
 from tests.support.certs import NOW, authority, reveals
 
@@ -53,6 +58,15 @@ class TestSettings:
         assert severities(settings(noted, [], NOW, knows_balancer=False))[1:] == [("settings", "note")]
 
 
+class TestSecretArgument:
+    def test_argument_that_may_be_a_key_is_not_repeated(self) -> None:
+        """It stands where only flags are expected."""
+        key = authority().issue("a").key_pem.decode()
+        problem = Problem(key, "arguments", "only flags are expected here", "write --NAME VALUE")
+        finding = only(settings(load({}, {}), [problem], NOW, knows_balancer=False), Severity.ERROR, Check.SETTINGS)
+        assert finding.fact == "an argument that may be key material (arguments): only flags are expected here"
+
+
 class TestAdmin:
     @pytest.mark.parametrize(
         ("address", "severity"),
@@ -70,6 +84,25 @@ class TestAdmin:
     def test_no_admin_is_nothing_to_say(self) -> None:
         """What is off harms nobody."""
         assert list(admin(settled(admin="off"))) == []
+
+
+class TestGatherInTime:
+    def test_pipe_that_says_nothing_is_a_problem(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing is known of the settings then."""
+        monkeypatch.setattr(patience, "FILE_SECONDS", 0.05)
+        monkeypatch.setattr(sources, "PIPE_SECONDS", 1.0)
+        reader, writer = os.pipe()
+        with open(reader, "rb"), open(writer, "wb"):
+            loaded, problems = gather_in_time({}, {"SIDECAR_CONFIG": f"/dev/fd/{reader}"})
+        assert [str(each).partition(";")[0] for each in problems] == [
+            f"SIDECAR_CONFIG (environment): /dev/fd/{reader} could not be read within 0.05 s"
+        ]
+        assert loaded.sources == {}
+
+    @pytest.mark.parametrize("environ", [{}, {"SIDECAR_CONFIG": "/dev/null"}], ids=["none", "file"])
+    def test_settings_are_gathered(self, environ: dict[str, str]) -> None:
+        """With a file and without."""
+        assert gather_in_time({"admin": "off"}, environ) == gather({"admin": "off"}, environ)
 
 
 class TestSecrets:

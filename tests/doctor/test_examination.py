@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from sidecar.config.load import gather
+from sidecar.doctor import examination
 from sidecar.doctor.examination import Examination, Options, examine
-from sidecar.doctor.findings import Check, Severity
+from sidecar.doctor.findings import Check, Severity, unchecked
+from sidecar.doctor.material import Material
 from sidecar.doctor.platforms import Platform
 from sidecar.settings import HostPort
 from tests.doctor.machine import KnownMachine
@@ -105,6 +107,19 @@ class TestClock:
         options = Options(clock=HostPort("time.example", 80))
         assert of(Check.CLOCK, examined(options, machine)) == ["ok", severity]
         assert of(Check.CLOCK, examined(None, machine)) == ["ok"]
+
+
+class TestFilesThatDoNotAnswer:
+    def test_they_are_looked_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The other checks are made, without them."""
+        late = unchecked(Check.CERTIFICATE, "late")
+        monkeypatch.setattr(examination, "load_in_time", lambda *_: Material(findings=(late,), has_come=False))
+        examined_ = examined(tls_cert="/dead/tls.crt")
+        assert late in examined_.findings
+        assert of(Check.PORT, examined_) == ["ok", "ok"]
+        assert of(Check.NAMES, examined_) == []
+        assert of(Check.KEY_FILE, examined_) == []
+        assert of(Check.CLOCK, examined_) == ["ok"]
 
 
 class TestSecrecy:

@@ -151,6 +151,19 @@ class TestKeyFile:
         assert {file.name for file in inner_files(tmp_path)} == {"tls.crt", "ca.crt"}
 
 
+class TestForbiddenDirectory:
+    def test_what_may_not_be_looked_for_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Loading it says so; nothing is raised."""
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(os, "stat", refuse)  # tests may run as root, who may look everywhere
+        assert Machine().exists("/x/y") is False
+        assert inner_files(Path("/x")) == []
+        assert key_file(Path("/x/a.crt"), None) == Path("/x/a.crt")
+
+
 class TestBinding:
     def test_free_and_taken_ports_are_told_apart(self, closed: HostPort) -> None:
         """As the program would find them, which may follow a listener that has just ended."""

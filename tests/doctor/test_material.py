@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from stat import S_ISDIR
 
-from sidecar.doctor.material import Material, load_material
+import pytest
+
+from sidecar.certs import sources
+from sidecar.doctor import patience
+from sidecar.doctor.material import Material, load_in_time, load_material
 from tests.doctor.settled import settled, severities
 from tests.support.certs import CLIENT, DAY, NOW, authority, intermediate, keystore, pem
 
@@ -55,6 +63,51 @@ class TestServers:
         material = load(tls_cert=str(tmp_path))
         assert material.findings == ()
         assert material.servers[0].roots == ()
+
+
+class TestLoadInTime:
+    @pytest.fixture
+    def stuck(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Files below a path that has «dead» in it are asked for in vain, as on a server that is gone."""
+        release, real = threading.Event(), os.stat
+
+        def stat(path: Path, *arguments: object, **words: object) -> os.stat_result:
+            if "dead" in str(path):
+                release.wait(10)
+            return real(path, *arguments, **words)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(os, "stat", stat)
+        monkeypatch.setattr(os.path, "isdir", lambda path: S_ISDIR(os.stat(path).st_mode))
+        monkeypatch.setattr(patience, "FILE_SECONDS", 0.05)
+        monkeypatch.setattr(patience, "SILENT_SECONDS", 0.2)
+        yield
+        release.set()
+
+    @pytest.mark.usefixtures("stuck")
+    def test_path_that_nobody_answers_for_is_named(self, tmp_path: Path) -> None:
+        """And only that; nothing is claimed of the others."""
+        (tmp_path / "dead").mkdir()
+        authority().issue("app.example").write(tmp_path)
+        loaded = settled(tls_cert=f"{tmp_path}/tls.crt,{tmp_path}/dead")
+        material = load_in_time(loaded, NOW)
+        assert severities(material.findings) == [("certificate", "unchecked")]
+        assert material.findings[0].fact.startswith(f"{tmp_path}/dead cannot be looked at within 0.05 s")
+        assert (material.has_come, material.servers) == (False, ())
+
+    def test_pipe_that_keeps_us_waiting_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its path answers, so all that are named are."""
+        monkeypatch.setattr(patience, "FILE_SECONDS", 0.05)
+        monkeypatch.setattr(sources, "PIPE_SECONDS", 1.0)
+        reader, writer = os.pipe()
+        with open(reader, "rb"), open(writer, "wb"):
+            material = load_in_time(settled(tls_cert=f"/dev/fd/{reader}"), NOW)
+        assert severities(material.findings) == [("certificate", "unchecked")]
+        assert f"/dev/fd/{reader}" in material.findings[0].fact
+
+    def test_what_answers_is_loaded(self, tmp_path: Path) -> None:
+        """As without a deadline."""
+        loaded = settled(tls_cert=str(authority().issue("app.example").write(tmp_path)))
+        assert load_in_time(loaded, NOW) == load_material(loaded, NOW)
 
 
 class TestClients:

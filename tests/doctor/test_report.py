@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from sidecar import __version__
 from sidecar.doctor.findings import Check, error, note, ok
 from sidecar.doctor.platforms import Platform
-from sidecar.doctor.report import MAX_LINE, as_json, printable, summary, text
+from sidecar.doctor.report import MAX_LINE, as_json, echoed, printable, summary, text
 
 FINDINGS = [error(Check.PORT, "taken", "stop it"), note(Check.MOUNT, "odd"), ok(Check.CHAIN, "fine")]
 
@@ -36,6 +38,29 @@ class TestAsJson:
         assert answer["platform"] == "ecs"
         assert answer["findings"][0] == {"severity": "error", "check": "port", "fact": "taken", "fix": "stop it"}
         assert answer["counts"] == {"error": 1, "warning": 0, "note": 1, "unchecked": 0, "ok": 1}
+
+    def test_no_control_character_is_in_it(self) -> None:
+        """People look at it in terminals, too."""
+        odd = "a\x1b[2J\x7f\x9b\u202e"
+        written = as_json(Platform.ECS, [ok(Check.CHAIN, odd)])
+        assert written.isascii()
+        assert written.replace("\n", "").isprintable()
+        assert json.loads(written)["findings"][0]["fact"] == odd
+
+
+class TestEchoed:
+    @pytest.mark.parametrize(
+        ("given", "shown"),
+        [
+            pytest.param("soon", "'soon'", id="word"),
+            pytest.param("a\x1b[0m", "a value that may be key material", id="control"),
+            pytest.param("ab " * 40, f"'{'ab ' * 20}…'", id="long"),
+            pytest.param("MC4CAQAwBQYDK2VwBCIEIJ", "a value that may be key material", id="key"),
+        ],
+    )
+    def test_argument_is_bounded_and_no_secret(self, given: str, shown: str) -> None:
+        """Even one that is too short for the messages about settings to suspect it."""
+        assert echoed(given) == shown
 
 
 class TestPrintable:

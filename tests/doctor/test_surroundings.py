@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 
 from sidecar.config.load import Loaded
 from sidecar.config.show import effective
+from sidecar.doctor import patience
 from sidecar.doctor.app import Answer, Spoken
 from sidecar.doctor.findings import Finding
 from sidecar.doctor.material import load_material
@@ -161,6 +163,27 @@ class TestFiles:
         findings = found(loaded, KnownMachine(texts=texts), Platform.KUBERNETES)
         assert of("mount", findings) == ["warning"]
         assert of("key-file", findings) == ["ok", "warning"]
+
+
+class TestFilesThatDoNotAnswer:
+    def test_looking_at_them_has_an_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The other checks are made."""
+        release = threading.Event()
+        monkeypatch.setattr(patience, "FILE_SECONDS", 0.05)
+        monkeypatch.setattr(KnownMachine, "file", lambda *_, **__: release.wait(10) and None)
+        try:
+            findings = found(settled(tls_cert="/certs/tls.crt"), KnownMachine())
+        finally:
+            release.set()
+        assert of("mount", findings) == ["unchecked"]
+        assert of("descriptors", findings) != []
+
+    def test_they_are_left_alone_if_nobody_answers(self, tmp_path: Path) -> None:
+        """Loading them has found that out."""
+        loaded = settled(tls_cert=str(authority().issue("app.example").write(tmp_path)))
+        left_out = list(surroundings(loaded, (), Platform.HOST, KnownMachine(), with_files=False))
+        assert of("key-file", left_out) == []
+        assert of("key-file", found(loaded, KnownMachine())) != []
 
 
 class TestRights:
