@@ -9,6 +9,7 @@ from typing import Final
 
 import attrs
 
+from tests.support import frames
 from tests.support.cases import MAX_HEAD_BYTES, MAX_HEADERS, REQUESTS, RESPONSES
 from tests.support.proxyheaders import BEHIND, INVALID, NONE, SIGNATURE, VALID
 
@@ -82,6 +83,11 @@ class HeaderInput(RequestInput):
     is_trusted: bool = True
 
 
+@attrs.frozen(kw_only=True)
+class FrameInput(RequestInput):
+    """What a client sends that has agreed on HTTP/2."""
+
+
 def segments(data: bytes, cuts: tuple[int, ...]) -> list[bytes]:
     """Cut *data* at the places of *cuts* that lie inside it; no piece is empty."""
     ends = [*sorted({place for place in cuts if 0 < place < len(data)}), len(data)]
@@ -141,4 +147,36 @@ HEADER_SEEDS: Final[tuple[HeaderInput, ...]] = (
     *(HeaderInput(data=case.data) for case in (*VALID, *INVALID, *NONE)),
     *(HeaderInput(data=case.data + behind) for case in VALID for behind in BEHIND),
     *(HeaderInput(data=data) for data in _ENDLESS_HEADERS),
+)
+
+_BEGIN: Final = frames.PREFACE + frames.settings()
+_POST: Final = _BEGIN + frames.headers(1, frames.POST, frames.END_HEADERS)
+_LENGTH: Final = frames.headers(1, (*frames.POST, (b"content-length", b"5")), frames.END_HEADERS)
+_INDEXED: Final = frames.frame(frames.HEADERS, frames.WHOLE, 1, frames.block(frames.GET, 0x40))
+
+FRAME_SEEDS: Final[tuple[FrameInput, ...]] = tuple(
+    FrameInput(data=data)
+    for data in (
+        _BEGIN + frames.headers(1) + frames.headers(3),
+        _BEGIN
+        + frames.headers(1, (*frames.GET[:3], (b":path", b"/a/path/with/many/octets"), (b"cookie", b"a=1; b=2"))),
+        _BEGIN + _INDEXED + frames.frame(frames.HEADERS, frames.WHOLE, 3, b"\xc1\xc0\xbf\xbe"),
+        _BEGIN
+        + _INDEXED
+        + frames.headers(3)
+        + frames.headers(5, frames.POST, frames.END_HEADERS)
+        + frames.data(5, b"x"),
+        _POST + frames.data(1, b"hello") + frames.headers(1, [(b"x-sum", b"1")]),
+        _POST + frames.data(1, b"\x02hi\0\0", frames.PADDED) + frames.data(1, b"", frames.END_STREAM),
+        _BEGIN + _LENGTH + frames.data(1, b"hello", frames.END_STREAM),
+        _BEGIN + frames.headers(1, frames.WEBSOCKET, frames.END_HEADERS) + frames.data(1, b"\x89\0"),
+        _BEGIN + frames.headers(1) + frames.rst_stream(1) + frames.headers(3),
+        _BEGIN + frames.settings((4, 10), (1, 0)) + frames.headers(1) + frames.window_update(1, 5000),
+        _POST + frames.window_update(0, 100_000) + frames.ping() + frames.priority(3, 1) + frames.goaway(),
+        _POST + frames.frame(frames.PUSH_PROMISE, 4, 1) + frames.frame(0x20, 0, 1, b"x"),
+        _BEGIN + frames.headers(1, (*frames.GET, *[(b"x-%d" % n, b"") for n in range(101)])),
+        _BEGIN + frames.ping() * 200,
+        _BEGIN + b"".join(frames.headers(n) for n in range(1, 411, 2)),
+        _POST + frames.data(1, b"x" * 16_384) * 5,
+    )
 )

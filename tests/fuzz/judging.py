@@ -16,7 +16,8 @@ from sidecar.wire.events import BodyKind, RequestHead, ResponseHead
 from sidecar.wire.framing import MAX_TRAILER_BYTES
 from sidecar.wire.http1 import MAX_REMEMBERED_BYTES, ServerCodec, State
 from tests.fuzz.headers import judge_header
-from tests.fuzz.inputs import HeaderInput, RequestInput, ResponseInput, segments
+from tests.fuzz.http2 import judge_frames
+from tests.fuzz.inputs import FrameInput, HeaderInput, RequestInput, ResponseInput, segments
 from tests.fuzz.reading import (
     Message,
     Reading,
@@ -50,6 +51,8 @@ def judge(input: RequestInput) -> Signature:
         return _judge_response(input)
     if isinstance(input, HeaderInput):
         return judge_header(input)
+    if isinstance(input, FrameInput):
+        return judge_frames(input)
     return _judge_requests(input)
 
 

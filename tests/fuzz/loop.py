@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz.inputs import HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput
+from tests.fuzz.inputs import FRAME_SEEDS, HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput
 from tests.fuzz.judging import Signature, judge
 from tests.fuzz.mutation import Mutator
 
@@ -19,6 +19,7 @@ SEEDS: Final[Mapping[str, Sequence[RequestInput]]] = {
     "requests": REQUEST_SEEDS,
     "responses": RESPONSE_SEEDS,
     "headers": HEADER_SEEDS,
+    "frames": FRAME_SEEDS,
 }
 """What can be fuzzed, and what it starts from."""
 

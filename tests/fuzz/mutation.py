@@ -13,7 +13,8 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz.inputs import HeaderInput, RequestInput, ResponseInput
+from tests.fuzz.http2 import change_frames
+from tests.fuzz.inputs import FrameInput, HeaderInput, RequestInput, ResponseInput
 from tests.support.proxyheaders import SIGNATURE, checksum
 
 MAX_DATA_BYTES: Final = 96 * 1024
@@ -83,7 +84,10 @@ class Mutator:
         self._others = corpus
         data = parent.data
         for _ in range(self.chance.randint(1, _MOST_CHANGES)):
-            data = self.chance.choice(_CHANGES)(self, data)[:MAX_DATA_BYTES]
+            if isinstance(parent, FrameInput):
+                data = change_frames(self.chance, data, self.chance.choice(corpus).data)[:MAX_DATA_BYTES]
+            else:
+                data = self.chance.choice(_CHANGES)(self, data)[:MAX_DATA_BYTES]
         child = attrs.evolve(
             parent,
             data=data,

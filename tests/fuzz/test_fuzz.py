@@ -11,7 +11,7 @@ import pytest
 
 from sidecar.policy import rewrite
 from sidecar.proxy import preface
-from sidecar.wire import framing, grammar, http1, proxyproto
+from sidecar.wire import framing, grammar, h2fields, h2streams, http1, http2, proxyproto
 from tests.fuzz.__main__ import main
 from tests.fuzz.inputs import HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput, ResponseInput, segments
 from tests.fuzz.judging import judge
@@ -138,6 +138,34 @@ def _untrusted_in_pieces(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(preface, "begins", lambda data: bool(proxyproto.begins(data)))
 
 
+def _any_value(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(h2fields, "_check_field", lambda name, value: None)
+
+
+def _any_method(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(h2fields, "_METHOD", re.compile(rb".+", re.DOTALL))
+
+
+def _fields_of_connections(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(h2fields, "_SPECIAL", h2fields._SPECIAL - h2fields._CONNECTION_SPECIFIC)
+
+
+def _lengths_are_not_summed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(http2.ServerConnection, "_check_missing", lambda self, stream, size, ends_stream: None)
+
+
+def _credit_at_once(patch: pytest.MonkeyPatch) -> None:
+    content = http2.ServerConnection._content
+
+    def too_soon(
+        self: http2.ServerConnection, stream_id: int, stream: h2streams.Stream, payload: bytes, size: int
+    ) -> None:
+        content(self, stream_id, stream, payload, size)
+        self._credit(stream_id, len(payload))
+
+    patch.setattr(http2.ServerConnection, "_content", too_soon)
+
+
 BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "a length may have a sign": ("requests", _any_length),
     "a length may stand twice": ("requests", _repeated_length),
@@ -161,6 +189,11 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "a TLV may be cut short": ("headers", _tlvs_without_end),
     "a header in pieces is none": ("headers", _verdict_too_soon),
     "an untrusted header in pieces slips through": ("headers", _untrusted_in_pieces),
+    "a value may hold a line": ("frames", _any_value),
+    "a method may be anything": ("frames", _any_method),
+    "fields of a connection are passed on": ("frames", _fields_of_connections),
+    "Content-Length is not summed up": ("frames", _lengths_are_not_summed),
+    "credit is given for what is still held": ("frames", _credit_at_once),
 }
 
 

@@ -1,0 +1,191 @@
+"""
+What one HTTP/2 client may cost: sizes, windows, and how often it may send what makes us work and gives us nothing.
+
+Frames that a good client sends now and then, and a hostile one without end, are paid from an account of their kind. It
+holds a `burst` at most and is refilled with time, with every request that was answered and with every DATA frame that
+we have sent; whoever overdraws it is told ENHANCE_YOUR_CALM. So a busy client may do more than an idle one.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import attrs
+
+from sidecar.wire.h2frames import Code, ConnectionFault
+
+LEAST_WINDOW: Final = 65_535
+"""RFC 9113 section 6.9.2: what a client may send on a stream before it has seen our SETTINGS."""
+
+
+class Kind(enum.Enum):
+    """What is counted; the value is the reason token of the one who overdraws."""
+
+    RESET = "reset_flood"
+    SETTINGS = "settings_flood"
+    PING = "ping_flood"
+    PRIORITY = "priority_flood"
+    WINDOW_UPDATE = "window_update_flood"
+    EMPTY_DATA = "empty_data_flood"
+    PADDING = "padding_flood"
+    UNKNOWN = "unknown_frame_flood"
+    LATE = "closed_stream_flood"
+
+
+@attrs.frozen
+class Allowance:
+    """
+    How many frames of a kind a client may send.
+
+    Attributes:
+        burst: At once.
+        per_second: More with every second.
+        per_answer: More with every request that we have answered to its end.
+        per_data_frame: More with every DATA frame that we have sent.
+    """
+
+    burst: int = attrs.field(validator=attrs.validators.ge(1))
+    per_second: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    per_answer: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    per_data_frame: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+
+
+@attrs.frozen(kw_only=True)
+class Http2Limits:
+    """
+    The limits of one connection.
+
+    Attributes:
+        streams: Requests at a time; further ones are told REFUSED_STREAM, and may be sent again.
+        stream_window: Bytes of a request body that may be under way, not yet acknowledged by the caller.
+        connection_window: The same for all streams together: what the caller may have to hold.
+        header_list_bytes: Names, values and 32 bytes per field (RFC 9113 section 6.5.2); of more the answer is 431.
+        fields: Most fields, crumbs of a cookie counted as one; more is answered with 431.
+        block_bytes: Longest header block as it is sent, all its frames together (CVE-2024-27316). Twice the list, so
+            that too large a cookie is answered with 431, and does not end all that is under way beside it.
+        continuations: Most CONTINUATION frames of a block, empty ones too (CVE-2024-27316).
+        settings: Most settings in one frame.
+        control_bytes: Most bytes of our replies to control frames that the client has not taken (CVE-2019-9512, -9515).
+        resets: Requests that the client takes back before their answer begins (CVE-2023-44487), or that it makes us
+            reset at any time (CVE-2025-8671).
+        settings_frames: SETTINGS, with ACK too (CVE-2019-9515).
+        pings: PING, with ACK too (CVE-2019-9512). Some gRPC clients send one for much of the data that they get.
+        priorities: PRIORITY, which we do not heed (CVE-2019-9513).
+        window_updates: WINDOW_UPDATE, of which a client needs few for each DATA frame (CVE-2019-9511, -9517).
+        empty_data: DATA without content that does not end its stream (CVE-2019-9518).
+        padded: DATA with more padding than content.
+        unknown: Frames of types that we do not know, such as PRIORITY_UPDATE.
+        late: Frames on streams that are over, and requests behind our last GOAWAY.
+    """
+
+    streams: int = attrs.field(default=100, validator=attrs.validators.in_(range(1, 1001)))
+    stream_window: int = attrs.field(
+        default=64 * 1024, validator=[attrs.validators.ge(LEAST_WINDOW), attrs.validators.lt(2**31)]
+    )
+    connection_window: int = attrs.field(
+        default=1024 * 1024, validator=[attrs.validators.ge(LEAST_WINDOW), attrs.validators.lt(2**31)]
+    )
+    header_list_bytes: int = attrs.field(default=60 * 1024, validator=attrs.validators.ge(1024))
+    fields: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    block_bytes: int = attrs.field(default=120 * 1024, validator=attrs.validators.ge(1024))
+    continuations: int = attrs.field(default=16, validator=attrs.validators.ge(0))
+    settings: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    control_bytes: int = attrs.field(default=16 * 1024, validator=attrs.validators.ge(256))
+    resets: Allowance = Allowance(200, per_second=10, per_answer=1)
+    settings_frames: Allowance = Allowance(20, per_second=1)
+    pings: Allowance = Allowance(100, per_second=10, per_answer=1, per_data_frame=1)
+    priorities: Allowance = Allowance(200, per_second=1, per_answer=10)
+    window_updates: Allowance = Allowance(1000, per_second=10, per_answer=5, per_data_frame=10)
+    empty_data: Allowance = Allowance(100, per_second=10, per_answer=1)
+    padded: Allowance = Allowance(200, per_second=20, per_answer=2)
+    unknown: Allowance = Allowance(100, per_second=10, per_answer=5)
+    late: Allowance = Allowance(1000, per_second=50, per_answer=10)
+
+    @property
+    def hard_header_list_bytes(self) -> int:
+        """
+        Size at which a header list is not even read to its end, which ends the connection.
+
+        Below it, the list must be read although it is refused: the compression of all that follows depends on it.
+        """
+        return 2 * self.header_list_bytes
+
+    @property
+    def hard_fields(self) -> int:
+        """The same for the number of fields, with every crumb counted."""
+        return 4 * self.fields
+
+
+@attrs.define
+class _Account:
+    """What is left of an allowance, as of a moment and two counts."""
+
+    allowance: Allowance
+    left: float
+    at: float
+    answers: int
+    data_frames: int
+
+
+class Accounts:
+    """
+    The accounts of one connection.
+
+    Attributes:
+        counts: Frames so far, by kind; for logs and metrics.
+        answers: Requests answered to their end.
+        data_frames: DATA frames sent.
+    """
+
+    __slots__ = ("_accounts", "_allowances", "answers", "counts", "data_frames")
+
+    def __init__(self, limits: Http2Limits) -> None:
+        self._allowances = {
+            Kind.RESET: limits.resets,
+            Kind.SETTINGS: limits.settings_frames,
+            Kind.PING: limits.pings,
+            Kind.PRIORITY: limits.priorities,
+            Kind.WINDOW_UPDATE: limits.window_updates,
+            Kind.EMPTY_DATA: limits.empty_data,
+            Kind.PADDING: limits.padded,
+            Kind.UNKNOWN: limits.unknown,
+            Kind.LATE: limits.late,
+        }
+        self._accounts: dict[Kind, _Account] = {}  # opened by the first charge: most clients need three
+        self.counts: dict[Kind, int] = {}
+        self.answers = 0
+        self.data_frames = 0
+
+    def charge(self, kind: Kind, now: float) -> None:
+        """
+        Count a frame of *kind*.
+
+        Raises:
+            ConnectionFault: There have been too many.
+        """
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        account = self._accounts.get(kind)
+        if account is None:
+            allowance = self._allowances[kind]
+            account = _Account(allowance, float(allowance.burst), now, self.answers, self.data_frames)
+            self._accounts[kind] = account
+        self._refill(account, now)
+        account.left -= 1
+        if account.left < 0:
+            raise ConnectionFault(
+                Code.ENHANCE_YOUR_CALM,
+                kind.value,
+                f"{self.counts[kind]:,} frames of a kind that is limited ({kind.name.lower()}) for "
+                f"{self.answers:,} answered requests, at most {account.allowance.burst:,} at once",
+            )
+
+    def _refill(self, account: _Account, now: float) -> None:
+        allowance = account.allowance
+        more = (
+            max(0.0, now - account.at) * allowance.per_second
+            + (self.answers - account.answers) * allowance.per_answer
+            + (self.data_frames - account.data_frames) * allowance.per_data_frame
+        )
+        account.left = min(float(allowance.burst), account.left + more)
+        account.at, account.answers, account.data_frames = now, self.answers, self.data_frames

@@ -1,0 +1,118 @@
+"""
+The streams of an HTTP/2 connection in the server role: what is known of each, and what is told of them.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import attrs
+
+from sidecar.errors import RequestError
+from sidecar.wire.events import RequestEvent
+
+MAX_ENDED: Final = 256
+"""Streams whose end is remembered: what arrives late for them must be told from what is wrong."""
+
+
+# -- events -----------------------------------------------------------------------------------------------------
+
+
+@attrs.define(eq=True)
+class Reset:
+    """
+    The stream is gone, by the client or since it broke a rule: nothing can be sent on it, nothing more will come.
+
+    Attributes:
+        code: Of RST_STREAM, as sent or received; any number if it was received.
+        reason: Token for logs: ``client_reset``, or which rule it was.
+        message: For people.
+    """
+
+    code: int
+    reason: str
+    message: str
+
+
+@attrs.define(eq=False)
+class Refused:
+    """A request that cannot be served, to be answered with ``error.status`` on its stream; no other event comes."""
+
+    error: RequestError
+
+
+class Writable:
+    """The client takes more of the stream, for which `send_data` had found no room."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "WRITABLE"
+
+
+WRITABLE: Final = Writable()
+
+StreamEvent = RequestEvent | Refused | Reset | Writable
+
+
+# -- states -----------------------------------------------------------------------------------------------------
+
+
+class Reading(enum.Enum):
+    BODY = "body"
+    DROPPING = "dropping"
+    ENDED = "ended"
+
+
+class Writing(enum.Enum):
+    HEAD = "head"
+    BODY = "body"
+    ENDED = "ended"
+
+
+class HowEnded(enum.Enum):
+    """How a stream ended."""
+
+    WHOLE = "whole"
+    BY_CLIENT = "by client"
+    BY_US = "by us"
+
+
+@attrs.define
+class Stream:
+    """
+    A request and its response.
+
+    Attributes:
+        missing: Bytes of the body that Content-Length promises and that have not come; None: it promises nothing.
+        held: Body bytes that the caller has been given and has not acknowledged.
+        is_tunnel: Whether it was opened by an extended CONNECT.
+        is_blocked: Whether the caller wants to send and the client's windows do not let it.
+    """
+
+    missing: int | None
+    reading: Reading
+    is_tunnel: bool
+    writing: Writing = Writing.HEAD
+    held: int = 0
+    is_blocked: bool = False
+
+
+class EndedStreams:
+    """How the streams that ended last did so; of older ones nothing is known."""
+
+    __slots__ = ("_hows",)
+
+    def __init__(self) -> None:
+        self._hows: dict[int, HowEnded] = {}  # in the order of their ends
+
+    def add(self, stream_id: int, how: HowEnded) -> None:
+        """Remember an end, and forget the oldest if there are too many."""
+        self._hows[stream_id] = how
+        if len(self._hows) > MAX_ENDED:
+            del self._hows[next(iter(self._hows))]
+
+    def how(self, stream_id: int) -> HowEnded | None:
+        """Return how a stream ended; None if that was long ago, or never."""
+        return self._hows.get(stream_id)
