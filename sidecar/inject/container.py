@@ -60,9 +60,16 @@ def volumes(options: Options) -> list[Branch]:
     return found
 
 
-def container(options: Options, environment: Environment) -> Branch:
-    """The container itself; a native sidecar unless the classic form is asked for."""
-    native: dict[str, Tree] = {} if options.classic else {"restartPolicy": "Always", "lifecycle": _lifecycle()}
+def container(options: Options, environment: Environment, *, shares_processes: bool) -> Branch:
+    """
+    The container itself; a native sidecar unless the classic form is asked for.
+
+    Args:
+        shares_processes: Whether process 1 of the pod is another one, which the hook would end.
+    """
+    native: dict[str, Tree] = {} if options.classic else {"restartPolicy": "Always"}
+    if not options.classic and not shares_processes:
+        native["lifecycle"] = _lifecycle()
     env: list[Tree] = [branch({"name": name, "value": value}) for name, value in environment.variables.items()]
     paths = {CERTS_VOLUME: CERTS_PATH, CLIENT_CA_VOLUME: CLIENT_CA_PATH}
     mounts: list[Tree] = [

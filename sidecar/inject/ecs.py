@@ -6,13 +6,13 @@ What is written can always be registered. The containers of a task share localho
 
 from __future__ import annotations
 
-import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from sidecar.config.names import did_you_mean
-from sidecar.inject import jsonform, mark
+from sidecar.inject import ecscontrols, ecsmappings, ecsnotes, mark
 from sidecar.inject.options import HEALTH, Environment, Options, make_environment
 from sidecar.inject.tree import (
     FALSE,
@@ -25,7 +25,6 @@ from sidecar.inject.tree import (
     branches_at,
     needed_branch,
     number,
-    number_at,
     text_at,
 )
 
@@ -33,17 +32,8 @@ NAME: Final = "sidecar"
 PORT: Final = 443
 USER: Final = "65532:65532"
 
-MEMORY: Final = 64
-"""MiB that are reserved; there is no limit but the task's."""
-
 MAX_CONNECTIONS: Final = "1000"
 """So that no client makes the sidecar take the app's memory: 26 kB for each, more while it transfers."""
-
-LONGEST_STOP: Final = 120
-"""Seconds that Fargate waits at most."""
-
-STOP_MARGIN: Final = 10
-"""Seconds from the end of draining to the moment when the container is killed."""
 
 # What describe-task-definition tells of a revision and register-task-definition refuses.
 _READ_ONLY = frozenset(
@@ -61,7 +51,7 @@ _READ_ONLY = frozenset(
 )
 
 _SECRET = re.compile(
-    r"arn:aws[a-z-]*:(?:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret|ssm:[a-z0-9-]+:[0-9]{12}:parameter)"
+    r"arn:aws[a-z-]*:(?:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:|ssm:[a-z0-9-]+:[0-9]{12}:parameter/)[!-~]{1,600}"
 )
 
 # Valid for the checks that follow; what stands there in truth is not known before the task runs.
@@ -119,14 +109,19 @@ def add(root: Branch, options: Options) -> list[str]:
     before = remove(root)
     _refuse_names(root)
     app = _app(root, options)
+    _refuse_cycle(root, app)
     settings = _settings(options, _app_port(app, options))
-    environment = make_environment(options, settings, _from_secrets(options), _taken(root))
-    taken = _take_mappings(app, environment.app_port)
-    ours = _container(options, environment, app)
-    noted = {"app": text_at(app, "name"), "mappings": taken}
+    environment = make_environment(options, settings, _from_secrets(options), ecsmappings.taken(root))
+    taken = ecsmappings.take(app, environment.app_port)
+    controls, lowered = ecscontrols.allow(root, app, environment.settings.listen.port)
+    ours = _container(options, environment, app, controls)
+    noted = {"app": text_at(app, "name"), "mappings": taken, **({"controls": lowered} if lowered else {})}
     ours["dockerLabels"] = branch({mark.LABEL: mark.write(noted)})
     _containers(root).append(ours)
-    return _notes(root, options, environment, text_at(app, "name"), bool(taken), before)
+    found = ecsnotes.notes(root, app, options, environment, has_taken=bool(taken), lowered=lowered)
+    if before is not None:
+        found += ecsnotes.lost(before, ours)
+    return [f"{title_of(root)}: {each}" for each in found]
 
 
 def remove(root: Branch) -> Branch | None:
@@ -157,6 +152,14 @@ def _containers(root: Branch) -> list[Tree]:
     return found
 
 
+def _put_back(root: Branch, noted: Mapping[str, object]) -> None:
+    ecscontrols.restore(root, noted.get("controls", []))
+    app = next(
+        (each for each in branches_at(root, "containerDefinitions") if text_at(each, "name") == noted.get("app")), {}
+    )
+    ecsmappings.put_back(app, noted.get("mappings"))
+
+
 def _refuse_options(root: Branch, options: Options) -> None:
     if options.secret or options.client_ca_secret:
         raise InjectError("an ECS task has no Kubernetes Secrets", "give --cert-arn, --key-arn or --client-ca-arn")
@@ -166,7 +169,7 @@ def _refuse_options(root: Branch, options: Options) -> None:
         if ":acm:" in arn:
             fix = "export the certificate to Secrets Manager, or leave it out: a load balancer takes the ephemeral one"
             raise InjectError(f"{arn!a} is a certificate of ACM, which no task can read", fix)
-        if _SECRET.match(arn) is None:
+        if _SECRET.fullmatch(arn) is None:
             fix = "give arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME or arn:aws:ssm:REGION:ACCOUNT:parameter/NAME"
             raise InjectError(f"{arn!a} is no ARN of a secret", fix)
     if options.key_arn and not options.cert_arn:
@@ -202,69 +205,31 @@ def _app_port(app: Branch, options: Options) -> int | None:
         return options.app_port
     if "upstream" in options.settings:
         return None
-    mappings = (each for each in branches_at(app, "portMappings") if _is_tcp(each))
-    found = next((port for each in mappings if (port := number_at(each, "containerPort")) is not None), None)
+    found = ecsmappings.first_port(app)
     if found is None:
-        raise InjectError(f"the container {text_at(app, 'name')!a} has no portMappings", "give --app-port")
+        what = "maps only ranges of ports" if any(True for _ in ecsmappings.spans(app)) else "has no portMappings"
+        raise InjectError(f"the container {text_at(app, 'name')!a} {what}", "give --app-port")
     return found
+
+
+def _refuse_cycle(root: Branch, app: Branch) -> None:
+    """The sidecar starts after the app: what the app waits for cannot wait for the sidecar."""
+    found = {text_at(each, "name"): each for each in branches_at(root, "containerDefinitions")}
+    waiting, seen = [text_at(app, "name")], set()
+    while waiting:
+        name = waiting.pop()
+        needed = {text_at(each, "containerName") for each in branches_at(found.get(name, {}), "dependsOn")}
+        if NAME in needed:
+            fact = f"the container {name!a} has dependsOn {NAME}, which itself starts after {text_at(app, 'name')!a}"
+            raise InjectError(fact, f"take {NAME} out of the dependsOn of {name!a}")
+        seen.add(name)
+        waiting += needed - seen
 
 
 def _refuse_names(root: Branch) -> None:
     if any(text_at(each, "name") == NAME for each in branches_at(root, "containerDefinitions")):
         fact = f"there is a container {NAME} already, and no label says that it is ours"
         raise InjectError(fact, "rename it, or remove it if it was put there by hand")
-
-
-def _taken(root: Branch) -> dict[int, str]:
-    """TCP port -> the container that maps it."""
-    return {
-        number_at(mapping, "containerPort") or 0: text_at(each, "name")
-        for each in branches_at(root, "containerDefinitions")
-        for mapping in branches_at(each, "portMappings")
-        if _is_tcp(mapping)
-    }
-
-
-def _is_tcp(mapping: Branch) -> bool:
-    return text_at(mapping, "protocol") in ("", "tcp")
-
-
-# -- the app's port mappings ----------------------------------------------------------------------------------------
-
-
-def _take_mappings(app: Branch, port: int | None) -> list[object]:
-    """Take the mappings of the app's port away, so that nothing goes round TLS; each with the place where it was."""
-    mappings = branches_at(app, "portMappings")
-    taken = [
-        (i, each)
-        for i, each in enumerate(mappings)
-        if port is not None and number_at(each, "containerPort") == port and _is_tcp(each)
-    ]
-    if taken:
-        app["portMappings"] = [each for each in mappings if not any(each is mapping for _, mapping in taken)]
-    try:
-        return [[i, json.loads(jsonform.write_short(each))] for i, each in taken]
-    except ValueError:
-        fact = f"the portMappings of {text_at(app, 'name')!a} have a value that is no JSON"
-        raise InjectError(fact, "write numbers in decimal, and texts in quotes") from None
-
-
-def _put_back(root: Branch, noted: dict[str, object]) -> None:
-    name, taken = noted.get("app"), noted.get("mappings")
-    if not isinstance(taken, list):
-        raise InjectError("its label is not as it was written", "take the sidecar out by hand")
-    app = next((each for each in branches_at(root, "containerDefinitions") if text_at(each, "name") == name), None)
-    if app is None or not taken:
-        return
-    mappings: list[Tree] = list(branches_at(app, "portMappings"))
-    for entry in taken:
-        match entry:
-            case [int(place), dict(mapping)]:
-                [original] = jsonform.read(json.dumps(mapping))
-                mappings.insert(place, original)
-            case _:
-                raise InjectError("its label is not as it was written", "take the sidecar out by hand")
-    app["portMappings"] = mappings
 
 
 # -- what is added --------------------------------------------------------------------------------------------------
@@ -296,7 +261,7 @@ def _secrets(options: Options) -> list[Tree]:
     return [branch({"name": name, "valueFrom": arn}) for name, arn in given.items() if arn is not None]
 
 
-def _container(options: Options, environment: Environment, app: Branch) -> Branch:
+def _container(options: Options, environment: Environment, app: Branch, controls: list[Branch]) -> Branch:
     port = environment.settings.listen.port
     # Stopping goes the other way round: the sidecar drains while the app still answers.
     condition = "HEALTHY" if branch_at(app, "healthCheck") else "START"
@@ -309,7 +274,7 @@ def _container(options: Options, environment: Environment, app: Branch) -> Branc
             "user": USER,
             "readonlyRootFilesystem": TRUE,
             "linuxParameters": branch({"capabilities": branch({"drop": drop})}),
-            "memoryReservation": number(MEMORY),
+            "memoryReservation": number(ecsnotes.MEMORY),
             "portMappings": [branch({"containerPort": number(port), "protocol": "tcp"})],
             "environment": [branch({"name": name, "value": value}) for name, value in environment.variables.items()],
             "dependsOn": [branch({"containerName": text_at(app, "name"), "condition": condition})],
@@ -320,9 +285,8 @@ def _container(options: Options, environment: Environment, app: Branch) -> Branc
     )
     if secrets := _secrets(options):
         found["secrets"] = secrets
-    if port < 1024:
-        namespace = "net.ipv4.ip_unprivileged_port_start"
-        found["systemControls"] = [branch({"namespace": namespace, "value": str(port)})]
+    if controls:
+        found["systemControls"] = [*controls]
     if (log := branch_at(app, "logConfiguration")) is not None:
         found["logConfiguration"] = log
     return found
@@ -341,52 +305,5 @@ def _restart_policy() -> Branch:
 
 
 def _stop_timeout(environment: Environment) -> int:
-    return min(LONGEST_STOP, math.ceil(environment.settings.timeouts.drain) + STOP_MARGIN)
-
-
-# -- what to say ----------------------------------------------------------------------------------------------------
-
-
-def _notes(
-    root: Branch, options: Options, environment: Environment, app: str, has_taken: bool, before: Branch | None
-) -> list[str]:
-    port = environment.settings.listen.port
-    where = f"port {environment.app_port}" if environment.app_port is not None else "a socket"
-    found = [
-        f"TLS on port {port}, in front of container {app} on {where}",
-        f"in the service, loadBalancers must name containerName {NAME} and containerPort {port}",
-    ]
-    if has_taken:
-        found.append(f"the portMappings of {app} for {environment.app_port} are gone, so that nothing goes round TLS")
-    if (drain := environment.settings.timeouts.drain) > LONGEST_STOP - STOP_MARGIN:
-        fact = (
-            f"SIDECAR_DRAIN_TIMEOUT={drain:g}s is longer than Fargate's stopTimeout of at most {LONGEST_STOP} s allows"
-        )
-        found.append(f"warning: {fact}: set it to {LONGEST_STOP - STOP_MARGIN}s or less")
-    found += _memory_warning(root)
-    if options.cert_arn is None and "tls_cert" not in options.settings:
-        found.append(
-            "warning: no --cert-arn: the certificate is made at start; an ALB takes it, clients cannot check it"
-        )
-    if before is not None and (asked := _asks_clients(before)) and not environment.variables.get("SIDECAR_CLIENT_CERT"):
-        found.append(f"warning: clients were asked for certificates ({asked}), and are not any more")
-    return [f"{title_of(root)}: {each}" for each in found]
-
-
-def _memory_warning(root: Branch) -> list[str]:
-    """AWS refuses containers that reserve more than the task has."""
-    total = number_at(root, "memory")
-    reserved = sum(
-        number_at(each, "memoryReservation") or number_at(each, "memory") or 0
-        for each in branches_at(root, "containerDefinitions")
-    )
-    if total is None or reserved <= total:
-        return []
-    fact = f"the containers reserve {reserved} MiB, {MEMORY} of it for the sidecar, and the task has {total}"
-    return [f"warning: {fact}: lower memoryReservation or memory of the others, or raise that of the task"]
-
-
-def _asks_clients(ours: Branch) -> str:
-    values = {text_at(each, "name"): text_at(each, "value") for each in branches_at(ours, "environment")}
-    asked = values.get("SIDECAR_CLIENT_CERT", "")
-    return "" if asked == "none" else asked
+    drain = environment.settings.timeouts.drain
+    return min(ecsnotes.LONGEST_STOP, math.ceil(drain) + ecsnotes.STOP_MARGIN)

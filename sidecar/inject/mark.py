@@ -39,6 +39,11 @@ def read(text: str) -> dict[str, object]:
     return found
 
 
+def changed_label() -> InjectError:
+    """What is wrong with a label that `read` takes and whose content is another."""
+    return InjectError("its label is not as it was written", "take the sidecar out by hand")
+
+
 def annotate(holder: Branch, noted: Mapping[str, object], known: Prior) -> None:
     """
     Mark what has ``metadata``.

@@ -10,8 +10,8 @@ import attrs
 
 from sidecar import __version__
 from sidecar.config import check, hosts
-from sidecar.config.load import gather
-from sidecar.config.names import PREFIX, SETTINGS, did_you_mean
+from sidecar.config.load import Loaded, gather
+from sidecar.config.names import ENVIRONMENT, PREFIX, SETTINGS, did_you_mean
 from sidecar.config.units import quoted
 from sidecar.errors import ConfigError, Problem
 from sidecar.inject.tree import InjectError
@@ -81,10 +81,12 @@ class Environment:
     Attributes:
         variables: Variable -> text, for the container; without what comes from secrets.
         settings: What the program will make of them.
+        warnings: What works but probably is not meant, as ``sidecar check`` says it, a line each.
     """
 
     variables: Mapping[str, str]
     settings: Settings
+    warnings: Sequence[str] = ()
 
     @property
     def health_port(self) -> int:
@@ -108,6 +110,17 @@ class Environment:
         """The app's port; None if it is reached by a socket, or elsewhere."""
         first = self.settings.upstream.endpoints[0]
         return first.port if isinstance(first, HostPort) and hosts.is_local(first.host) else None
+
+    @property
+    def elsewhere(self) -> list[HostPort]:
+        """The endpoints of the upstream that are not in this pod or task."""
+        addresses = (each for each in self.settings.upstream.endpoints if isinstance(each, HostPort))
+        return [each for each in addresses if not hosts.is_local(each.host)]
+
+    @property
+    def is_app_behind(self) -> bool:
+        """Whether requests go to the app beside it at all."""
+        return len(self.elsewhere) < len(self.settings.upstream.endpoints)
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, str]:
@@ -143,7 +156,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, str]:
 
 
 def make_environment(
-    options: Options, given: Mapping[str, str], from_secrets: Mapping[str, str], taken: Mapping[int, str]
+    options: Options, given: Mapping[str, str], from_secrets: Mapping[str, str], taken: Mapping[range, str]
 ) -> Environment:
     """
     Put together what flags and ``--set`` say.
@@ -151,7 +164,7 @@ def make_environment(
     Args:
         given: Setting name -> text, from flags and the document.
         from_secrets: Settings whose values the platform fills in, with any value that is valid.
-        taken: TCP port -> name of the container that listens there: they share localhost with the sidecar.
+        taken: TCP ports -> name of the container that listens there: they share localhost with the sidecar.
 
     Raises:
         ConfigError: The settings do not go together, or a flag and ``--set`` say the same thing.
@@ -173,7 +186,16 @@ def make_environment(
     environment = Environment(variables, loaded.settings)
     _refuse_ports(environment, taken)
     _raise(check.check(loaded, datetime.now(UTC), with_material=False), options)
-    return environment
+    return attrs.evolve(environment, warnings=_warnings(loaded, options))
+
+
+def _warnings(loaded: Loaded, options: Options) -> list[str]:
+    derived = {name: _WORKED_OUT if source == ENVIRONMENT else source for name, source in loaded.sources.items()}
+    sources = {**derived, **dict.fromkeys(options.settings, _SOURCE)}
+    # How long draining may take is known better here, where the platform's limit is in the document or written into it.
+    drain = SETTINGS["drain_timeout"]
+    settings = drain.put(loaded.settings, drain.default)
+    return check.warnings(attrs.evolve(loaded, settings=settings, sources=sources))
 
 
 def _raise(problems: Sequence[Problem], options: Options) -> None:
@@ -184,12 +206,13 @@ def _raise(problems: Sequence[Problem], options: Options) -> None:
         )
 
 
-def _refuse_ports(environment: Environment, taken: Mapping[int, str]) -> None:
-    owners = {port: f"the container {name!a}" for port, name in taken.items()}
+def _refuse_ports(environment: Environment, taken: Mapping[range, str]) -> None:
+    owners = [(ports, f"the container {name!a}") for ports, name in taken.items()]
     if environment.app_port is not None:
-        owners.setdefault(environment.app_port, "the app")
-    for port, owner in owners.items():
-        if (setting := environment.ports.get(port)) is not None:
+        owners.append((range(environment.app_port, environment.app_port + 1), "the app"))
+    for port, setting in environment.ports.items():
+        owner = next((owner for ports, owner in owners if port in ports), None)
+        if owner is not None:
             host = "127.0.0.1" if setting == "SIDECAR_ADMIN" else "0.0.0.0"  # noqa: S104 - an example
             other = "--port" if setting == "SIDECAR_LISTEN" else f"--set {setting}={host}:PORT"
             raise InjectError(f"{owner} has the port {port}, and so has {setting}", f"give another with {other}")

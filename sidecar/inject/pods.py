@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from typing import Final
-
 import attrs
 
 from sidecar.config.names import did_you_mean
-from sidecar.inject import container, mark
-from sidecar.inject.options import Environment, Options, make_environment
+from sidecar.inject import container, mark, podnotes, remarks
+from sidecar.inject.options import Options, make_environment
 from sidecar.inject.prior import Prior
 from sidecar.inject.tree import (
-    TRUE,
     Branch,
     InjectError,
     Tree,
@@ -23,12 +19,6 @@ from sidecar.inject.tree import (
     scalar_text,
     text_at,
 )
-
-GRACE: Final = 30
-"""Seconds that a pod gets to stop if it says nothing else."""
-
-STOP_MARGIN: Final = 5
-"""Seconds from the end of draining to that of the process."""
 
 _VOLUMES = (container.CERTS_VOLUME, container.CLIENT_CA_VOLUME)
 _DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -44,6 +34,9 @@ class Front:
         app_port: Its port; None if it is reached by a socket.
         app_port_names: What that container calls the port.
         port: The sidecar's.
+        behind: What it stands in front of, for messages.
+        other_names: What that container calls its other TCP ports.
+        foreign: Numbers and names of the TCP ports of all other containers, the sidecar among them.
         notes: What the operator has to know.
     """
 
@@ -51,7 +44,10 @@ class Front:
     app_port: int | None
     app_port_names: frozenset[str]
     port: int
-    notes: tuple[str, ...]
+    behind: str = ""
+    other_names: frozenset[str] = frozenset()
+    foreign: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
 
 def add(template: Branch, options: Options) -> Front:
@@ -70,16 +66,22 @@ def add(template: Branch, options: Options) -> Front:
     environment = make_environment(options, settings, {}, _taken(spec))
     known = Prior()
     key = "containers" if options.classic else "initContainers"
-    known.list_in(spec, key).append(container.container(options, environment))
+    shares_processes = podnotes.shares_processes(spec)
+    ours = container.container(options, environment, shares_processes=shares_processes)
+    known.list_in(spec, key).append(ours)
     if volumes := container.volumes(options):
         known.list_in(spec, "volumes").extend(volumes)
     mark.annotate(template, {}, known)
+    name, names = text_at(app, "name"), _names_of(app, environment.app_port)
     return Front(
-        app=text_at(app, "name"),
+        app=name,
         app_port=environment.app_port,
-        app_port_names=_names_of(app, environment.app_port),
+        app_port_names=names,
         port=environment.settings.listen.port,
-        notes=tuple(_notes(spec, options, environment)),
+        behind=remarks.front_of(name, environment),
+        other_names=frozenset(text_at(each, "name") for each in podnotes.tcp_ports(app)) - names - {""},
+        foreign=_ports_of([each for each in _containers(spec) if each is not app]),
+        notes=tuple(podnotes.notes(spec, app, options, environment)),
     )
 
 
@@ -142,7 +144,7 @@ def _app_port(app: Branch, options: Options) -> int | None:
         return options.app_port
     if "upstream" in options.settings:
         return None
-    ports = (number_at(port, "containerPort") for port in branches_at(app, "ports") if _is_tcp(port))
+    ports = (number_at(port, "containerPort") for port in podnotes.tcp_ports(app))
     found = next((port for port in ports if port is not None), None)
     if found is None:
         fact = f"the container {text_at(app, 'name')!a} names no containerPort"
@@ -153,12 +155,14 @@ def _app_port(app: Branch, options: Options) -> int | None:
 def _names_of(app: Branch, port: int | None) -> frozenset[str]:
     if port is None:
         return frozenset()
-    ports = (each for each in branches_at(app, "ports") if number_at(each, "containerPort") == port and _is_tcp(each))
+    ports = (each for each in podnotes.tcp_ports(app) if number_at(each, "containerPort") == port)
     return frozenset(text_at(each, "name") for each in ports) - {""}
 
 
-def _is_tcp(port: Branch) -> bool:
-    return text_at(port, "protocol") in ("", "TCP")
+def _ports_of(containers: list[Branch]) -> frozenset[str]:
+    """Numbers and names of TCP ports."""
+    ports = [port for each in containers for port in podnotes.tcp_ports(each)]
+    return frozenset(text_at(port, key) for port in ports for key in ("containerPort", "name")) - {""}
 
 
 def _refuse_windows(spec: Branch) -> None:
@@ -180,33 +184,14 @@ def _refuse_names(spec: Branch) -> None:
             )
 
 
-def _taken(spec: Branch) -> dict[int, str]:
+def _taken(spec: Branch) -> dict[range, str]:
     """TCP port -> the container that names it."""
     return {
-        number_at(port, "containerPort") or 0: text_at(each, "name")
+        range(number, number + 1): text_at(each, "name")
         for each in _containers(spec)
-        for port in branches_at(each, "ports")
-        if _is_tcp(port)
+        for port in podnotes.tcp_ports(each)
+        if (number := number_at(port, "containerPort")) is not None
     }
-
-
-def _notes(spec: Branch, options: Options, environment: Environment) -> list[str]:
-    found = []
-    drain = environment.settings.timeouts.drain
-    grace = number_at(spec, "terminationGracePeriodSeconds")
-    if (GRACE if grace is None else grace) < drain + STOP_MARGIN:
-        least = math.ceil(drain + STOP_MARGIN)
-        stated = f"terminationGracePeriodSeconds is {GRACE if grace is None else grace}"
-        found.append(f"{stated}, too short for SIDECAR_DRAIN_TIMEOUT={drain:g}s: set it to {least} or more")
-    port = environment.settings.listen.port
-    if port < 1024:
-        found.append(f"port {port} needs net.ipv4.ip_unprivileged_port_start=0 on the node or in the pod's sysctls")
-    if spec.get("hostNetwork") == TRUE:
-        taken = ", ".join(str(each) for each in sorted(environment.ports))
-        found.append(f"hostNetwork: the ports {taken} must be free on every node that it may run on")
-    if options.secret is None and "tls_cert" not in options.settings:
-        found.append("no --secret: clients get a certificate made at start, which they cannot check")
-    return found
 
 
 def sidecar_of(spec: Branch) -> Branch:

@@ -16,19 +16,15 @@ from sidecar.inject.tree import (
     branches_at,
     number,
     number_at,
-    scalar_text,
     text_at,
 )
 
 _TARGET = "targetPort"
 
 
-def selects(service: Branch, labels: Branch) -> bool:
-    """Whether a Service is about pods with *labels*."""
-    selector = branch_at(branch_at(service, "spec") or {}, "selector") or {}
-    return bool(selector) and all(
-        key in labels and scalar_text(labels[key]) == scalar_text(value) for key, value in selector.items()
-    )
+def selector_of(service: Branch) -> Branch:
+    """The labels of the pods that it leads to; none if it leads to none."""
+    return branch_at(branch_at(service, "spec") or {}, "selector") or {}
 
 
 def is_headless(service: Branch) -> bool:
@@ -68,6 +64,31 @@ def redirect(service: Branch, fronts: Sequence[Front]) -> list[int]:
     return changed
 
 
+def plain(service: Branch, fronts: Sequence[Front]) -> list[int]:
+    """
+    The numbers of TCP ports that lead round the sidecar to an app.
+
+    Args:
+        service: As `redirect` leaves it.
+        fronts: In the pods that it selects.
+    """
+    return [
+        own
+        for port in branches_at(branch_at(service, "spec") or {}, "ports")
+        if (own := number_at(port, "port")) is not None
+        and text_at(port, "protocol") in ("", "TCP")
+        and any(_leads_round(port, front) for front in fronts)
+    ]
+
+
+def outside(service: Branch) -> str:
+    """What makes it reachable from outside the cluster: its type, or ``externalIPs``; "" if nothing does."""
+    spec = branch_at(service, "spec") or {}
+    if (kind := text_at(spec, "type")) in ("LoadBalancer", "NodePort"):
+        return kind
+    return "externalIPs" if spec.get("externalIPs", NULL) not in (NULL, []) else ""
+
+
 def restore(service: Branch) -> bool:
     """
     Undo `redirect`, but for ports that somebody has changed since.
@@ -101,6 +122,14 @@ def _leads_to_app(port: Branch, front: Front) -> bool:
     return front.app_port is not None and number_at(port, _TARGET) == front.app_port
 
 
+def _leads_round(port: Branch, front: Front) -> bool:
+    """A number that no container names may be the app's all the same; a name that none has leads nowhere."""
+    target = text_at(port, _TARGET) or text_at(port, "port")
+    if target in front.foreign:
+        return False
+    return target in front.other_names | front.app_port_names or target.isdigit()
+
+
 def _noted(port: Branch) -> list[object]:
     """What a Service port leads to: a name or number; empty if it says nothing, null if it says that."""
     if _TARGET not in port:
@@ -123,11 +152,6 @@ def _put_back(port: Branch, original: object) -> None:
             raise InjectError("its mark is not as it was written", "set its targetPort by hand, and remove the mark")
 
 
-def labels_of(template: Branch) -> Branch:
-    """The labels of the pods that a template makes."""
-    return branch_at(branch_at(template, "metadata") or {}, "labels") or {}
-
-
-def names(ports: list[int]) -> str:
-    """Port numbers for a message."""
-    return ("port " if len(ports) == 1 else "ports ") + ", ".join(str(port) for port in ports)
+def lead(ports: list[int]) -> str:
+    """Port numbers and their verb, for a message."""
+    return f"port {ports[0]} leads" if len(ports) == 1 else f"ports {', '.join(map(str, ports))} lead"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from sidecar.inject import documents, ecs, kubernetes
-from sidecar.inject.kubernetes import Item
+from sidecar.inject import documents, ecs, kubernetes, objects
+from sidecar.inject.objects import Item
 from sidecar.inject.options import Options
 from sidecar.inject.tree import Branch, InjectError
 
@@ -42,16 +42,16 @@ def remove(data: bytes, options: Options) -> Injected:
 
 def _rewrite(
     data: bytes,
-    objects: Callable[[Sequence[Item], Options], list[str]],
+    cluster: Callable[[Sequence[Item], Options], list[str]],
     task: Callable[[Branch, Options], list[str]],
     options: Options,
 ) -> Injected:
     read = documents.read(data)
     tasks = [root for root in read.roots if ecs.is_task(root)]
-    found = [item for root in read.roots if kubernetes.is_object(root) for item in kubernetes.items(root)]
+    found = [item for root in read.roots if objects.is_object(root) for item in objects.items(root)]
     if not tasks and not any(item.has_pods for item in found):
         raise _nothing(read.roots, found)
-    notes = objects(found, options) if any(item.has_pods for item in found) else []
+    notes = cluster(found, options) if any(item.has_pods for item in found) else []
     for root in tasks:
         notes += _of_task(root, task, options)
     return Injected(documents.write(read), tuple(dict.fromkeys(notes)))

@@ -6,6 +6,7 @@ Built from the parser's events rather than by a loader, since a loader resolves 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -26,6 +27,10 @@ _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = ("!", f"{_TAG}str")
 _NO_TEXT = frozenset({"", "~", "null", "Null", "NULL"})
+
+# Words in brackets and braces that would be marks where a line of a block begins. Nobody takes them for anything but
+# text, so that they can be quoted.
+_MARKS = re.compile(r"[-?:]|(---|\.\.\.)(\s.*)?|[-?:]\s.*", re.DOTALL)
 
 
 def read(text: str) -> list[Tree]:
@@ -128,7 +133,7 @@ def _scalar(event: Any) -> str | Plain:
     if event.tag in _TEXT_TAGS:
         return text
     _refuse_tag(event)
-    if event.style not in (None, "") or is_certainly_text(text) or "\n" in text:
+    if event.style not in (None, "") or is_certainly_text(text) or "\n" in text or _MARKS.fullmatch(text):
         return text
     return NULL if text in _NO_TEXT else Plain(text)
 

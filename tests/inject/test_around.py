@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.inject import yamlread
-from sidecar.inject.around import asks, shuts_out
+from sidecar.inject.around import asked_by, lets_in, selector_of, shuts_out
 from sidecar.inject.tree import Branch
 
 
@@ -15,7 +15,7 @@ def spec(text: str) -> Branch:
     return root
 
 
-class TestAsks:
+class TestAskedBy:
     @pytest.mark.parametrize(
         ("text", "does"),
         [
@@ -28,7 +28,7 @@ class TestAsks:
     )
     def test_backends_are_found(self, text: str, does: bool) -> None:
         """Wherever in an Ingress a Service can stand."""
-        assert asks(spec(text), "web") == does
+        assert ("web" in asked_by(spec(text))) == does
 
 
 class TestShutsOut:
@@ -46,10 +46,44 @@ class TestShutsOut:
             pytest.param("{ingress: [{}]}", False, id="everybody"),
             pytest.param("{podSelector: {}}", True, id="nobody"),
             pytest.param("{policyTypes: [Egress]}", False, id="egress-only"),
-            pytest.param("{podSelector: {matchLabels: {app: db}}}", False, id="other-pods"),
-            pytest.param("{podSelector: {matchLabels: {app: web}}}", True, id="these-pods"),
         ],
     )
     def test_port_that_no_rule_lets_in_is_shut(self, text: str, does: bool) -> None:
         """As Kubernetes has it: what a policy is about, and no rule names, is refused."""
-        assert shuts_out(spec(text), {"app": "web"}, 8443) == does
+        assert shuts_out(spec(text), 8443) == does
+
+
+class TestLetsIn:
+    @pytest.mark.parametrize(
+        ("text", "does"),
+        [
+            pytest.param("{ingress: [{ports: [{port: 8080}]}]}", True, id="the-port"),
+            pytest.param("{ingress: [{ports: [{port: http}]}]}", True, id="by-name"),
+            pytest.param("{ingress: [{ports: [{port: 8000, endPort: 8443}]}]}", True, id="in-a-range"),
+            pytest.param("{ingress: [{from: [{podSelector: {}}]}]}", True, id="all-ports"),
+            pytest.param("{ingress: [{ports: [{port: 8443}]}, {ports: [{port: 8080}]}]}", True, id="second-rule"),
+            pytest.param("{ingress: [{ports: [{port: 8443}]}]}", False, id="the-sidecar-alone"),
+            pytest.param("{ingress: [{ports: [{port: metrics}]}]}", False, id="another-name"),
+            pytest.param("{ingress: [{ports: [{port: 8080, protocol: UDP}]}]}", False, id="udp"),
+            pytest.param("{ingress: []}", False, id="nobody"),
+            pytest.param("{policyTypes: [Egress], ingress: [{}]}", False, id="egress-only"),
+        ],
+    )
+    def test_port_that_a_rule_lets_in_is_open(self, text: str, does: bool) -> None:
+        """By number, range or name, or because a rule names no port at all."""
+        assert lets_in(spec(text), 8080, frozenset({"http"})) == does
+
+
+class TestSelectorOf:
+    @pytest.mark.parametrize(
+        ("text", "labels"),
+        [
+            pytest.param("{podSelector: {matchLabels: {app: web}}}", {"app": "web"}, id="labels"),
+            pytest.param("{podSelector: {}}", {}, id="all"),
+            pytest.param("{podSelector: {matchExpressions: [{key: app, operator: Exists}]}}", {}, id="expressions"),
+            pytest.param("null", {}, id="nothing"),
+        ],
+    )
+    def test_labels_are_those_that_pods_must_have(self, text: str, labels: dict[str, str]) -> None:
+        """Expressions are not looked at: rather too many pods than too few."""
+        assert selector_of(spec(text)) == labels

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.inject.manifests import injected_pod
+from tests.inject.manifests import POD_SPEC, injected_pod
 
 
 def sidecar(**options: Any) -> Any:
@@ -43,6 +43,12 @@ class TestContainer:
         """Its signal comes when the app is gone; a classic one has it together with the app."""
         assert sidecar()["lifecycle"] == {"preStop": {"exec": {"command": ["sh", "-c", "kill 1"]}}}
         assert "lifecycle" not in sidecar(classic=True)
+
+    @pytest.mark.parametrize("shared", ["shareProcessNamespace", "hostPID"])
+    def test_hook_is_left_out_where_it_would_hit_another(self, shared: str) -> None:
+        """Process 1 is then the pod's or the node's."""
+        assert "lifecycle" not in sidecar(spec=f"{POD_SPEC}{shared}: true\n")
+        assert "lifecycle" in sidecar(spec=f"{POD_SPEC}{shared}: false\n")
 
     def test_start_does_not_wait_for_the_app(self) -> None:
         """The app starts after the startup probe: one that asks for readiness could wait for it for ever."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sidecar.errors import ConfigError
 from sidecar.inject import ecs
 from sidecar.inject.tree import InjectError
-from tests.inject.manifests import CERT_ARN, KEY_ARN, LOGS, injected, injected_task, notes, removed, task
+from tests.inject.manifests import CERT_ARN, KEY_ARN, LOGS, injected, injected_task, removed, task
 
 PORTS = st.lists(
     st.fixed_dictionaries(
@@ -125,6 +125,11 @@ class TestContainer:
         """The image has none, and ECS ignores what the image says."""
         assert sidecar()["healthCheck"]["command"] == ["CMD", "sidecar", "healthcheck"]
 
+    def test_fields_of_one_secret_are_named(self) -> None:
+        """One secret of JSON with both: what stands behind the ARN goes along."""
+        secrets = sidecar(cert_arn=f"{CERT_ARN}:certificate::", key_arn=f"{CERT_ARN}:privateKey::")["secrets"]
+        assert [each["valueFrom"] for each in secrets] == [f"{CERT_ARN}:certificate::", f"{CERT_ARN}:privateKey::"]
+
     def test_secrets_are_named_and_not_contained(self) -> None:
         """ECS fills in the values; client certificates are then required."""
         container = sidecar(cert_arn=CERT_ARN, key_arn=KEY_ARN, client_ca_arn=CERT_ARN)
@@ -134,6 +139,14 @@ class TestContainer:
             {"name": "SIDECAR_CLIENT_CA", "valueFrom": CERT_ARN},
         ]
         assert {"name": "SIDECAR_CLIENT_CERT", "value": "required"} in container["environment"]
+
+
+class TestOrder:
+    def test_others_may_wait_for_the_sidecar(self) -> None:
+        """What the app does not wait for is no cycle."""
+        app = task()["containerDefinitions"][0]
+        other = {"name": "log", "essential": False, "dependsOn": [{"containerName": "sidecar", "condition": "START"}]}
+        assert sidecar({"containerDefinitions": [app, other]})["dependsOn"][0]["containerName"] == "web"
 
 
 class TestPortMappings:
@@ -197,6 +210,36 @@ class TestRefusals:
             pytest.param({}, {"only": ("web",)}, "--classic and --only are for Kubernetes", id="only"),
             pytest.param({}, {"key_arn": KEY_ARN}, "--key-arn is the key of no certificate", id="key-alone"),
             pytest.param({}, {"cert_arn": "web-cert"}, "'web-cert' is no ARN of a secret", id="no-arn"),
+            pytest.param({}, {"cert_arn": f"{CERT_ARN}\n"}, "is no ARN of a secret", id="more-than-an-arn"),
+            pytest.param(
+                app_with(portMappings=[{"containerPortRange": "1-9"}]),
+                {},
+                "'web' maps only ranges of ports; give --app-port",
+                id="only-a-range",
+            ),
+            pytest.param(
+                app_with(portMappings=[{"containerPort": 8080}, {"containerPortRange": "8000-8085"}]),
+                {},
+                "'web' has the port 8082, and so has SIDECAR_HEALTH",
+                id="clash-with-a-range",
+            ),
+            pytest.param(
+                app_with(dependsOn=[{"containerName": "sidecar", "condition": "HEALTHY"}]),
+                {},
+                "the container 'web' has dependsOn sidecar, which itself starts after 'web'; take sidecar out",
+                id="cycle",
+            ),
+            pytest.param(
+                {
+                    "containerDefinitions": [
+                        {**task()["containerDefinitions"][0], "dependsOn": [{"containerName": "db"}]},
+                        {"name": "db", "dependsOn": [{"containerName": "web"}, {"containerName": "sidecar"}]},
+                    ]
+                },
+                {},
+                "the container 'db' has dependsOn sidecar, which itself starts after 'web'",
+                id="cycle-of-three",
+            ),
             pytest.param(
                 {}, {"cert_arn": "arn:aws:acm:eu-west-1:123456789012:certificate/x"}, "of ACM, which no task", id="acm"
             ),
@@ -253,35 +296,3 @@ class TestUnwrap:
     def test_other_documents_are_none(self, root: dict[Any, Any]) -> None:
         """A service definition names a task definition, and is none."""
         assert not ecs.is_task(root)
-
-
-class TestNotes:
-    @pytest.mark.parametrize(
-        ("changes", "options", "message"),
-        [
-            pytest.param({}, {}, "loadBalancers must name containerName sidecar and containerPort 443", id="service"),
-            pytest.param({}, {}, "the portMappings of web for 8080 are gone", id="mappings"),
-            pytest.param({}, {}, "warning: no --cert-arn", id="ephemeral"),
-            pytest.param({}, {"settings": {"drain_timeout": "111s"}}, "set it to 110s or less", id="drain"),
-            pytest.param(
-                app_with(memory=512),
-                {},
-                "the containers reserve 576 MiB, 64 of it for the sidecar, and the task has 512",
-                id="memory",
-            ),
-        ],
-    )
-    def test_what_is_left_to_do_is_said(self, changes: dict[str, Any], options: dict[str, Any], message: str) -> None:
-        """A service that was not changed would fail to deploy, or go round TLS."""
-        assert message in notes(json.dumps(task(**changes)), **options)
-
-    @pytest.mark.parametrize("options", [{}, {"settings": {"drain_timeout": "110s"}}], ids=["default", "longest-drain"])
-    def test_what_is_well_is_not(self, options: dict[str, Any]) -> None:
-        """Warnings that are always there are read by nobody."""
-        assert "warning" not in notes(json.dumps(task()), cert_arn=CERT_ARN, **options)
-
-    def test_client_certificates_do_not_go_in_silence(self) -> None:
-        """A second run that forgets an option opens the app to everybody; that is said."""
-        once = injected(json.dumps(task()), client_ca_arn=CERT_ARN)
-        assert "clients were asked for certificates (required), and are not any more" in notes(once)
-        assert "were asked" not in notes(once, client_ca_arn=CERT_ARN)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -154,7 +156,7 @@ class TestServices:
         assert once.count("targetPort: 8443") == 1
         assert injected(once) == once
         assert removed(once) == text
-        assert "warning" not in notes(text, secret="web-tls")
+        assert "Service web: warning" not in notes(text)
 
     def test_service_that_leads_to_a_pod_without_sidecar_is_said(self) -> None:
         """Half of its pods would not be reached."""
@@ -166,6 +168,23 @@ class TestServices:
         """Its clients come by the pod's address and go by no targetPort."""
         headless = SERVICE.replace("spec:\n", "spec:\n  clusterIP: None\n")
         assert "Service web: warning: it is headless" in notes(f"{headless}---\n{deployment()}")
+
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [
+            pytest.param("", "without TLS: take it out", id="inside"),
+            pytest.param("  type: LoadBalancer\n", "to everybody who reaches its LoadBalancer: take", id="balancer"),
+        ],
+    )
+    def test_other_port_of_the_app_is_said(self, kind: str, said: str) -> None:
+        """It leads round TLS, also where the Service has no port that leads to the sidecar."""
+        other = SERVICE.replace("port: 9090", "port: 81\n    targetPort: 8000").replace("spec:\n", f"spec:\n{kind}")
+        neither = other.replace("targetPort: http", "targetPort: 8001")
+        for service, ports in ((other, "port 81 leads"), (neither, "ports 80, 81 lead")):
+            lines = notes(f"{service}---\n{deployment()}").splitlines()
+            [line] = [line for line in lines if "to container web round" in line]
+            assert line.startswith(f"Service web: warning: {ports} to container web round the sidecar, without TLS")
+            assert said in line
 
 
 class TestAround:
@@ -194,6 +213,83 @@ class TestAround:
         assert message in notes(f"{SERVICE}---\n{deployment()}---\n{text}")
         elsewhere = text.replace("  name: web\n", "  name: web\n  namespace: other\n", 1)
         assert message not in notes(f"{SERVICE}---\n{deployment()}---\n{elsewhere}")
+
+    @pytest.mark.parametrize(
+        ("ports", "is_said"),
+        [("[{port: 8080}]", True), ("[{port: http}]", True), ("[]", True), ("[{port: 8443}]", False)],
+    )
+    def test_policy_that_lets_in_round_the_sidecar_is_said(self, ports: str, is_said: bool) -> None:
+        """The app's port is no longer anybody's business."""
+        said = notes(f"{deployment()}---\n{self.POLICY.replace('[{port: 8080}]', ports)}")
+        line = (
+            "NetworkPolicy web: warning: it lets in to Deployment web on port 8080, round the sidecar: name port 8443"
+        )
+        assert (line in said) == is_said
+
+    def test_policy_of_other_pods_is_not(self) -> None:
+        """The selector decides."""
+        assert "NetworkPolicy" not in notes(f"{deployment(labels='app: db')}---\n{self.POLICY}")
+
+
+class TestUnknownKinds:
+    @pytest.mark.parametrize(
+        ("version", "kind", "group"),
+        [
+            ("argoproj.io/v1alpha1", "Rollout", "argoproj.io"),
+            ("extensions/v1beta1", "Deployment", "extensions"),
+            ("apps.openshift.io/v1", "DeploymentConfig", "apps.openshift.io"),
+            ("serving.knative.dev/v1", "Service", "serving.knative.dev"),
+        ],
+    )
+    def test_pods_of_an_unknown_kind_are_said(self, version: str, kind: str, group: str) -> None:
+        """They go through as they came, and not in silence; a Service that leads there as well is said too."""
+        other = deployment(name="canary").replace("apps/v1", version).replace("kind: Deployment", f"kind: {kind}")
+        text = f"{other}---\n{SERVICE}---\n{deployment()}"
+        assert injected(text).startswith(other)
+        said = notes(text)
+        assert f"{kind} canary: warning: it has pods and gets no sidecar, since {kind} of {group} is not known" in said
+        assert f"Service web: warning: it leads to {kind} canary too, which has no sidecar" in said
+
+    def test_one_that_was_not_asked_for_is_not(self) -> None:
+        """Whoever names what to change knows of the rest."""
+        other = deployment(name="canary").replace("apps/v1", "argoproj.io/v1alpha1")
+        assert "not known" not in notes(f"{other}---\n{deployment()}", only=("web",))
+
+    @pytest.mark.parametrize("spec", ["null", "[]", "{template: 1}", "{template: {spec: {containers: x}}}"])
+    def test_custom_resource_of_another_shape_is_none(self, spec: str) -> None:
+        """Whatever stands there, it passes."""
+        other = f"apiVersion: example.com/v1\nkind: Thing\nmetadata: {{name: x}}\nspec: {spec}\n"
+        assert "Thing" not in notes(f"{other}---\n{deployment()}")
+
+
+class TestLargeStreams:
+    @staticmethod
+    def calls(objects: int, options: Options, work: Callable[[bytes, Options], stream.Injected]) -> int:
+        """How many function calls *work* makes of so many of each kind."""
+        documents = []
+        for i in range(objects):
+            kinds = (deployment(), SERVICE, TestAround.INGRESS, TestAround.POLICY)
+            documents += [each.replace("web", f"web{i}") for each in kinds]
+        data = injected("---\n".join(documents), image="x").encode()
+        counted = 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal counted
+            counted += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            work(data, options)
+        finally:
+            sys.setprofile(before)
+        return counted
+
+    @pytest.mark.parametrize("work", [stream.inject, stream.remove])
+    def test_work_grows_with_the_stream_and_not_faster(self, work: Callable[[bytes, Options], stream.Injected]) -> None:
+        """Twice as many objects are twice the work: a whole cluster goes through in seconds."""
+        self.calls(1, Options(), work)  # what is made once
+        assert self.calls(80, Options(), work) < 2.2 * self.calls(40, Options(), work)
 
 
 class TestNotes:

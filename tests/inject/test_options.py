@@ -124,7 +124,7 @@ class TestMakeEnvironment:
     def test_taken_port_is_refused(self, port: int, advice: str) -> None:
         """Containers beside the sidecar have their ports on the same addresses."""
         with pytest.raises(InjectError) as caught:
-            make_environment(Options(), GIVEN, {}, {port: "metrics"})
+            make_environment(Options(), GIVEN, {}, {range(port - 1, port + 1): "metrics"})
         assert f"the container 'metrics' has the port {port}, and so has" in caught.value.fact
         assert caught.value.fix == advice
 

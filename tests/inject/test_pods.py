@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.inject import yamlwrite
 from sidecar.inject.tree import NULL, TRUE, InjectError, Plain
-from tests.inject.manifests import POD_SPEC, injected, injected_pod, notes, pod, removed
+from tests.inject.manifests import POD_SPEC, injected, injected_pod, pod, removed
 
 
 def refusal_of(spec: str, **options: Any) -> str:
@@ -161,35 +161,6 @@ class TestAdd:
         """QUIC of another container on the same number is another port."""
         spec = POD_SPEC.replace("containerPort: 9090", "containerPort: 8443\n    protocol: UDP")
         assert injected_pod(spec)["initContainers"]
-
-
-class TestNotes:
-    @pytest.mark.parametrize(
-        ("spec", "options", "message"),
-        [
-            pytest.param("", {}, "no --secret", id="ephemeral"),
-            pytest.param(
-                "terminationGracePeriodSeconds: 24\n",
-                {},
-                "terminationGracePeriodSeconds is 24, too short for SIDECAR_DRAIN_TIMEOUT=20s: set it to 25 or more",
-                id="grace",
-            ),
-            pytest.param("terminationGracePeriodSeconds: 0\n", {}, "terminationGracePeriodSeconds is 0", id="no-grace"),
-            pytest.param("", {"settings": {"drain_timeout": "26"}}, "is 30, too short", id="default-grace"),
-            pytest.param("", {"port": 443}, "port 443 needs net.ipv4.ip_unprivileged_port_start=0", id="low-port"),
-            pytest.param("hostNetwork: true\n", {}, "8081, 8082, 8443 must be free on every node", id="host-network"),
-        ],
-    )
-    def test_what_may_go_wrong_is_said(self, spec: str, options: dict[str, Any], message: str) -> None:
-        """It is left as it is, and a warning says what to do."""
-        assert message in notes(pod(POD_SPEC + spec), **options)
-
-    def test_what_is_well_is_not(self) -> None:
-        """Warnings that are always there are read by nobody."""
-        said = notes(pod(POD_SPEC + "terminationGracePeriodSeconds: 25\n"), secret="web-tls")
-        assert [line for line in said.splitlines() if "warning" in line] == [
-            "Pod web: warning: no Service that leads to it is in the input: set targetPort: 8443 where there is one"
-        ]
 
 
 class TestRemove:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from sidecar.inject import services, yamlread
 from sidecar.inject.pods import Front
 from sidecar.inject.tree import Branch, InjectError, Plain
 
-FRONT = Front(app="web", app_port=8080, app_port_names=frozenset({"http"}), port=8443, notes=())
+FRONT = Front(app="web", app_port=8080, app_port_names=frozenset({"http"}), port=8443)
 
 
 def service(ports: str) -> Branch:
@@ -69,21 +70,55 @@ class TestRedirect:
             services.restore(root)
 
 
-class TestSelects:
+class TestSelectorOf:
+    @pytest.mark.parametrize("root", [{}, {"spec": {}}, {"spec": {"selector": {}}}])
+    def test_no_selector_is_none(self, root: Branch) -> None:
+        """Such a Service has endpoints of its own."""
+        assert services.selector_of(root) == {}
+
+    def test_it_is_what_pods_must_have(self) -> None:
+        """As it is written."""
+        assert services.selector_of(service("[]")) == {"app": "web"}
+
+
+class TestPlain:
+    FRONT = attrs.evolve(
+        FRONT, other_names=frozenset({"debug"}), foreign=frozenset({"9090", "metrics", "8443", "https"})
+    )
+
     @pytest.mark.parametrize(
-        ("labels", "is_selected"),
+        ("port", "is_plain"),
         [
-            pytest.param({"app": "web", "tier": "front"}, True, id="more-labels"),
-            pytest.param({"app": Plain("web")}, True, id="written-otherwise"),
-            pytest.param({"app": "db"}, False, id="other-value"),
-            pytest.param({}, False, id="no-labels"),
+            pytest.param("{port: 81, targetPort: 8000}", True, id="number-that-nobody-names"),
+            pytest.param("{port: 81, targetPort: debug}", True, id="name-of-the-app"),
+            pytest.param("{port: 8000}", True, id="own-number"),
+            pytest.param("{port: 81, targetPort: 9090}", False, id="of-another-container"),
+            pytest.param("{port: 81, targetPort: metrics}", False, id="name-of-another"),
+            pytest.param("{port: 81, targetPort: nobody}", False, id="name-of-nobody"),
+            pytest.param("{port: 443, targetPort: 8443}", False, id="the-sidecar"),
+            pytest.param("{port: 80, targetPort: http}", False, id="redirected"),
+            pytest.param("{port: 81, targetPort: 8000, protocol: UDP}", False, id="udp"),
         ],
     )
-    def test_all_of_the_selector_must_fit(self, labels: Branch, is_selected: bool) -> None:
-        """As Kubernetes has it."""
-        assert services.selects(service("[]"), labels) == is_selected
+    def test_port_that_leads_to_the_app_without_the_sidecar_is_found(self, port: str, is_plain: bool) -> None:
+        """After redirection, all that is left leads round TLS."""
+        root = service(f"[{port}]")
+        services.redirect(root, [self.FRONT])
+        assert bool(services.plain(root, [self.FRONT])) == is_plain
 
-    def test_no_selector_selects_nothing(self) -> None:
-        """Such a Service has endpoints of its own."""
-        assert not services.selects({"spec": {}}, {"app": "web"})
-        assert not services.selects({"spec": {"selector": {}}}, {"app": "web"})
+
+class TestOutside:
+    @pytest.mark.parametrize(
+        ("spec", "what"),
+        [
+            pytest.param({"type": "LoadBalancer"}, "LoadBalancer", id="balancer"),
+            pytest.param({"type": "NodePort"}, "NodePort", id="node-port"),
+            pytest.param({"externalIPs": ["192.0.2.1"]}, "externalIPs", id="addresses"),
+            pytest.param({"externalIPs": []}, "", id="no-addresses"),
+            pytest.param({"type": "ClusterIP"}, "", id="cluster"),
+            pytest.param({}, "", id="default"),
+        ],
+    )
+    def test_it_says_who_else_can_connect(self, spec: Branch, what: str) -> None:
+        """Whether others than the pods of the cluster reach it."""
+        assert services.outside({"spec": spec}) == what
