@@ -76,7 +76,7 @@ LISTENER: Final = "listener "
 """What stands before the name of a listener where a setting could stand too."""
 
 APP_LOOK_SECONDS: Final = 2.0
-"""How often an app that cannot be reached is tried again."""
+"""How often an app that was never reached, or cannot be, is tried."""
 
 RENEWAL_RETRY_SECONDS: Final = 60.0
 
@@ -396,11 +396,15 @@ class App:
                 listener.judge_expired_again()
 
     def _look_for_app(self) -> None:
-        """Find out that the app is back: while it is not ready for want of it, no request would."""
+        """
+        Find out that the app is not there, before it costs a client's request; and that it is back, since while we are
+        not ready for want of it, no request would.
+        """
         self._call_later("app", APP_LOOK_SECONDS, self._look_for_app)
         for cluster in self._clusters.values():
             for endpoint in cluster.endpoints:
-                if cluster.problem and cluster.spec.health_check is None:
+                is_unknown = not endpoint.pool.statistics.connects
+                if (is_unknown or cluster.problem) and cluster.spec.health_check is None:
                     endpoint.pool.connect_raw(NOBODY, _let_go, local_header(cluster.proxy_protocol))
 
     def _call_later(self, about: str, seconds: float, call: Callable[..., None], *arguments: object) -> None:

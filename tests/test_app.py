@@ -21,6 +21,7 @@ from sidecar.config.load import Loaded, load
 from sidecar.errors import ConfigError, ListenError
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listener import listen
+from sidecar.proxy.pool import Pool
 from sidecar.settings import HostPort
 from tests.support.certs import NOW, authority
 from tests.support.handshake import client_context, outgoing
@@ -97,6 +98,7 @@ class Program:
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Program]:
     program = Program(monkeypatch)
+    monkeypatch.setattr(Pool, "connect_raw", lambda *arguments: None)  # there is no app to look for
     yield program
     program.close()
 
@@ -331,12 +333,27 @@ class TestConsole:
         looked: list[object] = []
         pool = app._clusters["app"].endpoints[0].pool
         monkeypatch.setattr(pool, "connect_raw", lambda *arguments: looked.append(arguments))
+        pool.statistics.connects = 1
         program.reactor.advance(APP_LOOK_SECONDS)
         assert looked == []
         pool.statistics.last_error = "refused"
         (reason,) = app.console.readiness().reasons
         assert reason == "the app cannot be reached: refused"
         program.reactor.pump([APP_LOOK_SECONDS, APP_LOOK_SECONDS])
+        assert len(looked) == 2
+
+    def test_app_that_nobody_has_asked_yet_is_looked_for(
+        self, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A wrong port makes the program unready before it costs a request; once there was a connection, that is it."""
+        app = program.start()
+        looked: list[object] = []
+        pool = app._clusters["app"].endpoints[0].pool
+        monkeypatch.setattr(pool, "connect_raw", lambda *arguments: looked.append(arguments))
+        program.reactor.pump([APP_LOOK_SECONDS, APP_LOOK_SECONDS])
+        assert len(looked) == 2
+        pool.statistics.connects = 1
+        program.reactor.advance(APP_LOOK_SECONDS)
         assert len(looked) == 2
 
     def test_admin_pages_show_it(self, program: Program) -> None:
