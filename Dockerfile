@@ -35,14 +35,15 @@ RUN /build/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-di
     done
 COPY entrypoint.sh image/rootfs.py /build/
 # Bytecode is valid by its place alone: no source is looked at, and no timestamp makes two builds differ. Without columns,
-# which only tracebacks show, it is loaded faster. A new volume that is mounted on /certs belongs to the user who runs.
+# which only tracebacks show, it is loaded faster. A new volume that is mounted on /certs or /ca
+# belongs to the user who runs.
 RUN /usr/bin/python3 /build/rootfs.py /rootfs /opt/sidecar \
     && ln -s "$(basename "$(readlink -f /usr/bin/python3)")" /rootfs/usr/bin/python3 \
     && PYTHONNODEBUGRANGES=1 /usr/bin/python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash -s /rootfs \
         /rootfs/usr/lib/python3* /rootfs/opt/sidecar/lib \
     && chroot /rootfs /opt/sidecar/bin/sidecar version \
     && install --mode=0755 /build/entrypoint.sh /rootfs/usr/bin \
-    && install --directory --owner=65532 --group=65532 --mode=0700 /rootfs/certs
+    && install --directory --owner=65532 --group=65532 --mode=0700 /rootfs/certs /rootfs/ca
 
 # What is in it, for scanners and lawyers: docker build --target sbom --output type=local,dest=. .
 FROM build AS bill

@@ -86,8 +86,9 @@ def cannot_write(path: Path, error: OSError) -> MaterialError:
     if isinstance(error, FileExistsError):
         fact = f"{path} is already there, and not overwritten"
         return MaterialError("cert", fact, "choose another place, or move it away")
+    by = f" by user {os.geteuid()}" if isinstance(error, PermissionError) else ""
     fix = "name a directory that this user can write to, on a file system with space left"
-    return MaterialError("cert", f"{path} cannot be written: {error.strerror}", fix)
+    return MaterialError("cert", f"{path} cannot be written{by}: {error.strerror}", fix)
 
 
 def _draft(file: NewFile) -> Path:
