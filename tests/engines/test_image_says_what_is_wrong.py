@@ -116,7 +116,7 @@ class TestWriting:
     def test_certs_need_a_place_to_write(self, image: str) -> None:
         """The one command that writes files says where it cannot."""
         end = run_to_end(image, "certs", "ca")
-        assert_one_line(end, r"sidecar certs: ca cannot be written: .*[Rr]ead-only file system; name a directory .+")
+        assert_one_line(end, r"sidecar certs: ca/ca\.key cannot be written: [Rr]ead-only file system; name .+")
 
     def test_full_standard_output_is_no_reason_to_stop(self, image: str) -> None:
         """Nothing else is written: what cannot be said is lost, and `check` tells so by its status."""
