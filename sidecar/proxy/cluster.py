@@ -344,6 +344,7 @@ class Cluster:
     def _adopt(self, spec: ClusterSpec, connect_timeout: float, security: Security | None) -> None:
         self.spec = spec
         self.proxy_protocol = spec.proxy_protocol
+        self.is_multiplexed = False
         self._connect_timeout = connect_timeout if spec.connect_timeout is None else spec.connect_timeout
         self._security = security
         self._budget.limits = spec.limits

@@ -387,20 +387,18 @@ class DownstreamConnection:
         if outcome is None:
             status, message = replies.REPLIES["no_route"]
             as_json = replies.wants_json(head.fields)
-            reason, data = "no_route", replies.render(status, "no_route", message, as_json=as_json)
+            reason, reply = "no_route", replies.refusal(status, "no_route", message, as_json=as_json)
+            keep_alive = False
         elif isinstance(outcome.action, DirectResponse):
             status, reason = outcome.action.status, "direct_response"
-            data = replies.direct(outcome.action, keep_alive=keep_alive)
+            reply = replies.direct(outcome.action)
         else:
             status, reason = outcome.action.status, "redirect"
             place = outcome.location(self._scheme, head.host, head.target)
-            data = replies.redirect(status, place, keep_alive=keep_alive)
-        if head.method == b"HEAD":
-            data = data[: data.index(b"\r\n\r\n") + 4]
-        self.write(data)
-        exchange.bytes_sent = len(data) - data.index(b"\r\n\r\n") - 4
+            reply = replies.redirect(status, place)
+        self._send(reply, exchange, keep_alive=keep_alive)
         self.service.record(exchange, reason, outcome.name if outcome is not None else "", status=status)
-        if outcome is None or not keep_alive:
+        if not keep_alive:
             self._finish()
         elif not self._tls.is_flushed:
             self._wait_until_taken()
@@ -462,14 +460,15 @@ class DownstreamConnection:
 
     def _reply(self, status: int, reason: str, message: str, exchange: Exchange | None) -> None:
         """Answer, and close; *exchange* is None where the head could not be read."""
-        head = exchange.head if exchange is not None else None
-        as_json = replies.wants_json(head.fields if head is not None else None)
-        with_body = head is None or head.method != b"HEAD"
-        data = replies.render(status, reason, message, as_json=as_json, with_body=with_body)
-        self.write(data)
-        if exchange is not None:
-            exchange.bytes_sent = len(data) - data.index(b"\r\n\r\n") - 4
+        as_json = replies.wants_json(exchange.head.fields if exchange is not None else None)
+        self._send(replies.refusal(status, reason, message, as_json=as_json), exchange, keep_alive=False)
         self._finish()
+
+    def _send(self, reply: replies.Reply, exchange: Exchange | None, *, keep_alive: bool) -> None:
+        with_body = exchange is None or exchange.head.method != b"HEAD"
+        self.write(reply.http1(keep_alive=keep_alive, with_body=with_body))
+        if exchange is not None and with_body:
+            exchange.bytes_sent = len(reply.body)
 
     def _finish(self) -> None:
         """Close; a client that may still be sending gets time to read what it was told."""

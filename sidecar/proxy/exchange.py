@@ -24,7 +24,7 @@ from sidecar.policy import rewrite, tracing
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.routing import Destination, Endpoint
 from sidecar.proxy.sockets import READ_SIZE
-from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.proxy.upstream import Upstream, UpstreamConnection
 from sidecar.settings import HttpSettings, ProxyProtocolOut, Switch, UnderscoreHeaders
 from sidecar.wire import http1
 from sidecar.wire.events import (
@@ -137,12 +137,14 @@ class Exchange:
     bytes_received = 0
     first_byte_at: float | None = None
     _state = _State.CONNECTING
-    _upstream: UpstreamConnection | None = None
+    _upstream: Upstream | None = None
     _kind = BodyKind.NONE  # framing towards the client
+    _framing = BodyKind.NONE  # towards the app
     _close_after = False
     _held: bytes = b""  # of the request, until there is a connection
     _sent: bytes = b""  # of the request, for as long as it may have to be sent again
     _request_complete = False
+    _trailers = b""  # of the request, where its framing has no place for them
     _request_stuck = False
     _response_stuck = False
     _is_reused = False  # the connection to the app
@@ -178,6 +180,7 @@ class Exchange:
             self._request_complete = True
             self.downstream.wait(destination.timeouts.upstream)
         else:
+            self._framing = BodyKind.LENGTH if destination.cluster.is_multiplexed else self.head.body
             self._held += self._serialise(events)
             self._wait()
         endpoint = destination.cluster.pick()
@@ -207,7 +210,7 @@ class Exchange:
             return
         if self._sent:
             self._remember(self._sent + data)
-        self._upstream.transport.write(data)
+        self._upstream.send(data, self._request_complete, self._trailers)
         if self._request_complete:
             self._app_progressed()  # from here on, see `deadline_passed`
         self._wait()
@@ -216,11 +219,22 @@ class Exchange:
         """
         Keep *sent*, all that was sent of the request, if it may be sent again on another connection.
 
+        On a stream anything may have to be: an app that ends says which requests it has not looked at.
+        """
+        assert self._upstream is not None
+        is_kept = self._upstream.is_stream or self._is_repeatable
+        self._sent = sent if is_kept and len(sent) <= MAX_REPEATED_BYTES else b""
+
+    @property
+    def _is_repeatable(self) -> bool:
+        """
+        Whether the request does no harm if the app sees it twice.
+
         Either its method is idempotent, or the app cannot have acted on it yet, since none of its body was sent.
         """
-        has_no_body_yet = self.head.body is not BodyKind.NONE and not self.bytes_received and not self._request_complete
-        repeatable = has_no_body_yet or self.head.method in _SAFE_TO_REPEAT
-        self._sent = sent if repeatable and len(sent) <= MAX_REPEATED_BYTES else b""
+        if self.head.method in _SAFE_TO_REPEAT:
+            return True
+        return self.head.body is not BodyKind.NONE and not self.bytes_received and not self._request_complete
 
     def _serialise(self, events: list[RequestEvent]) -> bytes:
         pieces: list[bytes] = []
@@ -228,15 +242,17 @@ class Exchange:
         for event in events:
             if isinstance(event, Data):
                 self.bytes_received += len(event.payload)
-                pieces.append(http1.body_bytes(event.payload, self.head.body))
+                pieces.append(http1.body_bytes(event.payload, self._framing))
             elif isinstance(event, Trailers):
                 trailers = rewrite.request_trailer_section(
                     event.fields, self.downstream.service.http.underscore_headers
                 )
             elif event is END:
                 self._request_complete = True
-                if self.head.body is BodyKind.CHUNKED:
+                if self._framing is BodyKind.CHUNKED:
                     pieces.append(last_chunk(trailers))
+                else:
+                    self._trailers = trailers
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # -- the connection to the app --
@@ -249,7 +265,7 @@ class Exchange:
         else:
             self.endpoint.pool.connect(self._connected)
 
-    def _connected(self, outcome: UpstreamConnection | ConnectFailed) -> None:
+    def _connected(self, outcome: Upstream | ConnectFailed) -> None:
         endpoint = self.endpoint
         assert endpoint is not None
         if isinstance(outcome, ConnectFailed):
@@ -283,17 +299,15 @@ class Exchange:
         endpoint.begin()
         self.downstream.service.metrics.upstream_retries += 1
 
-    def _send_on(self, upstream: UpstreamConnection, *, is_reused: bool) -> None:
+    def _send_on(self, upstream: Upstream, *, is_reused: bool) -> None:
         self._state = _State.WAITING
         self._upstream = upstream
-        head, data = self.head, self._held
-        self._held = b""
-        upstream.lease(self)
-        upstream.codec.expect_response(head.method, head.upgrade)
+        data, self._held = self._held, b""
+        upstream.begin(self, self.head)
         self._is_reused = is_reused
-        if is_reused:
+        if is_reused or upstream.is_stream:
             self._remember(data)
-        upstream.transport.write(data)
+        upstream.send(data, self._request_complete, self._trailers)
         if self.bytes_received and self._request_complete:
             self._app_progressed()
 
@@ -311,9 +325,7 @@ class Exchange:
 
     def upstream_lost(self) -> None:
         upstream, self._upstream = self._upstream, None
-        if self._sent and upstream is not None and not upstream.codec.has_response_bytes:
-            # The app closed a kept-alive connection in the moment that we used it. It may have seen the request even
-            # so: that is why only what is safe to repeat is.
+        if self._sent and upstream is not None and self._may_repeat(upstream):
             self._held, self._sent = self._sent, b""
             self._request_stuck = False
             self.downstream.service.metrics.upstream_retries += 1
@@ -322,6 +334,17 @@ class Exchange:
         broken_by = upstream.broken_by if upstream is not None else ""
         # With TLS 1.3 an upstream refuses our certificate only once the connection is made.
         self._fail("upstream_tls_failed" if broken_by and self.response is None else "upstream_reset", detail=broken_by)
+
+    def _may_repeat(self, upstream: Upstream) -> bool:
+        """
+        Whether the request, which is still at hand, may be sent again.
+
+        An app that closes a kept connection in the moment that we use it may have seen the request even so: then only
+        what is safe to repeat is. One that ends a stream may say that it has not.
+        """
+        if upstream.is_refused:
+            return True
+        return self._is_reused and not upstream.has_response_bytes and self._is_repeatable
 
     # -- the response --
 
@@ -392,9 +415,10 @@ class Exchange:
         if response.status not in _FAILURES:
             endpoint.succeeded()  # not before: one that always breaks off would never fail twice in a row
         if response.status == 101:
+            assert isinstance(upstream, UpstreamConnection)
             self.downstream.upgraded(self, upstream)
             return
-        reusable = response.keep_alive and upstream.codec.is_reusable and response.body is not BodyKind.UNTIL_CLOSE
+        reusable = response.keep_alive and upstream.is_reusable and response.body is not BodyKind.UNTIL_CLOSE
         if reusable and self._request_complete and not self._request_stuck:
             if self._response_stuck:
                 upstream.transport.resumeProducing()

@@ -638,7 +638,7 @@ class Listener:
             return b""
         status, message = replies.REPLIES["plain_http"]
         self._metrics.count(status, "plain_http")
-        return replies.render(status, "plain_http", message)
+        return replies.refusal(status, "plain_http", message).http1(keep_alive=False)
 
     def closed(self, tls: Server) -> None:
         peer = self._peers.pop(tls)

@@ -1,5 +1,5 @@
 """
-Responses that we originate: one table, one rendering.
+Responses that we originate: one table, one rendering for each version of HTTP.
 
 The body says what happened in one sentence, as text or, for clients that accept it, as JSON; details stay in the log.
 """
@@ -10,10 +10,15 @@ import json
 from http import HTTPStatus
 from typing import Final
 
+import attrs
+
 from sidecar.topology import DirectResponse
 from sidecar.wire.fields import Fields
 
 RETRY_AFTER_SECONDS: Final = 1
+
+_CONTENT_TYPE: Final = b"Content-Type: %b\r\n"
+_CONTENT_LENGTH: Final = b"Content-Length: %d\r\n"
 
 # Reason token -> (status, sentence for the client). Reasons of `ProtocolError`s bring their own status and sentence.
 REPLIES: Final = {
@@ -45,25 +50,45 @@ def wants_json(fields: Fields | None) -> bool:
     return json_at >= 0 and (text_at < 0 or json_at < text_at)
 
 
-def render(
-    status: int,
-    reason: str,
-    message: str,
-    *,
-    as_json: bool = False,
-    with_body: bool = True,
-) -> bytes:
+@attrs.frozen
+class Reply:
     """
-    Return a whole response.
+    A whole response of ours.
+
+    Attributes:
+        fields: Field lines, Content-Length among them where there may be a body.
+        body: b"" where the status has none.
+    """
+
+    status: int
+    fields: bytes
+    body: bytes
+
+    def http1(self, *, keep_alive: bool, with_body: bool = True) -> bytes:
+        """
+        Return it as HTTP/1.1.
+
+        Args:
+            keep_alive: Whether the connection goes on after it.
+            with_body: False for the answer to HEAD: its fields without its body.
+        """
+        try:
+            phrase = HTTPStatus(self.status).phrase.encode()
+        except ValueError:  # one of an operator's own
+            phrase = b""
+        closing = b"" if keep_alive else b"Connection: close\r\n"
+        body = self.body if with_body else b""
+        return b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (self.status, phrase, self.fields, closing, body)
+
+
+def refusal(status: int, reason: str, message: str, *, as_json: bool = False) -> Reply:
+    """
+    Return the response that says why there is no other. A 503 says when it is worth trying again.
 
     Args:
-        status: Status code.
         reason: Token for programs; also in the JSON body.
         message: One sentence.
         as_json: Whether the body is JSON.
-        with_body: False for the answer to HEAD: its fields without its body.
-
-    The connection ends after it. A 503 says when it is worth trying again.
     """
     if as_json:
         body = json.dumps({"status": status, "reason": reason, "message": message}).encode() + b"\n"
@@ -71,39 +96,61 @@ def render(
     else:
         body = f"{message}\n".encode()
         content_type = b"text/plain; charset=utf-8"
-    head = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nCache-Control: no-store\r\n%b\r\n" % (
-        status,
-        HTTPStatus(status).phrase.encode(),
-        content_type,
-        len(body),
-        b"Retry-After: %d\r\nConnection: close\r\n" % RETRY_AFTER_SECONDS
-        if status == 503
-        else b"Connection: close\r\n",
-    )
-    return head + body if with_body else head
+    fields = [_CONTENT_TYPE % content_type, _CONTENT_LENGTH % len(body), b"Cache-Control: no-store\r\n"]
+    if status == 503:
+        fields.append(b"Retry-After: %d\r\n" % RETRY_AFTER_SECONDS)
+    return Reply(status, b"".join(fields), body)
 
 
-def direct(response: DirectResponse, *, keep_alive: bool) -> bytes:
+def direct(response: DirectResponse) -> Reply:
     """Return the response of a route that answers by itself."""
-    fields = [b"Content-Type: %b\r\n" % response.content_type.encode()] if response.body else []
-    return _whole(response.status, fields, response.body.encode(), keep_alive)
+    fields = _CONTENT_TYPE % response.content_type.encode() if response.body else b""
+    return _whole(response.status, fields, response.body.encode())
 
 
-def redirect(status: int, location: bytes, *, keep_alive: bool) -> bytes:
+def redirect(status: int, location: bytes) -> Reply:
     """Return the response that sends a client to *location*, an absolute URL."""
-    body = b"See %b\n" % location
-    fields = [b"Location: %b\r\n" % location, b"Content-Type: text/plain; charset=utf-8\r\n"]
-    return _whole(status, fields, body, keep_alive)
+    fields = b"Location: %b\r\n" % location + _CONTENT_TYPE % b"text/plain; charset=utf-8"
+    return _whole(status, fields, b"See %b\n" % location)
 
 
-def _whole(status: int, fields: list[bytes], body: bytes, keep_alive: bool) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase.encode()
-    except ValueError:  # one of an operator's own
-        phrase = b""
-    if status not in (204, 304):  # which have no body, RFC 9110 sections 15.3.5 and 15.4.5
-        fields = [*fields, b"Content-Length: %d\r\n" % len(body)]
-    else:
-        body = b""
-    closing = b"" if keep_alive else b"Connection: close\r\n"
-    return b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (status, phrase, b"".join(fields), closing, body)
+def _whole(status: int, fields: bytes, body: bytes) -> Reply:
+    if status in (204, 304):  # which have no body, RFC 9110 sections 15.3.5 and 15.4.5
+        return Reply(status, fields, b"")
+    return Reply(status, fields + _CONTENT_LENGTH % len(body), body)
+
+
+# -- gRPC -------------------------------------------------------------------------------------------------------
+
+# What a gRPC client makes of an HTTP status that has no grpc-status with it; so ours says the same, and why.
+_GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+_GRPC_UNKNOWN: Final = 2
+
+# Over a limit of ours the usual code says more than «unknown».
+_GRPC_RESOURCE_EXHAUSTED: Final = 8
+_TOO_LARGE: Final = frozenset({413, 414, 431})
+
+
+def is_grpc(fields: Fields) -> bool:
+    """Whether a request is a gRPC call, by its Content-Type; gRPC-Web is none, its clients read HTTP statuses."""
+    if b"content-type" not in fields.names:
+        return False
+    content_type = fields.first(b"content-type").strip(b" \t").lower()
+    return content_type.startswith(b"application/grpc") and content_type[16:17] in (b"", b"+", b";")
+
+
+def grpc_refusal(status: int, reason: str, message: str) -> Reply:
+    """
+    Return the same as `refusal` for a gRPC client, who looks for grpc-status: a response of trailers only.
+
+    Args:
+        status: That other clients get.
+    """
+    code = _GRPC_RESOURCE_EXHAUSTED if status in _TOO_LARGE else _GRPC_STATUS.get(status, _GRPC_UNKNOWN)
+    text = "".join(c if " " <= c <= "~" and c != "%" else _percent(c) for c in f"{message} ({reason})")
+    fields = b"Content-Type: application/grpc\r\ngrpc-status: %d\r\ngrpc-message: %b\r\n" % (code, text.encode())
+    return Reply(200, fields, b"")
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{octet:02X}" for octet in character.encode())

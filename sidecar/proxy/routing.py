@@ -49,6 +49,10 @@ class Cluster(Protocol):
     def name(self) -> str: ...
     @property
     def proxy_protocol(self) -> ProxyProtocolOut: ...
+    @property
+    def is_multiplexed(self) -> bool:
+        """Whether its connections have streams, each for an exchange."""
+
     def pick(self, exclude: Collection[Any] = ()) -> Endpoint | ConnectFailed:
         """Choose an endpoint that is not among *exclude*, or say why there is none."""
 

@@ -9,7 +9,7 @@ from twisted.python import failure
 from sidecar.errors import ResponseError, TlsError
 from sidecar.proxy.connect import Transport
 from sidecar.proxy.sockets import StreamProtocol
-from sidecar.wire.events import ResponseEvent, ResponseHead
+from sidecar.wire.events import RequestHead, ResponseEvent, ResponseHead
 from sidecar.wire.http1 import ClientCodec
 
 
@@ -27,6 +27,64 @@ class Lessee(Protocol):
         """The app does not take more of the request for now."""
 
     def upstream_drained(self) -> None: ...
+
+
+class Flow(Protocol):
+    """The way to the app, as an exchange needs it: how its two directions stand."""
+
+    def pauseProducing(self) -> None:
+        """Nobody takes more of the response for now."""
+
+    def resumeProducing(self) -> None: ...
+    def has_progressed(self) -> bool:
+        """Whether the app has taken any of the request since this was last asked."""
+
+
+class Upstream(Protocol):
+    """
+    What an exchange leases: a connection to the app, or a stream of one (`proxy.upstreamstream`).
+
+    Attributes:
+        broken_by: What ended it, in words, if TLS did; else "".
+        remembered_head, remembered_bytes: See `UpstreamConnection`.
+    """
+
+    broken_by: str
+    remembered_head: ResponseHead | None
+    remembered_bytes: bytes
+
+    @property
+    def transport(self) -> Flow: ...
+    @property
+    def is_stream(self) -> bool: ...
+    @property
+    def is_refused(self) -> bool:
+        """Whether the app has said that it has not looked at the request."""
+
+    @property
+    def has_response_bytes(self) -> bool:
+        """Whether anything of the response has arrived."""
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another request may follow."""
+
+    def begin(self, lessee: Lessee, head: RequestHead) -> None:
+        """Let *lessee* have it, for the request *head*, until it releases or closes it."""
+
+    def send(self, data: bytes, is_whole: bool, trailers: bytes) -> None:
+        """
+        Send some of the request.
+
+        Args:
+            data: The first begins with the head as for HTTP/1.1. The body is framed as there on a connection, and not
+                at all on a stream.
+            is_whole: Whether that was all of it.
+            trailers: On a stream: field lines behind it.
+        """
+
+    def close(self) -> None:
+        """Give it up, whatever is on it."""
 
 
 class Owner(Protocol):
@@ -70,6 +128,8 @@ class UpstreamConnection:
     )
 
     transport: Transport
+    is_stream = False
+    is_refused = False
 
     def __init__(self, codec: ClientCodec, owner: Owner, preface: bytes = b"") -> None:
         self.codec = codec
@@ -81,9 +141,24 @@ class UpstreamConnection:
         self.remembered_head: ResponseHead | None = None
         self.remembered_bytes = b""
 
+    @property
+    def has_response_bytes(self) -> bool:
+        return self.codec.has_response_bytes
+
+    @property
+    def is_reusable(self) -> bool:
+        return self.codec.is_reusable
+
+    def begin(self, lessee: Lessee, head: RequestHead) -> None:
+        self.lessee = lessee
+        self.codec.expect_response(head.method, head.upgrade)
+
     def lease(self, lessee: Lessee) -> None:
         """Let *lessee* have the connection until it releases or closes it."""
         self.lessee = lessee
+
+    def send(self, data: bytes, is_whole: bool, trailers: bytes) -> None:
+        self.transport.write(data)
 
     def close(self) -> None:
         """Give the connection up, whatever is on it."""

@@ -448,6 +448,7 @@ class FakeCluster:
     def __init__(self, *pools: FakePool, name: str = "app") -> None:
         self.name = name
         self.proxy_protocol = ProxyProtocolOut.OFF
+        self.is_multiplexed = False
         self.endpoints = [FakeEndpoint(pool, f"127.0.0.1:{8080 + i}") for i, pool in enumerate(pools)]
         self.refusal: ConnectFailed | None = None
 
