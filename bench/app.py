@@ -3,7 +3,8 @@ The app behind every proxy: a plain nginx that answers from memory, on the load 
 
 Four resources: `/` answers 19 bytes, `/download` sends a file that lives in memory, `/upload`
 reads a whole request body and answers with the number of bytes it read, `/client` answers with
-what the proxy says of its client's certificate.
+what the proxy says of its client's certificate. On a port of its own it speaks HTTP/2 in the clear
+and answers `/` and the gRPC call of `bench.unary`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import attrs
 
+from bench import unary
 from bench.errors import CannotRunError
 from bench.launch import LOOPBACK, free_port, log_tail, logged_process, wait_until_listening
 
@@ -26,9 +28,11 @@ SBIN_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin"
 
 @attrs.frozen(kw_only=True)
 class App:
-    """The running app: its port on the loopback address."""
+    """The running app: its ports on the loopback address, for HTTP/1.1 and for gRPC; the file it has to send."""
 
     port: int
+    grpc_port: int
+    transfer_path: Path
 
 
 def find_executable(name: str) -> str | None:
@@ -55,13 +59,14 @@ def nginx_storage(folder: Path) -> str:
     return "\n".join(f"  {kind}_temp_path {folder}/{kind};" for kind in kinds)
 
 
-def app_config(folder: Path, *, port: int, sink_port: int) -> str:
+def app_config(folder: Path, *, port: int, sink_port: int, grpc_port: int) -> str:
     """
     Return the app's nginx configuration.
 
     `/upload` collects the body in memory (the folder is on /dev/shm where there is one) before
     it asks the inner server, which says how many bytes came. A bare `return 200` would answer
-    before the body has arrived.
+    before the body has arrived. A gRPC call's is read by `mirror`, which costs no connection; the answer is
+    then that to a file which does not exist.
     """
     return f"""{nginx_preamble(connections=16384)}
 http {{
@@ -93,6 +98,21 @@ http {{
     listen {LOOPBACK}:{sink_port};
     location / {{ return 200 "$http_x_request_length\\n"; }}
   }}
+  server {{
+    listen {LOOPBACK}:{grpc_port} http2 backlog=4096;
+    location = / {{ return 200 "hello from the app\\n"; }}
+    location = /read {{ internal; return 204; }}
+    location = {unary.PATH} {{
+      mirror /read;
+      log_not_found off;
+      error_page 404 =200 @answer;
+    }}
+    location @answer {{
+      default_type application/grpc;
+      add_trailer grpc-status 0;
+      return 200 "{unary.ANSWER}";
+    }}
+  }}
 }}
 """
 
@@ -109,14 +129,14 @@ def running_app(folder: Path, *, core: int, environment: Mapping[str, str]) -> I
     if executable is None:
         raise CannotRunError("nginx is not installed; the app behind the proxies is an nginx.")
     folder.mkdir()
-    port = free_port()
-    (folder / "download").write_bytes(bytes(TRANSFER_BYTES))
+    app = App(port=free_port(), grpc_port=free_port(), transfer_path=folder / "download")
+    app.transfer_path.write_bytes(bytes(TRANSFER_BYTES))
     config_path = folder / "nginx.conf"
-    config_path.write_text(app_config(folder, port=port, sink_port=free_port()))
+    config_path.write_text(app_config(folder, port=app.port, sink_port=free_port(), grpc_port=app.grpc_port))
     log_path = folder / "log"
     command = [executable, "-p", str(folder), "-e", "stderr", "-c", str(config_path)]
     with logged_process(command, core=core, log_path=log_path, environment=environment, folder=folder) as process:
-        wait_until_listening(process, name="the app (nginx)", port=port, log_path=log_path)
+        wait_until_listening(process, name="the app (nginx)", port=app.port, log_path=log_path)
         if process.poll() is not None:
             raise CannotRunError(f"The app (nginx) ended at once:\n{log_tail(log_path)}")
-        yield App(port=port)
+        yield app

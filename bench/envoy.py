@@ -20,7 +20,7 @@ def envoy_bootstrap(place: Placement) -> dict[str, Any]:
         "filter_chains": [
             {
                 "transport_socket": _tls(place),
-                "filters": [_tcp_filter() if place.mode is Mode.TCP else _http_filter(place)],
+                "filters": [_tcp_filter() if place.is_relay else _http_filter(place)],
             }
         ],
     }
@@ -33,6 +33,7 @@ def envoy_bootstrap(place: Placement) -> dict[str, Any]:
             "cluster_name": "app",
             "endpoints": [{"lb_endpoints": [endpoint]}],
         },
+        **(_http2_to_app() if place.mode is Mode.GRPC else {}),
     }
     return {"static_resources": {"listeners": [listener], "clusters": [cluster]}}
 
@@ -42,10 +43,17 @@ def _address(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": LOOPBACK, "port_value": port}}
 
 
+def _http2_to_app() -> dict[str, Any]:
+    """Return a cluster's setting for HTTP/2 in the clear."""
+    name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    options = {"@type": f"type.googleapis.com/{name}", "explicit_http_config": {"http2_protocol_options": {}}}
+    return {"typed_extension_protocol_options": {name: options}}
+
+
 def _tls(place: Placement) -> dict[str, Any]:
     """Return Envoy's downstream TLS settings: TLS 1.3, our certificate, and whether clients need one."""
     certificate = place.certificate
-    alpn = {"alpn_protocols": ["h2", "http/1.1"]} if place.mode is Mode.HTTP else {}
+    alpn = {} if place.is_relay else {"alpn_protocols": ["h2", "http/1.1"]}
     anchors: dict[str, Any] = {}
     requirement: dict[str, Any] = {}
     if place.are_clients_verified:

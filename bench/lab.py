@@ -12,16 +12,18 @@ import os
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import attrs
 
-from bench.app import GREETING, TRANSFER_BYTES
+from bench import unary
+from bench.app import GREETING, TRANSFER_BYTES, App
 from bench.certificate import CLIENT_NAME, CertificateFiles
 from bench.clients import REPOSITORY, HttpsClient, https_client
 from bench.errors import StartError
+from bench.h2load import H2loadReport, Load, run_h2load
 from bench.httpsclient import BadAnswerError, Target, negotiated_cipher, told_client
 from bench.launch import (
     START_TIMEOUT_SECONDS,
@@ -30,6 +32,7 @@ from bench.launch import (
     logged_process,
     wait_until_listening,
 )
+from bench.loads import unary_load
 from bench.peers import InstalledPeer
 from bench.placement import ClientCertificates, Mode, Placement, StartLine
 from bench.procfs import CpuTime, read_alone_bytes, read_cpu_time, read_pss_bytes
@@ -48,6 +51,7 @@ class Effort:
 
     wrk_seconds: int = 4
     warm_up_seconds: int = 1
+    warm_up_requests: int = 6_000
     connections: int = 2000
     requests: int = 60_000
     transfers: int = 4
@@ -111,14 +115,19 @@ class RunningProxy:
 
 @attrs.frozen(kw_only=True)
 class Lab:
-    """Everything of a run that does not change from measurement to measurement."""
+    """
+    Everything of a run that does not change from measurement to measurement.
+
+    *programs* are the load generators of the rows to measure, by name; *call_path* is a file with a gRPC request.
+    """
 
     folder: Path
     cores: Cores
-    app_port: int
+    app: App
+    call_path: Path
     certificate: CertificateFiles
     effort: Effort
-    wrk_program: str
+    programs: Mapping[str, str]
     environment: dict[str, str]
     _numbers: Iterator[int] = attrs.field(factory=itertools.count, init=False)
 
@@ -134,8 +143,8 @@ class Lab:
         Keep a fresh instance of a proxy for the length of the block.
 
         Raises:
-            StartError: It did not start, does not forward to the app correctly, or does less about
-                client certificates than *clients* says.
+            StartError: It did not start, does not forward to the app correctly (requests, and gRPC calls in
+                that mode), or does less about client certificates than *clients* says.
         """
         place = self._place(installed.name, clients, mode)
         target = self._target(place)
@@ -148,6 +157,8 @@ class Lab:
             cipher = self._first_answer(installed.name, target, log_path)
             answering_seconds = time.monotonic() - started_at
             check_clients(installed.name, place, target)
+            if mode is Mode.GRPC:
+                self._check_call(installed.name, place.port)
             yield RunningProxy(
                 installed=installed,
                 mode=mode,
@@ -159,15 +170,28 @@ class Lab:
                 cipher=cipher,
             )
 
+    def warm_up(self, proxy: RunningProxy) -> None:
+        """Load a proxy as the first rows of its mode do, for a moment; raises MeasurementError on any error."""
+        if proxy.mode is Mode.GRPC:
+            self.h2load(proxy, unary_load(self.effort.warm_up_requests, self.call_path))
+        else:
+            self.wrk(proxy, seconds=self.effort.warm_up_seconds)
+
     def wrk(self, proxy: RunningProxy, *, seconds: int, script: Path | None = None) -> WrkReport:
         """Load a proxy with keep-alive requests; raises MeasurementError on any error."""
         return run_wrk(
-            self.wrk_program,
+            self.programs["wrk"],
             port=proxy.target.port,
             seconds=seconds,
             core=self.cores.load,
             folder=self.folder,
             script=script,
+        )
+
+    def h2load(self, proxy: RunningProxy, *loads: Load) -> H2loadReport:
+        """Put *loads* on a proxy at the same time; raises MeasurementError on any error."""
+        return run_h2load(
+            self.programs["h2load"], loads, port=proxy.target.port, core=self.cores.load, folder=self.folder
         )
 
     def client(
@@ -192,7 +216,7 @@ class Lab:
             folder=folder,
             port=free_port(),
             admin_port=free_port(),
-            app_port=self.app_port,
+            app_port=self.app.grpc_port if mode is Mode.GRPC else self.app.port,
             certificate=self.certificate,
             clients=clients,
             mode=mode,
@@ -222,6 +246,10 @@ class Lab:
                         f"{name} listens but does not answer correctly: {error}\n{log_tail(log_path)}"
                     ) from error
             time.sleep(RETRY_SECONDS)
+
+    def _check_call(self, name: str, port: int) -> None:
+        """Check that a gRPC call comes back with its trailers."""
+        unary.call_once(self.programs["nghttp"], name=name, port=port, request_path=self.call_path)
 
     def _target(self, place: Placement) -> Target:
         """Return what a client needs to know of a proxy."""

@@ -8,11 +8,11 @@ import platform
 import re
 import resource
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.errors import CannotRunError
 from bench.lab import Cores
-from bench.wrk import CONNECTIONS
 
 QUERY_TIMEOUT_SECONDS = 20.0
 
@@ -42,8 +42,8 @@ def cpu_model(cpuinfo: str) -> str:
     return match[1].strip() if match else platform.machine()
 
 
-def machine_facts(python: str, wrk_version: str, cores: Cores) -> dict[str, str]:
-    """Return facts by title, in the order to print them."""
+def machine_facts(python: str, generators: Mapping[str, str], cores: Cores) -> dict[str, str]:
+    """Return facts by title, in the order to print them; *generators* are what is known of those of load."""
     now = datetime.datetime.now(datetime.UTC)
     return {
         "date": f"{now:%Y-%m-%d %H:%M} UTC",
@@ -52,7 +52,7 @@ def machine_facts(python: str, wrk_version: str, cores: Cores) -> dict[str, str]
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python of sidecar": python_version(python),
         "python of the benchmark": platform.python_version(),
-        "wrk": f"{wrk_version}, {CONNECTIONS} connections, 1 thread",
+        **generators,
     }
 
 

@@ -4,8 +4,8 @@ The proxies that are compared: how each is found, configured and started.
 All get the same work: terminate TLS 1.3 with the run's certificate, one worker, no access log,
 forward to the app. Those that speak HTTP add `X-Forwarded-For` and `X-Forwarded-Proto` and keep
 their connections to the app alive. For some rows they also require client certificates, and tell
-the app whose they are; for others they only pass bytes on. Whatever is not named here is left at
-the peer's default.
+the app whose they are; for others they speak HTTP/2 to the app, or only pass bytes on. Whatever is
+not named here is left at the peer's default.
 """
 
 from __future__ import annotations
@@ -66,16 +66,17 @@ def look_up(peer: Peer, python: str) -> InstalledPeer | None:
 
 def prepare_sidecar(place: Placement) -> StartLine:
     """Configure our own proxy, by its environment alone."""
+    scheme = "h2c" if place.mode is Mode.GRPC else "http"
     environment = {
         "SIDECAR_LISTEN": f"{LOOPBACK}:{place.port}",
-        "SIDECAR_UPSTREAM": f"http://{LOOPBACK}:{place.app_port}",
+        "SIDECAR_UPSTREAM": f"{scheme}://{LOOPBACK}:{place.app_port}",
         "SIDECAR_TLS_CERT": str(place.certificate.certificate_path),
         "SIDECAR_TLS_KEY": str(place.certificate.key_path),
         "SIDECAR_ADMIN": f"{LOOPBACK}:{place.admin_port}",
         "SIDECAR_ACCESS_LOG": "off",
         "SIDECAR_WORKERS": "1",
     }
-    if place.mode is Mode.TCP:
+    if place.is_relay:
         environment["SIDECAR_MODE"] = "tcp"
     if place.are_clients_verified:
         environment["SIDECAR_CLIENT_CERT"] = "required"
@@ -100,19 +101,30 @@ def prepare_nginx(place: Placement) -> StartLine:
     return StartLine(arguments=["-p", str(place.folder), "-e", "stderr", "-c", str(config_path)])
 
 
+NGINX_PASS = """\
+      proxy_pass http://app;
+      proxy_http_version 1.1;
+      proxy_request_buffering off;
+      proxy_max_temp_file_size 0;
+      proxy_set_header Connection "";"""
+
+
 def nginx_config(place: Placement) -> str:
     """Return nginx's configuration as a TLS reverse proxy."""
     verification = identity_fields = ""
+    kind, passing = "proxy", NGINX_PASS
+    if place.mode is Mode.GRPC:
+        kind, passing = "grpc", "      grpc_pass grpc://app;"
     if place.are_clients_verified:
         verification = f"""
     ssl_client_certificate {place.certificate.client_ca_path};
     ssl_verify_client on;"""
     if place.are_clients_told:
-        identity_fields = """
-      proxy_set_header X-SSL-Client-Verify $ssl_client_verify;
-      proxy_set_header X-SSL-Client-S-DN $ssl_client_s_dn;
-      proxy_set_header X-SSL-Client-I-DN $ssl_client_i_dn;
-      proxy_set_header X-SSL-Client-Fingerprint $ssl_client_fingerprint;"""
+        identity_fields = f"""
+      {kind}_set_header X-SSL-Client-Verify $ssl_client_verify;
+      {kind}_set_header X-SSL-Client-S-DN $ssl_client_s_dn;
+      {kind}_set_header X-SSL-Client-I-DN $ssl_client_i_dn;
+      {kind}_set_header X-SSL-Client-Fingerprint $ssl_client_fingerprint;"""
     return f"""{nginx_preamble(connections=4096)}
 http {{
 {nginx_storage(place.folder)}
@@ -122,7 +134,7 @@ http {{
   client_max_body_size 0;
   upstream app {{
     server {LOOPBACK}:{place.app_port};
-    keepalive 64;
+    keepalive 128;
     keepalive_requests 1000000000;
   }}
   server {{
@@ -131,14 +143,10 @@ http {{
     ssl_certificate_key {place.certificate.key_path};
     ssl_protocols TLSv1.3;{verification}
     location / {{
-      proxy_pass http://app;
-      proxy_http_version 1.1;
-      proxy_request_buffering off;
-      proxy_max_temp_file_size 0;
-      proxy_set_header Host $host;
-      proxy_set_header Connection "";
-      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme;{identity_fields}
+{passing}
+      {kind}_set_header Host $host;
+      {kind}_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      {kind}_set_header X-Forwarded-Proto $scheme;{identity_fields}
     }}
   }}
 }}
@@ -154,10 +162,12 @@ def prepare_haproxy(place: Placement) -> StartLine:
 
 def haproxy_config(place: Placement) -> str:
     """Return haproxy's configuration; in raw TCP mode it offers no ALPN, as hitch and stunnel do not."""
+    mode = "tcp" if place.is_relay else "http"
+    protocol = " proto h2" if place.mode is Mode.GRPC else ""
     verification = alpn = reuse = http_work = ""
     if place.are_clients_verified:
         verification = f" ca-file {place.certificate.client_ca_path} verify required"
-    if place.mode is Mode.HTTP:
+    if not place.is_relay:
         alpn = " alpn h2,http/1.1"
         reuse = "\n  http-reuse always"
         http_work = """
@@ -174,7 +184,7 @@ def haproxy_config(place: Placement) -> str:
   maxconn 4000
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
-  mode {place.mode.value}
+  mode {mode}
   timeout connect 5s
   timeout client 600s
   timeout server 600s{reuse}
@@ -182,7 +192,7 @@ frontend ingress
   bind {LOOPBACK}:{place.port} ssl crt {place.certificate.both_path}{alpn}{verification}{http_work}
   default_backend app
 backend app
-  server app {LOOPBACK}:{place.app_port}
+  server app {LOOPBACK}:{place.app_port}{protocol}
 """
 
 

@@ -11,9 +11,14 @@ from bench.certificate import CertificateFiles
 
 
 class Mode(enum.Enum):
-    """What a proxy makes of what is inside TLS: it forwards requests, or passes bytes on without looking at them."""
+    """
+    What a proxy makes of what is inside TLS, HTTP/2 or HTTP/1.1 as ALPN has it.
+
+    It forwards requests over HTTP/1.1, or over HTTP/2 in the clear, or passes bytes on without looking at them.
+    """
 
     HTTP = "http"
+    GRPC = "grpc"
     TCP = "tcp"
 
 
@@ -36,6 +41,11 @@ class Placement:
     certificate: CertificateFiles
     clients: ClientCertificates = ClientCertificates.NONE
     mode: Mode = Mode.HTTP
+
+    @property
+    def is_relay(self) -> bool:
+        """Whether bytes are only passed on."""
+        return self.mode is Mode.TCP
 
     @property
     def are_clients_verified(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from bench.app import TRANSFER_BYTES
+from bench.bars import Bar, judge_bars
 from bench.peers import InstalledPeer
 from bench.table import render_tables
 from bench.turns import Run
@@ -18,7 +19,8 @@ better. Absolute times are not comparable between machines, nor between runs on 
 ratios are, as far as their spread (min-max over the turns, each ratio taken within a turn) allows.
 A ratio below 1 means less than the peer. Latency is that of a saturated proxy (closed loop).
 `alone` counts file pages as if no other program on the machine shared them; PSS does not.
-hitch and stunnel move bytes and do not look at HTTP; nor does any proxy in figures called relayed."""
+hitch and stunnel move bytes and do not look at HTTP; nor does any proxy in figures called relayed.
+HTTP/2 is what the client speaks in figures that name it; the app hears HTTP/1.1, or HTTP/2 with gRPC."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,12 +31,22 @@ class Report:
     absent: Sequence[str]
     run: Run
 
+    @property
+    def is_bad(self) -> bool:
+        """Return whether something could not be measured, or sidecar exceeds a bar."""
+        return bool(self.run.record.failures) or any(bar.is_exceeded for bar in self.bars())
+
+    def bars(self) -> list[Bar]:
+        """Return what became of the bars of the rows that were measured."""
+        return judge_bars(self.run.plan.rows, self.run.record)
+
     def as_text(self) -> str:
         """Return the report as Markdown that is also made for a terminal."""
         record = self.run.record
         sections = [
             "\n".join(f"- {title}: {fact}" for title, fact in self._all_facts().items()),
             *render_tables(self.run.plan.rows, self._names(), record),
+            _listed("Bars that sidecar is held to", [str(bar) for bar in self.bars()]),
             HOW_TO_READ,
             _listed("Left out, as they cannot do what is measured", self._left_out()),
             _listed("Warnings (values marked with `(!)`)", self._warnings()),
@@ -53,6 +65,15 @@ class Report:
                 {"figure": key, "proxy": proxy, "turn": turn, "value": value}
                 for (key, proxy), by_turn in record.values.items()
                 for turn, value in by_turn.items()
+            ],
+            "bars": [
+                {
+                    "figure": bar.figure.key,
+                    "reference": bar.reference,
+                    "ratio": bar.ratio.median,
+                    "limit": bar.limit,
+                }
+                for bar in self.bars()
             ],
             "warnings": self._warnings(),
             "failures": record.failures,
@@ -99,7 +120,8 @@ class Report:
         effort = self.run.lab.effort
         megabytes = TRANSFER_BYTES // 1_000_000
         return (
-            f"{effort.wrk_seconds} s of wrk, {effort.connections:,} connections, {effort.requests:,} requests (mtls), "
+            f"{effort.wrk_seconds} s of wrk, {effort.connections:,} connections, {effort.requests:,} requests (mtls, "
+            f"HTTP/2, gRPC), "
             f"{effort.transfers} x {megabytes} MB each way; turns: {self.run.plan.turns}"
         )
 

@@ -13,9 +13,12 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
+from bench.app import TRANSFER_BYTES
 from bench.comparison import compare
+from bench.h2load import H2loadReport, Load
 from bench.httpsclient import ROUND_CONNECTIONS
 from bench.lab import Lab, RunningProxy
+from bench.loads import download_load, small_load, unary_load, upload_load, varied_loads
 from bench.placement import ClientCertificates, Mode
 from bench.procfs import CpuTime
 from bench.wrk import VARIED_SCRIPT
@@ -25,6 +28,8 @@ MIN_RESUMED_SHARE = 0.9
 MAX_RESUMED_SHARE_OF_FULL = 0.01
 MEMORY_SETTLE_SECONDS = 0.5
 NO_HTTP = "moves bytes and does not look at HTTP, so it cannot tell the app who the client is"
+NO_HTTP2 = "moves bytes and does not look at HTTP, so it cannot speak HTTP/2 to clients and HTTP/1.1 to the app"
+NO_GRPC = "moves bytes and does not look at HTTP; what a call costs it is what any bytes cost it (tcp rows)"
 NO_STREAM = "relays TCP with a module that is not in the package nginx-light"
 
 
@@ -33,7 +38,8 @@ class Figure:
     """
     One number per proxy and turn: its key in the JSON, its title and unit in the table.
 
-    One that already compares two numbers of a proxy is not set in proportion to other proxies.
+    One that already compares two numbers of a proxy is not set in proportion to other proxies. A *bar* is what
+    we hold sidecar to: at most so many times what the first reference of the mode has (`bench.bars`).
     """
 
     key: str
@@ -42,6 +48,7 @@ class Figure:
     digits: int = 1
     is_more_better: bool = False
     is_comparison: bool = False
+    bar: float | None = None
 
 
 @attrs.frozen
@@ -59,7 +66,8 @@ class Row:
 
     Its proxies are started in *mode*. A solo row gets a fresh proxy that runs alone. A row that is
     not about time is not spoilt when others use the cores meanwhile. *left_out* has the proxies
-    that cannot do what is measured, by name, and why; they have no lines in the table.
+    that cannot do what is measured, by name, and why; they have no lines in the table. *programs*
+    are those that it cannot be measured without; wrk, which warms up, is not among them.
     """
 
     name: str
@@ -69,6 +77,7 @@ class Row:
     is_solo: bool = False
     is_about_time: bool = True
     left_out: Mapping[str, str] = attrs.Factory(dict)
+    programs: tuple[str, ...] = ()
 
 
 def measure_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
@@ -173,6 +182,61 @@ def _measure_transfers(lab: Lab, proxy: RunningProxy, mode: str) -> float:
         done = client.work()
         used = proxy.settled_cpu_time() - before
     return microseconds_per(used, done.moved_bytes / BYTES_PER_MB) / 1000
+
+
+def measure_http2_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure requests for 19 bytes over HTTP/2: 10 connections with 10 streams each, as fast as they go."""
+    lab.h2load(proxy, small_load(lab.effort.warm_up_requests))
+    report, used = _h2load(lab, proxy, small_load(lab.effort.requests))
+    return _http2_outcome("http2_request", "http2_requests", report, used)
+
+
+def measure_varied_http2_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the same with a browser's fields and no two requests alike."""
+    lab.h2load(proxy, *varied_loads(lab.effort.warm_up_requests))
+    report, used = _h2load(lab, proxy, *varied_loads(lab.effort.requests))
+    return Outcome({"http2_varied_request_cpu_us": microseconds_per(used, report.successes)})
+
+
+def measure_http2_transfers(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure downloads of 100 MB over HTTP/2, one after another over one connection, then uploads."""
+    path = lab.app.transfer_path
+    loads = {
+        "http2_download_cpu_ms": (download_load(1), download_load(lab.effort.transfers)),
+        "http2_upload_cpu_ms": (upload_load(1, path), upload_load(lab.effort.transfers, path)),
+    }
+    values: dict[str, float] = {}
+    for key, (warm_up, load) in loads.items():
+        lab.h2load(proxy, warm_up)
+        report, used = _h2load(lab, proxy, load)
+        values[key] = microseconds_per(used, report.successes * TRANSFER_BYTES / BYTES_PER_MB) / 1000
+    return Outcome(values)
+
+
+def measure_unary_calls(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure unary gRPC calls: 10 connections with 10 streams each, as fast as they go; HTTP/2 to the app, too."""
+    report, used = _h2load(lab, proxy, unary_load(lab.effort.requests, lab.call_path))
+    return _http2_outcome("unary_call", "unary_calls", report, used)
+
+
+def _h2load(lab: Lab, proxy: RunningProxy, *loads: Load) -> tuple[H2loadReport, CpuTime]:
+    """Put *loads* on a proxy; return what h2load saw, and the CPU time they took."""
+    before = proxy.settled_cpu_time()
+    report = lab.h2load(proxy, *loads)
+    return report, proxy.settled_cpu_time() - before
+
+
+def _http2_outcome(unit: str, units: str, report: H2loadReport, used: CpuTime) -> Outcome:
+    """Return CPU time per unit of work with its split, and units per second."""
+    cpu_us = microseconds_per(used, report.successes)
+    return Outcome(
+        {
+            f"{unit}_cpu_us": cpu_us,
+            f"{unit}_user_us": cpu_us * used.user_share,
+            f"{unit}_system_us": cpu_us * (1 - used.user_share),
+            f"{units}_per_second": report.requests_per_second,
+        }
+    )
 
 
 def measure_relayed_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
@@ -303,6 +367,35 @@ ROWS = (
         figures=(Figure("upload_cpu_ms", "CPU per MB up", "ms", 2),),
     ),
     Row(
+        name="http2",
+        measure=measure_http2_requests,
+        figures=(
+            Figure("http2_request_cpu_us", "CPU per request, HTTP/2", "us", bar=3.0),
+            Figure("http2_request_user_us", "... in user space", "us"),
+            Figure("http2_request_system_us", "... in the kernel", "us"),
+            Figure("http2_requests_per_second", "requests, HTTP/2", "1/s", 0, is_more_better=True),
+        ),
+        left_out={"hitch": NO_HTTP2, "stunnel": NO_HTTP2},
+        programs=("h2load",),
+    ),
+    Row(
+        name="http2-varied",
+        measure=measure_varied_http2_requests,
+        figures=(Figure("http2_varied_request_cpu_us", "CPU per request, HTTP/2, no two alike", "us"),),
+        left_out={"hitch": NO_HTTP2, "stunnel": NO_HTTP2},
+        programs=("h2load",),
+    ),
+    Row(
+        name="http2-bulk",
+        measure=measure_http2_transfers,
+        figures=(
+            Figure("http2_download_cpu_ms", "CPU per MB down, HTTP/2", "ms", 2, bar=1.5),
+            Figure("http2_upload_cpu_ms", "CPU per MB up, HTTP/2", "ms", 2, bar=1.5),
+        ),
+        left_out={"hitch": NO_HTTP2, "stunnel": NO_HTTP2},
+        programs=("h2load",),
+    ),
+    Row(
         name="memory",
         measure=measure_memory,
         is_solo=True,
@@ -329,6 +422,19 @@ ROWS = (
             Figure("start_listening_ms", "start to listening", "ms", 0),
             Figure("start_answering_ms", "start to first answer", "ms", 0),
         ),
+    ),
+    Row(
+        name="grpc-unary",
+        measure=measure_unary_calls,
+        mode=Mode.GRPC,
+        figures=(
+            Figure("unary_call_cpu_us", "CPU per gRPC call", "us"),
+            Figure("unary_call_user_us", "... in user space", "us"),
+            Figure("unary_call_system_us", "... in the kernel", "us"),
+            Figure("unary_calls_per_second", "gRPC calls", "1/s", 0, is_more_better=True),
+        ),
+        left_out={"hitch": NO_GRPC, "stunnel": NO_GRPC},
+        programs=("h2load", "nghttp"),
     ),
     Row(
         name="tcp-requests",

@@ -9,7 +9,7 @@ from bench.ratios import Spread
 from bench.record import Record
 from bench.rows import Figure, Row
 
-REFERENCES = {Mode.HTTP: ("envoy", "nginx"), Mode.TCP: ("stunnel", "hitch")}
+REFERENCES = {Mode.HTTP: ("envoy", "nginx"), Mode.GRPC: ("envoy", "nginx"), Mode.TCP: ("stunnel", "hitch")}
 """Whose figures all others are set in proportion to: those of what one would use instead."""
 
 DOUBT_MARK = " (!)"

@@ -87,7 +87,7 @@ class Run:
     def _warm_up(self, proxy: RunningProxy) -> bool:
         """Load a proxy for a moment; False when it cannot stand that."""
         try:
-            self.lab.wrk(proxy, seconds=self.lab.effort.warm_up_seconds)
+            self.lab.warm_up(proxy)
         except MeasurementError as error:
             self._leave_out(proxy.name, proxy.mode, error)
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import cast
 
@@ -19,12 +20,12 @@ def measure_nothing(_lab: Lab, _proxy: RunningProxy) -> Outcome:
     return Outcome({})
 
 
-def report_on(*names: str) -> str:
-    """Return the report of a run on some proxies, of a row that hitch cannot do."""
+def report_on(*names: str) -> Report:
+    """Return the report of a run on some proxies, of a row that hitch cannot do and that has a bar."""
     row = Row(
         name="requests-mtls",
         measure=measure_nothing,
-        figures=(Figure("cpu", "CPU", "us"),),
+        figures=(Figure("cpu", "CPU", "us", bar=3.0),),
         left_out={"hitch": "cannot"},
     )
     peers = [cast(InstalledPeer, SimpleNamespace(name=name, version="1.0")) for name in names]
@@ -33,7 +34,15 @@ def report_on(*names: str) -> str:
         lab=cast(Lab, SimpleNamespace(effort=Effort())),
         tell=lambda _line: None,
     )
-    return Report(facts={}, absent=[], run=run).as_text()
+    return Report(facts={}, absent=[], run=run)
+
+
+def report_with(*, ours: float) -> Report:
+    """Return the report of a run in which Envoy needed 10 us."""
+    report = report_on("sidecar", "envoy")
+    report.run.record.add(1, "sidecar", {"cpu": ours})
+    report.run.record.add(1, "envoy", {"cpu": 10.0})
+    return report
 
 
 class TestAsText:
@@ -46,4 +55,37 @@ class TestAsText:
     )
     def test_proxy_that_a_row_leaves_out_is_named_with_the_reason(self, names: tuple[str, ...], is_said: bool) -> None:
         """Nobody disappears from a table without a line, and nobody is mentioned who was not to be measured."""
-        assert ("- requests-mtls: hitch cannot\n" in report_on(*names)) is is_said
+        assert ("- requests-mtls: hitch cannot\n" in report_on(*names).as_text()) is is_said
+
+    @pytest.mark.parametrize(("ours", "verdict"), [(30.0, "met"), (30.1, "EXCEEDED")], ids=["met", "exceeded"])
+    def test_bar_stands_with_its_verdict(self, ours: float, verdict: str) -> None:
+        """Nobody has to hold a table against a promise by hand."""
+        assert f"at most 3.00: {verdict}\n" in report_with(ours=ours).as_text()
+
+    def test_run_without_bars_has_no_list_of_them(self) -> None:
+        """What was not measured on both is not judged."""
+        assert "Bars" not in report_on("sidecar").as_text()
+
+
+class TestAsJson:
+    """`Report.as_json` has all that a program would judge by."""
+
+    def test_bar_is_given_with_its_numbers(self) -> None:
+        """The ratio that was measured, and the one that is allowed."""
+        (bar,) = json.loads(report_with(ours=25.0).as_json())["bars"]
+        assert bar == {"figure": "cpu", "reference": "envoy", "ratio": 2.5, "limit": 3.0}
+
+
+class TestIsBad:
+    """`Report.is_bad` decides the exit code."""
+
+    @pytest.mark.parametrize(("ours", "is_bad"), [(30.0, False), (30.1, True)], ids=["met", "exceeded"])
+    def test_exceeded_bar_is_bad(self, ours: float, is_bad: bool) -> None:
+        """A bar that fails nothing is none."""
+        assert report_with(ours=ours).is_bad is is_bad
+
+    def test_failure_is_bad(self) -> None:
+        """A figure that is missing is no success, however good the others are."""
+        report = report_with(ours=1.0)
+        report.run.record.fail("envoy ended")
+        assert report.is_bad

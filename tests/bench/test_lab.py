@@ -9,6 +9,7 @@ import attrs
 import pytest
 
 from bench import lab
+from bench.app import App
 from bench.certificate import CertificateFiles
 from bench.errors import StartError
 from bench.httpsclient import BadAnswerError, Target
@@ -25,10 +26,11 @@ def make_lab(folder: Path) -> Lab:
     return Lab(
         folder=folder,
         cores=Cores(proxy=0, load=0),
-        app_port=2,
+        app=App(port=2, grpc_port=3, transfer_path=Path("download")),
+        call_path=Path("call"),
         certificate=FILES,
         effort=Effort(),
-        wrk_program="",
+        programs={},
         environment={},
     )
 
@@ -59,7 +61,7 @@ class TestRunning:
 
     @pytest.mark.parametrize("mode", Mode)
     def test_peer_is_prepared_for_the_mode(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: Mode) -> None:
-        """A proxy in another mode than asked for would be measured at other work."""
+        """A proxy in another mode than asked for, or before another app, would be measured at other work."""
         places: list[Placement] = []
 
         def prepare(place: Placement) -> StartLine:
@@ -71,7 +73,7 @@ class TestRunning:
         running = make_lab(tmp_path).running(InstalledPeer(peer=peer, program=[], version=""), mode=mode)
         with pytest.raises(StartError), running:
             pass
-        assert [place.mode for place in places] == [mode]
+        assert [(place.mode, place.app_port) for place in places] == [(mode, 3 if mode is Mode.GRPC else 2)]
 
 
 class TestCheckClients:

@@ -17,6 +17,8 @@ HTTP_PEERS = [peer for peer in PEERS if peer not in RELAYS]
 TCP_PEERS = [peer for peer in PEERS if any(row.mode is Mode.TCP and peer.name not in row.left_out for row in ROWS)]
 IDENTITY_WORDS = ("SIDECAR_IDENTITY_HEADERS", "SANITIZE_SET", "X-SSL-Client-S-DN")
 HTTP_WORDS = ("http_connection_manager", "http {", "mode http", "http-re", "forwardfor", "X-Forwarded", "alpn")
+ALPN_WORDS = ('"h2"', "ssl http2", "alpn h2")
+GRPC_WORDS = ("h2c://", "http2_protocol_options", "grpc_pass", "proto h2")
 TCP_WORDS = ("'SIDECAR_MODE': 'tcp'", "filters.network.tcp_proxy", "mode tcp")
 
 
@@ -84,7 +86,27 @@ class TestPrepare:
         for folder in folders.values():
             folder.mkdir()
         counts = {mode: len(words_in(settings_of(peer, folders[mode], mode=mode), TCP_WORDS)) for mode in Mode}
-        assert counts == {Mode.HTTP: 0, Mode.TCP: 1}
+        assert counts == {Mode.HTTP: 0, Mode.GRPC: 0, Mode.TCP: 1}
+
+    @pytest.mark.parametrize("peer", HTTP_PEERS, ids=named)
+    @pytest.mark.parametrize("mode", Mode)
+    def test_app_hears_http2_in_the_grpc_rows_only(self, peer: Peer, tmp_path: Path, mode: Mode) -> None:
+        """The app of the other rows knows HTTP/1.1 only, and that of these rows HTTP/2 only."""
+        found = words_in(settings_of(peer, tmp_path, mode=mode), GRPC_WORDS)
+        assert len(found) == (1 if mode is Mode.GRPC else 0)
+
+    @pytest.mark.parametrize("peer", [peer for peer in HTTP_PEERS if peer.name != "sidecar"], ids=named)
+    @pytest.mark.parametrize("mode", [Mode.HTTP, Mode.GRPC])
+    def test_clients_are_offered_http2(self, peer: Peer, tmp_path: Path, mode: Mode) -> None:
+        """Who must be told to agree on it is told; sidecar does so unless it is told not to."""
+        assert words_in(settings_of(peer, tmp_path, mode=mode), ALPN_WORDS)
+
+    @pytest.mark.parametrize("peer", HTTP_PEERS, ids=named)
+    def test_app_is_told_of_the_client_with_grpc_too(self, peer: Peer, tmp_path: Path) -> None:
+        """A call is forwarded with what a request is forwarded with."""
+        settings = {mode: settings_of(peer, tmp_path, ClientCertificates.TOLD, mode) for mode in (Mode.HTTP, Mode.GRPC)}
+        words = (*IDENTITY_WORDS, "X-Forwarded-For", "X-Forwarded-Proto", "forwardfor", "use_remote_address")
+        assert words_in(settings[Mode.GRPC], words) == words_in(settings[Mode.HTTP], words)
 
     @pytest.mark.parametrize("peer", RELAYS, ids=named)
     def test_relay_is_the_same_in_either_mode(self, peer: Peer, tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import attrs
 import pytest
 
+from bench.app import TRANSFER_BYTES, App
+from bench.h2load import H2loadReport, Load
 from bench.httpsclient import WorkDone
 from bench.lab import Effort, Lab, RunningProxy
 from bench.placement import Mode
@@ -17,6 +20,7 @@ from bench.procfs import CpuTime
 from bench.rows import ROWS, Row, measure_start
 from bench.wrk import WrkReport
 
+HTTP2_LOADS = ("http2", "http2-varied", "http2-bulk", "grpc-unary")
 LOADS = ("requests", "requests-varied", "connections-full", "connections-resumed", "download", "upload")
 TCP_LOADS = ("requests", "download", "upload")
 ROW_OF = {row.name: row for row in ROWS}
@@ -46,10 +50,17 @@ class FakeLab:
 
     modes: list[Mode] = attrs.Factory(list)
     effort: Effort = attrs.Factory(Effort)
+    app: App = attrs.field(factory=lambda: App(port=1, grpc_port=2, transfer_path=Path("download")))
+    call_path: Path = Path("call")
 
     def wrk(self, _proxy: object, *, seconds: int, script: object = None) -> WrkReport:
         """Report a run of wrk."""
         return WrkReport(requests=REQUESTS, seconds=seconds, p50_us=1, p99_us=2, socket_errors=0, bad_statuses=0)
+
+    def h2load(self, _proxy: object, *loads: Load) -> H2loadReport:
+        """Report that all was done, in a second."""
+        requests = sum(load.requests for load in loads)
+        return H2loadReport(protocol="h2", seconds=1.0, successes=requests, data_bytes=0)
 
     @contextmanager
     def client(self, _proxy: object, mode: str, _count: int, *, workers: int = 16) -> Iterator[SimpleNamespace]:
@@ -74,7 +85,7 @@ def values_of(row: Row) -> dict[str, float]:
 class TestRow:
     """`Row.measure` fills the figures of its row."""
 
-    @pytest.mark.parametrize("name", [*LOADS, *(f"tcp-{load}" for load in TCP_LOADS)])
+    @pytest.mark.parametrize("name", [*LOADS, *HTTP2_LOADS, *(f"tcp-{load}" for load in TCP_LOADS)])
     def test_values_are_those_of_the_figures(self, name: str) -> None:
         """A figure without a value is an empty line, and a value without a figure is not shown."""
         row = ROW_OF[name]
@@ -90,6 +101,21 @@ class TestRow:
     def test_first_figure_is_cpu_time_per_unit(self, name: str, expected: float) -> None:
         """4 ms are 4 us for each of a thousand requests, and 2 ms for each of two megabytes."""
         assert next(iter(values_of(ROW_OF[name]).values())) == pytest.approx(expected)
+
+    @pytest.mark.parametrize("name", ["http2", "http2-varied", "grpc-unary"])
+    def test_cpu_time_over_http2_is_per_answer(self, name: str) -> None:
+        """The 4 ms are divided by the requests of the measurement, and not by those of the warm-up."""
+        assert next(iter(values_of(ROW_OF[name]).values())) == pytest.approx(CPU_NS / 1000 / Effort().requests)
+
+    def test_cpu_time_of_http2_transfers_is_per_megabyte(self) -> None:
+        """Each direction has its 4 ms, and its own 4 x 100 MB."""
+        megabytes = Effort().transfers * TRANSFER_BYTES / 1e6
+        assert list(values_of(ROW_OF["http2-bulk"]).values()) == pytest.approx([4 / megabytes] * 2)
+
+    @pytest.mark.parametrize("name", HTTP2_LOADS)
+    def test_relays_are_left_out_of_http2(self, name: str) -> None:
+        """They cannot turn it into what the app speaks, or do not look at it."""
+        assert set(ROW_OF[name].left_out) == {"hitch", "stunnel"}
 
     def test_relayed_rows_are_measured_in_raw_tcp_mode(self) -> None:
         """In the other mode they would repeat figures of HTTP under another name."""

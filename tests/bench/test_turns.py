@@ -38,7 +38,7 @@ class FakeLab:
             raise StartError("it ended at once")
         yield SimpleNamespace(name=installed.name, installed=installed, mode=mode, cipher="", is_alive=True)
 
-    def wrk(self, _proxy: object, *, seconds: int) -> None:
+    def warm_up(self, _proxy: object) -> None:
         """Warm one up, in no time."""
 
 
@@ -84,7 +84,7 @@ class TestTakeAllTurns:
         made = Measurements()
         rows = [made.row(f"{mode.value}-row", mode, is_solo=is_solo) for mode in reversed(Mode)]
         run_on(FakeLab(), rows, "haproxy")
-        assert set(made.made) == {("http-row", "haproxy", Mode.HTTP), ("tcp-row", "haproxy", Mode.TCP)}
+        assert set(made.made) == {(f"{mode.value}-row", "haproxy", mode) for mode in Mode}
 
     @KINDS
     def test_proxy_is_not_started_in_a_mode_that_no_row_measures_it_in(self, is_solo: bool) -> None:
@@ -95,11 +95,11 @@ class TestTakeAllTurns:
         assert lab.started == [("nginx", Mode.HTTP)]
 
     @KINDS
-    def test_proxy_that_fails_in_one_mode_is_measured_in_the_other(self, is_solo: bool) -> None:
-        """It is tried once in the mode in which it fails, and in each turn in the other."""
+    def test_proxy_that_fails_in_one_mode_is_measured_in_the_others(self, is_solo: bool) -> None:
+        """It is tried once in the mode in which it fails, and in each turn in the others."""
         made, lab = Measurements(), FakeLab(broken=("envoy", Mode.TCP))
         rows = [made.row(mode.value, mode, is_solo=is_solo) for mode in Mode]
         run = run_on(lab, rows, "envoy", turns=2)
-        assert sorted(mode.value for _, mode in lab.started) == ["http", "http", "tcp"]
+        assert sorted(mode.value for _, mode in lab.started) == ["grpc", "grpc", "http", "http", "tcp"]
         assert run.record.values == {("cpu", "envoy"): {1: 1.0, 2: 1.0}}
         assert run.record.failures == ["envoy is left out of the tcp rows: it ended at once"]
