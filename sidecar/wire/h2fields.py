@@ -1,14 +1,12 @@
 """
-Fields of HTTP/2 to the heads and trailers that all versions share, and back (RFC 9113 section 8).
+The server role's fields of HTTP/2: requests to the heads that all versions share, and responses back (RFC 9113
+section 8). What holds for the fields of every message is in `wire.h2rules`.
 
 Nobody behind this module can tell a request that came by HTTP/2: it has a Host field, one Cookie field, its framing in
 fields, and the extended CONNECT of RFC 8441 is the GET with Upgrade that it stands for. What is refused:
 
 - A request that is malformed by RFC 9113 raises `StreamFault`: such a message is no message.
 - One that is good HTTP/2 but that we would refuse in HTTP/1.1 too raises a plain `RequestError` with its status.
-
-A value can hold no CR, LF or NUL and a name no colon or blank when this has let them through, so what is written for an
-HTTP/1.1 app has as many lines as the request has fields.
 """
 
 from __future__ import annotations
@@ -21,58 +19,41 @@ from sidecar.errors import RequestError
 from sidecar.wire import grammar
 from sidecar.wire.events import BodyKind, RequestHead
 from sidecar.wire.fields import Fields
-from sidecar.wire.h2frames import Code, StreamFault
-from sidecar.wire.h2hpack import BlockDecoder, Field, FieldEncoder
+from sidecar.wire.h2hpack import Field, FieldEncoder
 from sidecar.wire.h2limits import Http2Limits
+from sidecar.wire.h2rules import (
+    CONNECTION_SPECIFIC,
+    FIELD_OVERHEAD,
+    MAX_REMEMBERED_BYTES,
+    SectionReader,
+    check_field,
+    connection_specific,
+    content_length,
+    malformed,
+    message_fields,
+    quote,
+    split,
+)
 from sidecar.wire.head import REFUSED_METHODS
 from sidecar.wire.target import MAX_TARGET_BYTES
 
-MAX_REMEMBERED_HEADS: Final = 8
-"""Different requests that a client may send over and over at little cost to us."""
-
-MAX_REMEMBERED_BYTES: Final = 2048
-"""Of each, compressed or not; as for HTTP/1.1."""
-
-MAX_TRAILER_BYTES: Final = 8 * 1024
-"""As for HTTP/1.1."""
-
-_FIELD_OVERHEAD: Final = 32  # RFC 9113 section 6.5.2
-
-# RFC 9113 section 8.2.1: names are tokens in lower case.
-_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
-
-# RFC 9113 section 8.2.1, and RFC 9110 section 5.5 beyond it: no control characters at all, no blanks around.
-# No group is repeated possessively here: see `grammar.HOST`.
-_VISIBLE: Final = rb"[\x21-\x7e\x80-\xff]++"
-_VALUE: Final = re.compile(rb"(?:%b(?:[\t ]++%b)*)?" % (_VISIBLE, _VISIBLE))
-
 _METHOD: Final = re.compile(grammar.TCHAR + rb"{1,32}+")
 _PATH: Final = re.compile(grammar.TARGET_OCTET + rb"++")
-
-# RFC 9113 section 8.2.2. Upgrade is among them, though the client could mean no harm by it.
-_CONNECTION_SPECIFIC: Final = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
-)
 
 _PSEUDO_FIELDS: Final = frozenset({b":authority", b":method", b":path", b":protocol", b":scheme"})
 
 _SCHEMES: Final = frozenset({b"http", b"https"})
 
 # What is not a line of its own in the section: one is rewritten, the others are looked at.
-_SPECIAL: Final = _CONNECTION_SPECIFIC | {b"content-length", b"cookie", b"host", b"te"}
+_SPECIAL: Final = CONNECTION_SPECIFIC | {b"content-length", b"cookie", b"host", b"te"}
 
 _UPGRADE_LINES: Final = b"connection: Upgrade\r\nupgrade: websocket\r\n"
 
 
-class RequestReader:
-    """
-    Reads the header blocks of one client's requests.
+class RequestReader(SectionReader[RequestHead]):
+    """Reads the header blocks of one client's requests."""
 
-    A block that leaves the table of the compression alone and comes again while nobody else changes it means the same
-    request: it is neither decompressed nor checked again.
-    """
-
-    __slots__ = ("_decoder", "_heads", "_limits", "_websocket_key")
+    __slots__ = ("_websocket_key",)
 
     def __init__(self, limits: Http2Limits, websocket_key: Callable[[], bytes]) -> None:
         """
@@ -80,10 +61,8 @@ class RequestReader:
             websocket_key: Makes a value for Sec-WebSocket-Key, which HTTP/2 has none of and an app wants to see: 16
                 random bytes in base64.
         """
-        self._limits = limits
-        self._decoder = BlockDecoder(limits)
+        super().__init__(limits)
         self._websocket_key = websocket_key
-        self._heads: dict[tuple[bytes, bool], RequestHead] = {}  # good while the table is as it is
 
     def request(self, block: bytes, is_whole: bool) -> RequestHead:
         """
@@ -97,49 +76,15 @@ class RequestReader:
             StreamFault: The request is malformed.
             RequestError: It is refused with a status.
         """
-        key = block, is_whole
+        key = block, is_whole, b""
         head = self._heads.get(key)
         if head is not None:
             return head
-        changes = self._decoder.changes
+        changes = self._changes
         head = request_head(self._decode(block), is_whole, self._limits, self._websocket_key)
-        changes_nothing = self._decoder.changes == changes
-        is_short = max(len(block), len(head.fields.section)) <= MAX_REMEMBERED_BYTES
-        if changes_nothing and is_short and not head.upgrade:
-            self._remember(key, head)
+        if self._changes == changes and not head.upgrade:
+            self._remember(key, head, len(head.fields.section))
         return head
-
-    def trailers(self, block: bytes) -> Fields | None:
-        """
-        Return the fields behind a body; None if there are none.
-
-        Raises:
-            ConnectionFault: The block cannot be decompressed, or must not.
-            StreamFault: They are malformed or too many.
-        """
-        fields = self._decode(block)
-        return trailer_fields(fields, self._limits) if fields else None
-
-    def skip(self, block: bytes) -> None:
-        """
-        Take note of a block of which nobody wants to know.
-
-        Raises:
-            ConnectionFault: As for `trailers`.
-        """
-        self._decode(block)
-
-    def _decode(self, block: bytes) -> list[Field]:
-        changes = self._decoder.changes
-        fields = self._decoder.decode(block)
-        if self._decoder.changes != changes:
-            self._heads.clear()
-        return fields
-
-    def _remember(self, key: tuple[bytes, bool], head: RequestHead) -> None:
-        if len(self._heads) >= MAX_REMEMBERED_HEADS:
-            del self._heads[next(iter(self._heads))]
-        self._heads[key] = head
 
 
 def request_head(
@@ -157,15 +102,15 @@ def request_head(
         RequestError: It is refused with a status: too large (431, 414), a method (405) or protocol (501) that is not
             proxied.
     """
-    pseudo, regular = _split(fields)
+    pseudo, regular = split(fields, _PSEUDO_FIELDS)
     method = pseudo.get(b":method")
     if method is None or not _METHOD.fullmatch(method):
-        raise _malformed("bad_pseudo_field", "the request has no method, or a malformed one")
+        raise malformed("bad_pseudo_field", "the request has no method, or a malformed one")
     protocol = pseudo.get(b":protocol")
     if method == b"CONNECT" and protocol is None:
         raise _plain_connect(pseudo)
     if protocol is not None and method != b"CONNECT":
-        raise _malformed("bad_pseudo_field", "a request that is no CONNECT has :protocol")
+        raise malformed("bad_pseudo_field", "a request that is no CONNECT has :protocol")
     target = _target(method, pseudo)
     section = _Section(regular)
     host = _host(pseudo.get(b":authority"), section.hosts)
@@ -181,30 +126,6 @@ def request_head(
     if body is BodyKind.CHUNKED:
         lines += b"transfer-encoding: chunked\r\n"
     return RequestHead(method, target, 1, Fields(lines), host, body, length, (), True, ())
-
-
-def trailer_fields(fields: list[Field], limits: Http2Limits) -> Fields:
-    """
-    Make a trailer section.
-
-    Raises:
-        StreamFault: It is malformed, or over a limit: by then nobody can be answered any more.
-    """
-    size = sum(len(name) + len(value) + 4 for name, value in fields)
-    if len(fields) > limits.fields or size > MAX_TRAILER_BYTES:
-        raise StreamFault(
-            Code.ENHANCE_YOUR_CALM,
-            "trailers_too_large",
-            f"the trailer section has {len(fields)} fields and {size:,} bytes, limits {limits.fields} and "
-            f"{MAX_TRAILER_BYTES:,}",
-        )
-    for name, value in fields:
-        if name[:1] == b":":
-            raise _malformed("bad_pseudo_field", "a trailer section has a pseudo-field")
-        _check_field(name, value)
-        if name in _CONNECTION_SPECIFIC:
-            raise _connection_specific(name)
-    return Fields(b"".join([b"%b: %b\r\n" % field for field in fields]))
 
 
 class _Section:
@@ -226,7 +147,7 @@ class _Section:
         self._crumbs: list[bytes] = []
         self._lines: list[bytes] = []
         for name, value in fields:
-            _check_field(name, value)
+            check_field(name, value)
             if name not in _SPECIAL or self._is_line(name, value):
                 self._lines.append(b"%b: %b\r\n" % (name, value))
         self.count = len(self._lines) + len(self.hosts)
@@ -237,8 +158,8 @@ class _Section:
 
     def _is_line(self, name: bytes, value: bytes) -> bool:
         """Look at a field that is not like others; return whether it goes into the section as it is."""
-        if name in _CONNECTION_SPECIFIC:
-            raise _connection_specific(name)
+        if name in CONNECTION_SPECIFIC:
+            raise connection_specific(name)
         if name == b"cookie":
             if not self._crumbs:
                 self._lines.append(b"")  # its place
@@ -250,14 +171,14 @@ class _Section:
         if name == b"content-length":
             self.lengths.append(value)
         elif value.lower() != b"trailers":
-            raise _malformed("bad_te", "TE says something other than «trailers»")
+            raise malformed("bad_te", "TE says something other than «trailers»")
         return True
 
     def check(self, fields: list[Field], limits: Http2Limits) -> None:
         """Raise RequestError, 431, if the *fields* of which this was made are too many or too large."""
         if self.count > limits.fields:
             raise RequestError("too_many_headers", f"head has {self.count} fields, limit {limits.fields}", 431)
-        size = sum([len(name) + len(value) + _FIELD_OVERHEAD for name, value in fields])
+        size = sum([len(name) + len(value) + FIELD_OVERHEAD for name, value in fields])
         if size > limits.header_list_bytes:
             limit = f"limit {limits.header_list_bytes:,}"
             raise RequestError("header_too_large", f"the header list is {size:,} bytes, {limit}", 431)
@@ -271,64 +192,43 @@ class _Section:
         return any(line.startswith(name + b":") for line in self._lines)
 
 
-def _split(fields: list[Field]) -> tuple[dict[bytes, bytes], list[Field]]:
-    """Take the pseudo-fields off (RFC 9113 section 8.3): known, once each, before all others."""
-    pseudo: dict[bytes, bytes] = {}
-    first_regular = len(fields)
-    for index, (name, value) in enumerate(fields):
-        if name[:1] != b":":
-            first_regular = index
-            break
-        if name not in _PSEUDO_FIELDS:
-            raise _malformed("bad_pseudo_field", f"the request has the pseudo-field {_quote(name)}")
-        if name in pseudo:
-            raise _malformed("bad_pseudo_field", f"{_quote(name)} stands more than once")
-        pseudo[name] = value
-    regular = fields[first_regular:]
-    if any(name[:1] == b":" for name, _ in regular):
-        raise _malformed("bad_pseudo_field", "a pseudo-field stands behind a regular field")
-    return pseudo, regular
-
-
 def _target(method: bytes, pseudo: dict[bytes, bytes]) -> bytes:
     """Check :scheme and :path (RFC 9113 section 8.3.1); return the path."""
     # Which of the two schemes it is says nothing: proxies before us tell what their own client used.
     if pseudo.get(b":scheme") not in _SCHEMES:
-        raise _malformed("bad_pseudo_field", "the request has no :scheme, or one other than http and https")
+        raise malformed("bad_pseudo_field", "the request has no :scheme, or one other than http and https")
     path = pseudo.get(b":path", b"")
     is_path = path.startswith(b"/") or (path == b"*" and method == b"OPTIONS")
     if not is_path or not _PATH.fullmatch(path):
-        raise _malformed("bad_target", "the request has no :path, or a malformed one")
+        raise malformed("bad_target", "the request has no :path, or a malformed one")
     return path
 
 
 def _host(authority: bytes | None, hosts: list[bytes]) -> bytes:
     """Return whom the request is for; Host may say so too, but nothing else (RFC 9113 section 8.3.1)."""
     if len(hosts) > 1 or (authority is None and not hosts):
-        raise _malformed("bad_host", f"the request has no :authority and {len(hosts)} Host fields")
+        raise malformed("bad_host", f"the request has no :authority and {len(hosts)} Host fields")
     host = hosts[0] if authority is None else authority
     if not grammar.HOST.fullmatch(host):
-        raise _malformed("bad_host", "the authority is not a host name or address with an optional port")
+        raise malformed("bad_host", "the authority is not a host name or address with an optional port")
     if hosts and hosts[0].lower() != host.lower():
-        raise _malformed("host_mismatch", "the Host field differs from :authority")
+        raise malformed("host_mismatch", "the Host field differs from :authority")
     return host
 
 
 def _body(lengths: list[bytes], is_whole: bool) -> tuple[BodyKind, int]:
     if not lengths:
         return (BodyKind.NONE if is_whole else BodyKind.CHUNKED), 0
-    if len(lengths) > 1 or not grammar.CONTENT_LENGTH.fullmatch(lengths[0]):
-        raise _malformed("bad_content_length", "Content-Length is not one number of at most 18 digits")
-    length = int(lengths[0])
+    length = content_length(lengths)
     if is_whole and length:
-        raise _malformed("bad_content_length", f"Content-Length is {length:,}, and the request has no body")
+        raise malformed("bad_content_length", f"Content-Length is {length:,}, and the request has no body")
     return (BodyKind.LENGTH if length else BodyKind.NONE), length
 
 
 def _plain_connect(pseudo: dict[bytes, bytes]) -> RequestError:
     """Return what is wrong with a CONNECT for a tunnel (RFC 9113 section 8.5): at the least, that we make none."""
     if b":scheme" in pseudo or b":path" in pseudo or not grammar.HOST.fullmatch(pseudo.get(b":authority", b"")):
-        return _malformed("bad_pseudo_field", "a CONNECT has more or less than an :authority")
+        return malformed("bad_pseudo_field", "a CONNECT has more or less than an :authority")
     return RequestError("method_refused", "method CONNECT is not proxied", 405)
 
 
@@ -337,34 +237,14 @@ def _websocket(
 ) -> RequestHead:
     """Make of an extended CONNECT (RFC 8441 sections 4 and 5) the request that opens a WebSocket in HTTP/1.1."""
     if protocol.lower() != b"websocket":
-        raise RequestError("unsupported_protocol", f"CONNECT for the protocol {_quote(protocol)} is not proxied", 501)
+        raise RequestError("unsupported_protocol", f"CONNECT for the protocol {quote(protocol)} is not proxied", 501)
     if section.lengths:
-        raise _malformed("bad_content_length", "a CONNECT has Content-Length")
+        raise malformed("bad_content_length", "a CONNECT has Content-Length")
     lines = section.with_host(host) + _UPGRADE_LINES
     if not section.has(b"sec-websocket-key"):
         lines += b"sec-websocket-key: %b\r\n" % websocket_key()
     upgrade = (b"websocket",)
     return RequestHead(b"GET", target, 1, Fields(lines), host, BodyKind.NONE, 0, (b"upgrade",), True, upgrade)
-
-
-def _check_field(name: bytes, value: bytes) -> None:
-    if not _NAME.fullmatch(name):
-        raise _malformed("bad_header", f"the field name {_quote(name)} has characters that a name may not have")
-    if not _VALUE.fullmatch(value):
-        raise _malformed("bad_header", f"the value of {_quote(name)} has a control character, or blanks around it")
-
-
-def _malformed(reason: str, message: str) -> StreamFault:
-    return StreamFault(Code.PROTOCOL_ERROR, reason, message)
-
-
-def _connection_specific(name: bytes) -> StreamFault:
-    return _malformed("connection_field", f"the field {_quote(name)} has no place in HTTP/2")
-
-
-def _quote(data: bytes) -> str:
-    """Show at most 40 bytes of a name, escaped; values may be secret."""
-    return repr(data[:40])[1:]
 
 
 # -- responses --------------------------------------------------------------------------------------------------
@@ -419,10 +299,5 @@ def response_fields(section: bytes, *, is_tunnel: bool = False) -> list[Field]:
     Args:
         is_tunnel: Whether it answers an extended CONNECT: RFC 8441 section 5 has no Sec-WebSocket-Accept.
     """
-    fields: list[Field] = []
-    for line in section.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        name = name.lower()
-        if name and name not in _CONNECTION_SPECIFIC and not (is_tunnel and name == b"sec-websocket-accept"):
-            fields.append((name, value.strip(b" \t")))
-    return fields
+    fields = message_fields(section)
+    return [field for field in fields if field[0] != b"sec-websocket-accept"] if is_tunnel else fields

@@ -37,6 +37,7 @@ HAS_PRIORITY: Final = 0x20
 
 HEADER_TABLE_SIZE: Final = 0x1
 ENABLE_PUSH: Final = 0x2
+MAX_CONCURRENT_STREAMS: Final = 0x3
 INITIAL_WINDOW_SIZE: Final = 0x4
 MAX_FRAME_SIZE: Final = 0x5
 ENABLE_CONNECT_PROTOCOL: Final = 0x8
@@ -74,7 +75,7 @@ Frame = tuple[int, int, int, bytes]
 
 class StreamFault(RequestError):  # noqa: N818 - what the RFC calls a stream error
     """
-    The client broke a rule on one stream, which ends in RST_STREAM; its connection goes on (RFC 9113 section 5.4.2).
+    The peer broke a rule on one stream, which ends in RST_STREAM; its connection goes on (RFC 9113 section 5.4.2).
 
     Attributes:
         code: For RST_STREAM.
@@ -87,10 +88,11 @@ class StreamFault(RequestError):  # noqa: N818 - what the RFC calls a stream err
 
 class ConnectionFault(RequestError):  # noqa: N818 - what the RFC calls a connection error
     """
-    The client broke a rule after which nothing on its connection can be trusted (RFC 9113 section 5.4.1), or a limit.
+    The peer broke a rule after which nothing on its connection can be trusted (RFC 9113 section 5.4.1), or a limit.
 
     Attributes:
         code: For GOAWAY.
+        status: 400, or 502 if the peer is the app.
     """
 
     def __init__(self, code: Code, reason: str, message: str) -> None:
@@ -115,7 +117,7 @@ def window_update(stream_id: int, increment: int) -> bytes:
 
 
 def goaway(last_stream_id: int, code: int) -> bytes:
-    """Serialise GOAWAY without debug data: the client is told no more than the code."""
+    """Serialise GOAWAY without debug data: the peer is told no more than the code."""
     return frame(GOAWAY, 0, 0, struct.pack("!LL", last_stream_id, code))
 
 
@@ -139,7 +141,7 @@ def check_shape(kind: int, stream_id: int, size: int) -> None:
     """
     if kind in _OF_CONNECTION:
         is_misplaced = stream_id != 0
-    else:  # clients open odd streams only, and we none
+    else:  # clients open odd streams only, and servers none that we have allowed
         is_misplaced = not stream_id & 1 and (stream_id != 0 or kind != WINDOW_UPDATE)
     if is_misplaced:
         raise protocol_error("bad_stream_id", f"a frame of type {kind} on stream {stream_id}")
@@ -187,19 +189,19 @@ def read_settings(payload: bytes) -> list[tuple[int, int]]:
 
 class FrameReader:
     """
-    Finds the preface and then frames in what arrives, in whatever pieces.
+    Finds the preface, if there is to be one, and then frames in what arrives, in whatever pieces.
 
     Attributes:
-        has_preface: Whether the whole preface has arrived.
+        has_preface: Whether the whole preface has arrived, or none is to come.
     """
 
     __slots__ = ("_have", "_need", "_pieces", "has_preface")
 
-    def __init__(self) -> None:
+    def __init__(self, *, begins_with_preface: bool = True) -> None:
         self._pieces: list[bytes] = []  # joined only when there is enough: a slow sender costs no copies
         self._have = 0
-        self._need = len(PREFACE)
-        self.has_preface = False
+        self._need = len(PREFACE) if begins_with_preface else 9
+        self.has_preface = not begins_with_preface
 
     @property
     def is_between_frames(self) -> bool:

@@ -5,7 +5,7 @@ Reading: what a block may cost is known before it is decoded. `hpack` copies the
 it, and takes as many table size updates as it is sent; so a look over the block comes first, which expands nothing.
 
 Writing is our own, since `hpack` looks through its whole table for every field, puts every field into it (cookies too)
-and lets the client say how large it gets. Here a field line enters the table when it is sent for the second time, if
+and lets the peer say how large it gets. Here a field line enters the table when it is sent for the second time, if
 there is room, and is never evicted: so an index is a subtraction, and what differs in every response costs nothing.
 """
 
@@ -148,7 +148,9 @@ _STATIC_STATUS: Final = {
     int(value): index for index, (name, value) in enumerate(HeaderTable.STATIC_TABLE, 1) if name == b":status"
 }
 
-# RFC 7541 section 7.1.3: nobody, also behind the client, may put these where their size can be probed.
+_STATIC_FIELD: Final = {field: index for index, field in enumerate(HeaderTable.STATIC_TABLE, 1)}
+
+# RFC 7541 section 7.1.3: nobody, also behind the peer, may put these where their size can be probed.
 _SECRET: Final = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie", b"www-authenticate"})
 
 # Seldom twice the same: in the table they would be in the way.
@@ -184,7 +186,7 @@ class FieldEncoder:
 
     def set_table_bytes(self, size: int) -> None:
         """
-        The client allows a table of *size* bytes (SETTINGS_HEADER_TABLE_SIZE).
+        The peer allows a table of *size* bytes (SETTINGS_HEADER_TABLE_SIZE).
 
         We use no more than `TABLE_BYTES`, whatever it allows: it is our memory too.
         """
@@ -201,6 +203,21 @@ class FieldEncoder:
         index = _STATIC_STATUS.get(status)
         start = self._size_updates() if self._is_size_due else b""
         return start + (bytes((0x80 | index,)) if index else b"\x08\x03%d" % status)
+
+    def request(self, method: bytes, authority: bytes, path: bytes) -> bytes:
+        """Return the beginning of a request's header block: its pseudo-fields; no :authority if that is empty."""
+        pieces = [self._size_updates()] if self._is_size_due else []
+        pieces.append(self._pseudo((b":method", method)))
+        pieces.append(self._pseudo((b":scheme", b"http")))
+        if authority:
+            pieces.append(self._pseudo((b":authority", authority)))
+        # A query is seldom twice the same, and may hold a secret.
+        pieces.append(_literal((b":path", path), 0x00, 0x0F) if b"?" in path else self._pseudo((b":path", path)))
+        return b"".join(pieces)
+
+    def _pseudo(self, field: Field) -> bytes:
+        index = _STATIC_FIELD.get(field)
+        return self.fields([field]) if index is None else bytes((0x80 | index,))
 
     def fields(self, fields: list[Field]) -> bytes:
         """Return *fields*, with names in lower case, as a header block, or the rest of one."""
@@ -239,7 +256,7 @@ class FieldEncoder:
         return False
 
     def _size_updates(self) -> bytes:
-        """Empty the client's table, then give it the size that it may have from now on (RFC 7541 section 4.2)."""
+        """Empty the peer's table, then give it the size that it may have from now on (RFC 7541 section 4.2)."""
         self._is_size_due = False
         self.changes += 1
         return b"\x20" + _prefixed(self._limit, 0x1F, 0x20) if self._limit else b"\x20"

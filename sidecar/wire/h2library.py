@@ -1,5 +1,6 @@
 """
-The `h2` library as `wire.http2` uses it: for the windows of both sides, and for the states in which frames may be sent.
+The `h2` library as `wire.h2connection` uses it: for the windows of both sides, and for the states in which frames may
+be sent.
 
 It sees no field of a message: of those it would check some, and end the connection over each that is wrong.
 """
@@ -19,13 +20,19 @@ from sidecar.wire import h2frames
 from sidecar.wire.h2frames import MAX_FRAME_BYTES, PREFACE, Code, ConnectionFault, frame
 from sidecar.wire.h2limits import LEAST_WINDOW, Http2Limits
 
-_CONFIGURATION: Final = H2Configuration(
-    client_side=False,
-    validate_inbound_headers=False,
-    normalize_inbound_headers=False,
-    validate_outbound_headers=False,
-    normalize_outbound_headers=False,
-)
+
+def _configuration(*, is_client: bool) -> H2Configuration:
+    return H2Configuration(
+        client_side=is_client,
+        validate_inbound_headers=False,
+        normalize_inbound_headers=False,
+        validate_outbound_headers=False,
+        normalize_outbound_headers=False,
+    )
+
+
+_OF_SERVER: Final = _configuration(is_client=False)
+_OF_CLIENT: Final = _configuration(is_client=True)
 
 
 class _ReadyBlocks(Encoder):
@@ -38,30 +45,32 @@ class _ReadyBlocks(Encoder):
 
 
 class Library(H2Connection):
-    """One connection, which begins with our SETTINGS."""
+    """One connection, which begins with our SETTINGS, behind the preface in the client role."""
 
     # What it remembers of streams that ended would be ten megabytes in the end; nothing is asked of it about those.
     MAX_CLOSED_STREAMS = 1
 
-    def __init__(self, limits: Http2Limits) -> None:
-        super().__init__(_CONFIGURATION)
+    def __init__(self, limits: Http2Limits, *, is_client: bool = False) -> None:
+        super().__init__(_OF_CLIENT if is_client else _OF_SERVER)
         self._ready = self.encoder = _ReadyBlocks()
-        self.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: limits.streams,
-                SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
-                SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
-                SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
-            },
-        )
+        values = {
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
+        }
+        if is_client:
+            values[SettingCodes.ENABLE_PUSH] = 0
+        else:
+            values[SettingCodes.MAX_CONCURRENT_STREAMS] = limits.streams
+            values[SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+        self.local_settings = Settings(client=is_client, initial_values=values)
         self.initiate_connection()
-        self.receive_data(PREFACE)
+        if not is_client:
+            self.receive_data(PREFACE)
         if limits.connection_window > LEAST_WINDOW:
             self.increment_flow_control_window(limits.connection_window - LEAST_WINDOW)
 
     def window(self, stream_id: int) -> int:
-        """Return how many bytes the client takes on an open stream."""
+        """Return how many bytes the peer takes on an open stream."""
         return max(0, self.local_flow_control_window(stream_id))
 
     def take(self, kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bool:
@@ -78,9 +87,9 @@ class Library(H2Connection):
             events = self.receive_data(frame(kind, flags, stream_id, payload))
         except FlowControlError:
             if kind == h2frames.DATA:
-                reason, message = "window_exceeded", "the client sent more than a window allows"
+                reason, message = "window_exceeded", "the peer sent more than a window allows"
             else:
-                reason, message = "window_overflow", "a window of the client grows over 2^31-1"
+                reason, message = "window_overflow", "a window of the peer grows over 2^31-1"
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, reason, message) from None
         return kind != h2frames.WINDOW_UPDATE or not any(isinstance(event, StreamReset) for event in events)
 

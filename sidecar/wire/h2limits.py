@@ -1,9 +1,9 @@
 """
-What one HTTP/2 client may cost: sizes, windows, and how often it may send what makes us work and gives us nothing.
+What one HTTP/2 peer may cost: sizes, windows, and how often it may send what makes us work and gives us nothing.
 
-Frames that a good client sends now and then, and a hostile one without end, are paid from an account of their kind. It
+Frames that a good peer sends now and then, and a hostile one without end, are paid from an account of their kind. It
 holds a `burst` at most and is refilled with time, with every request that was answered and with every DATA frame that
-we have sent; whoever overdraws it is told ENHANCE_YOUR_CALM. So a busy client may do more than an idle one.
+we have sent; whoever overdraws it is told ENHANCE_YOUR_CALM. So a busy peer may do more than an idle one.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Kind(enum.Enum):
 @attrs.frozen
 class Allowance:
     """
-    How many frames of a kind a client may send.
+    How many frames of a kind a peer may send.
 
     Attributes:
         burst: At once.
         per_second: More with every second.
-        per_answer: More with every request that we have answered to its end.
+        per_answer: More with every request that was answered to its end.
         per_data_frame: More with every DATA frame that we have sent.
     """
 
@@ -54,7 +54,7 @@ class Allowance:
 @attrs.frozen(kw_only=True)
 class Http2Limits:
     """
-    The limits of one connection.
+    The limits of one connection, in the words of one with a client; `for_app` makes those of one with an app.
 
     Attributes:
         streams: Requests at a time; further ones are told REFUSED_STREAM, and may be sent again.
@@ -101,6 +101,20 @@ class Http2Limits:
     padded: Allowance = Allowance(200, per_second=20, per_answer=2)
     unknown: Allowance = Allowance(100, per_second=10, per_answer=5)
     late: Allowance = Allowance(1000, per_second=50, per_answer=10)
+
+    def for_app(self) -> Http2Limits:
+        """
+        Return these limits for a connection that the requests of many clients share.
+
+        - What one client does not read must not stop the others: the connection's window has room for all streams.
+        - An app that streams small messages has thousands under way when their client takes its request back, or many
+          do. They are bounded by the windows in bytes; what they may be in number would be the end of all streams.
+        """
+        return attrs.evolve(
+            self,
+            connection_window=max(self.connection_window, min(self.streams * self.stream_window, 2**31 - 1)),
+            late=Allowance(100_000, per_second=10_000, per_answer=100),
+        )
 
     @property
     def hard_header_list_bytes(self) -> int:

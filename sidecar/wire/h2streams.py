@@ -1,5 +1,5 @@
 """
-The streams of an HTTP/2 connection in the server role: what is known of each, and what is told of them.
+The streams of an HTTP/2 connection, in either role: what is known of each, and what is told of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from sidecar.errors import RequestError
-from sidecar.wire.events import RequestEvent
+from sidecar.wire.events import RequestEvent, ResponseEvent
 
 MAX_ENDED: Final = 256
 """Streams whose end is remembered: what arrives late for them must be told from what is wrong."""
@@ -22,17 +22,20 @@ MAX_ENDED: Final = 256
 @attrs.define(eq=True)
 class Reset:
     """
-    The stream is gone, by the client or since it broke a rule: nothing can be sent on it, nothing more will come.
+    The stream is gone, by the peer or since it broke a rule: nothing can be sent on it, nothing more will come.
 
     Attributes:
-        code: Of RST_STREAM, as sent or received; any number if it was received.
-        reason: Token for logs: ``client_reset``, or which rule it was.
+        code: Of RST_STREAM, as sent or received, or of GOAWAY; any number if it was received.
+        reason: Token for logs: ``client_reset``, ``app_reset``, ``app_gone_away``, or which rule it was.
         message: For people.
+        is_unprocessed: Whether the server says that it has not looked at the request: it may be sent again, whatever
+            its method (RFC 9113 section 8.7).
     """
 
     code: int
     reason: str
     message: str
+    is_unprocessed: bool = False
 
 
 @attrs.define(eq=False)
@@ -43,7 +46,7 @@ class Refused:
 
 
 class Writable:
-    """The client takes more of the stream, for which `send_data` had found no room."""
+    """The peer takes more of the stream, for which `send_data` had found no room."""
 
     __slots__ = ()
 
@@ -54,12 +57,17 @@ class Writable:
 WRITABLE: Final = Writable()
 
 StreamEvent = RequestEvent | Refused | Reset | Writable
+"""In the server role."""
+
+ClientStreamEvent = ResponseEvent | Reset | Writable
+"""In the client role."""
 
 
 # -- states -----------------------------------------------------------------------------------------------------
 
 
 class Reading(enum.Enum):
+    HEAD = "head"
     BODY = "body"
     DROPPING = "dropping"
     ENDED = "ended"
@@ -75,7 +83,7 @@ class HowEnded(enum.Enum):
     """How a stream ended."""
 
     WHOLE = "whole"
-    BY_CLIENT = "by client"
+    BY_PEER = "by peer"
     BY_US = "by us"
 
 
@@ -88,15 +96,19 @@ class Stream:
         missing: Bytes of the body that Content-Length promises and that have not come; None: it promises nothing.
         held: Body bytes that the caller has been given and has not acknowledged.
         is_tunnel: Whether it was opened by an extended CONNECT.
-        is_blocked: Whether the caller wants to send and the client's windows do not let it.
+        is_blocked: Whether the caller wants to send and the peer's windows do not let it.
+        method: Of the request; the server role has no use for it.
+        interim_count: Interim heads that have come before the response.
     """
 
     missing: int | None
     reading: Reading
-    is_tunnel: bool
+    is_tunnel: bool = False
     writing: Writing = Writing.HEAD
     held: int = 0
     is_blocked: bool = False
+    method: bytes = b""
+    interim_count: int = 0
 
 
 class EndedStreams:

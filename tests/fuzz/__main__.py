@@ -7,7 +7,7 @@ import platform
 import sys
 import time
 
-from tests.fuzz.inputs import FrameInput, HeaderInput, RequestInput, ResponseInput
+from tests.fuzz.inputs import AppFrameInput, FrameInput, HeaderInput, RequestInput, ResponseInput
 from tests.fuzz.judging import judge
 from tests.fuzz.loop import SEEDS, Fuzzer
 
@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
 
 def _parse(text: str) -> RequestInput:
     # It is the reader's own command line, so evaluating it gives nobody anything.
-    parsed = eval(text, {kind.__name__: kind for kind in (RequestInput, ResponseInput, HeaderInput, FrameInput)})
+    kinds = (RequestInput, ResponseInput, HeaderInput, FrameInput, AppFrameInput)
+    parsed = eval(text, {kind.__name__: kind for kind in kinds})
     assert isinstance(parsed, RequestInput), f"not an input: {text}"
     return parsed
 

@@ -88,6 +88,11 @@ class FrameInput(RequestInput):
     """What a client sends that has agreed on HTTP/2."""
 
 
+@attrs.frozen(kw_only=True)
+class AppFrameInput(FrameInput):
+    """What an app sends that speaks HTTP/2, to which four requests were sent: GET, HEAD, a POST without end, GET."""
+
+
 def segments(data: bytes, cuts: tuple[int, ...]) -> list[bytes]:
     """Cut *data* at the places of *cuts* that lie inside it; no piece is empty."""
     ends = [*sorted({place for place in cuts if 0 < place < len(data)}), len(data)]
@@ -178,5 +183,32 @@ FRAME_SEEDS: Final[tuple[FrameInput, ...]] = tuple(
         _BEGIN + frames.ping() * 200,
         _BEGIN + b"".join(frames.headers(n) for n in range(1, 411, 2)),
         _POST + frames.data(1, b"x" * 16_384) * 5,
+    )
+)
+
+_SAYS: Final = frames.settings()
+_HEAD: Final = frames.headers(1, frames.OK, frames.END_HEADERS)
+_OF_LENGTH: Final = (*frames.OK, (b"content-length", b"5"))
+
+APP_FRAME_SEEDS: Final[tuple[AppFrameInput, ...]] = tuple(
+    AppFrameInput(data=_SAYS + data)
+    for data in (
+        frames.headers(1, frames.OK) + frames.headers(3, frames.OK) + frames.headers(5, frames.OK),
+        _HEAD + frames.data(1, b"hello") + frames.headers(1, [(b"grpc-status", b"0")]),
+        _HEAD + frames.data(1, b"\x02hi\0\0", frames.PADDED) + frames.data(1, b"", frames.END_STREAM),
+        frames.headers(1, _OF_LENGTH, frames.END_HEADERS) + frames.data(1, b"hello", frames.END_STREAM),
+        frames.headers(3, _OF_LENGTH) + frames.headers(5, _OF_LENGTH, frames.END_HEADERS) + frames.data(5, b"hello"),
+        frames.headers(1, [(b":status", b"103"), (b"link", b"x")], frames.END_HEADERS) * 3 + _HEAD,
+        frames.headers(1, [(b":status", b"204")]) + frames.headers(7, [(b":status", b"304")], frames.END_HEADERS),
+        frames.frame(frames.HEADERS, frames.WHOLE, 1, frames.block(frames.OK, 0x40))
+        + frames.frame(frames.HEADERS, frames.WHOLE, 7, b"\xbe"),
+        frames.headers(5, frames.OK) + frames.rst_stream(5, frames.NO_ERROR) + frames.rst_stream(1, 7),
+        _HEAD + frames.rst_stream(7, 7) + frames.rst_stream(1, 7),
+        frames.settings((4, 10), (3, 2)) + frames.window_update(5, 5000) + frames.window_update(0, 100_000),
+        frames.goaway(2**31 - 1) + _HEAD + frames.goaway(3) + frames.headers(3, frames.OK),
+        frames.ping() + frames.priority(3, 1) + frames.frame(0x20, 0, 1, b"x") + _HEAD,
+        frames.frame(frames.PUSH_PROMISE, 4, 1, b"\0\0\0\x02" + frames.block(frames.GET)),
+        frames.headers(1, (*frames.OK, *[(b"x-%d" % n, b"") for n in range(101)])),
+        _HEAD + frames.data(1, b"x" * 16_384) * 5,
     )
 )

@@ -17,7 +17,8 @@ from sidecar.wire.framing import MAX_TRAILER_BYTES
 from sidecar.wire.http1 import MAX_REMEMBERED_BYTES, ServerCodec, State
 from tests.fuzz.headers import judge_header
 from tests.fuzz.http2 import judge_frames
-from tests.fuzz.inputs import FrameInput, HeaderInput, RequestInput, ResponseInput, segments
+from tests.fuzz.http2client import judge_app_frames
+from tests.fuzz.inputs import AppFrameInput, FrameInput, HeaderInput, RequestInput, ResponseInput, segments
 from tests.fuzz.reading import (
     Message,
     Reading,
@@ -51,6 +52,8 @@ def judge(input: RequestInput) -> Signature:
         return _judge_response(input)
     if isinstance(input, HeaderInput):
         return judge_header(input)
+    if isinstance(input, AppFrameInput):
+        return judge_app_frames(input)
     if isinstance(input, FrameInput):
         return judge_frames(input)
     return _judge_requests(input)

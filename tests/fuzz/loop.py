@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from tests.fuzz.inputs import FRAME_SEEDS, HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput
+from tests.fuzz.inputs import APP_FRAME_SEEDS, FRAME_SEEDS, HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput
 from tests.fuzz.judging import Signature, judge
 from tests.fuzz.mutation import Mutator
 
@@ -20,6 +20,7 @@ SEEDS: Final[Mapping[str, Sequence[RequestInput]]] = {
     "responses": RESPONSE_SEEDS,
     "headers": HEADER_SEEDS,
     "frames": FRAME_SEEDS,
+    "app frames": APP_FRAME_SEEDS,
 }
 """What can be fuzzed, and what it starts from."""
 

@@ -11,7 +11,19 @@ import pytest
 
 from sidecar.policy import rewrite
 from sidecar.proxy import preface
-from sidecar.wire import framing, grammar, h2fields, h2streams, http1, http2, proxyproto
+from sidecar.wire import (
+    events,
+    framing,
+    grammar,
+    h2clientfields,
+    h2fields,
+    h2rules,
+    h2streams,
+    http1,
+    http2,
+    http2client,
+    proxyproto,
+)
 from tests.fuzz.__main__ import main
 from tests.fuzz.inputs import HEADER_SEEDS, REQUEST_SEEDS, RESPONSE_SEEDS, RequestInput, ResponseInput, segments
 from tests.fuzz.judging import judge
@@ -139,7 +151,7 @@ def _untrusted_in_pieces(patch: pytest.MonkeyPatch) -> None:
 
 
 def _any_value(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(h2fields, "_check_field", lambda name, value: None)
+    patch.setattr(h2fields, "check_field", lambda name, value: None)
 
 
 def _any_method(patch: pytest.MonkeyPatch) -> None:
@@ -147,7 +159,7 @@ def _any_method(patch: pytest.MonkeyPatch) -> None:
 
 
 def _fields_of_connections(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(h2fields, "_SPECIAL", h2fields._SPECIAL - h2fields._CONNECTION_SPECIFIC)
+    patch.setattr(h2fields, "_SPECIAL", h2fields._SPECIAL - h2rules.CONNECTION_SPECIFIC)
 
 
 def _lengths_are_not_summed(patch: pytest.MonkeyPatch) -> None:
@@ -164,6 +176,39 @@ def _credit_at_once(patch: pytest.MonkeyPatch) -> None:
         self._credit(stream_id, len(payload))
 
     patch.setattr(http2.ServerConnection, "_content", too_soon)
+
+
+def _any_value_of_an_app(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(h2clientfields, "check_field", lambda name, value: None)
+
+
+def _fields_of_the_apps_connection(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(h2clientfields, "CONNECTION_SPECIFIC", frozenset[bytes]())
+
+
+def _lengths_of_an_app_are_not_summed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(http2client.ClientConnection, "_check_missing", lambda self, stream, size, ends_stream: None)
+
+
+def _heads_whatever_the_method(patch: pytest.MonkeyPatch) -> None:
+    def response(
+        self: h2clientfields.ResponseReader, block: bytes, is_whole: bool, method: bytes
+    ) -> events.ResponseHead | events.InterimHead:
+        return h2clientfields.response_head(self._decode(block), is_whole, b"GET", self._limits)
+
+    patch.setattr(h2clientfields.ResponseReader, "response", response)
+
+
+def _end_is_not_the_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        http2client.ClientConnection,
+        "_tell",
+        lambda self, stream_id, stream, reset: self._events.append((stream_id, reset)),
+    )
+
+
+def _promises_are_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(http2client, "_is_untouched", lambda stream: True)
 
 
 BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
@@ -194,6 +239,12 @@ BUGS: dict[str, tuple[str, Callable[[pytest.MonkeyPatch], None]]] = {
     "fields of a connection are passed on": ("frames", _fields_of_connections),
     "Content-Length is not summed up": ("frames", _lengths_are_not_summed),
     "credit is given for what is still held": ("frames", _credit_at_once),
+    "a value of an app may hold a line": ("app frames", _any_value_of_an_app),
+    "fields of an app's connection are passed on": ("app frames", _fields_of_the_apps_connection),
+    "Content-Length of an app is not summed up": ("app frames", _lengths_of_an_app_are_not_summed),
+    "an answer to HEAD is read as one to GET": ("app frames", _heads_whatever_the_method),
+    "a stream goes on behind its end": ("app frames", _end_is_not_the_end),
+    "a request that was answered may be sent again": ("app frames", _promises_are_believed),
 }
 
 

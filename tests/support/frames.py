@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from hpack import Decoder
 
+from sidecar.wire.h2connection import Connection
 from sidecar.wire.h2limits import Http2Limits
 from sidecar.wire.http2 import ServerConnection
+from sidecar.wire.http2client import ClientConnection
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -51,6 +53,9 @@ WEBSOCKET: Final[tuple[Field, ...]] = (
     (b":path", b"/chat"),
     (b"sec-websocket-version", b"13"),
 )
+
+OK: Final[tuple[Field, ...]] = ((b":status", b"200"),)
+"""The fields of a response."""
 
 WEBSOCKET_KEY: Final = b"AAAAAAAAAAAAAAAAAAAAAA=="
 
@@ -156,9 +161,27 @@ def begun(limits: Http2Limits | None = None, *pairs: tuple[int, int]) -> ServerC
     return connection
 
 
-def sent(connection: ServerConnection) -> list[Frame]:
-    """What the connection has to send."""
-    return parse(connection.data_to_send())
+def client(limits: Http2Limits | None = None) -> ClientConnection:
+    """A connection to an app of which nothing has arrived."""
+    return ClientConnection(limits or Http2Limits())
+
+
+def asking(
+    *requests: bytes, pairs: Iterable[tuple[int, int]] = (), limits: Http2Limits | None = None, end: bool = True
+) -> ClientConnection:
+    """A connection whose app has sent its SETTINGS, of *pairs*, and has acknowledged ours; with *requests*: methods."""
+    connection = client(limits)
+    assert connection.receive(settings(*pairs) + frame(SETTINGS, ACK), 0.0) == []
+    for method in requests:
+        connection.open(method, b"/", b"Host: a.example\r\n", end=end)
+    connection.data_to_send()
+    connection.sent(0)
+    return connection
+
+
+def sent(connection: Connection[Any]) -> list[Frame]:
+    """What the connection has to send, behind the preface."""
+    return parse(connection.data_to_send().removeprefix(PREFACE))
 
 
 def decoded(decoder: Decoder, block: bytes) -> list[Field]:

@@ -8,17 +8,10 @@ from hpack import Decoder
 from sidecar.errors import RequestError
 from sidecar.policy.rewrite import request_section
 from sidecar.wire.events import BodyKind, RequestHead
-from sidecar.wire.h2fields import (
-    MAX_REMEMBERED_HEADS,
-    MAX_TRAILER_BYTES,
-    RequestReader,
-    ResponseWriter,
-    request_head,
-    response_fields,
-    trailer_fields,
-)
+from sidecar.wire.h2fields import RequestReader, ResponseWriter, request_head, response_fields
 from sidecar.wire.h2frames import Code, ConnectionFault, StreamFault
 from sidecar.wire.h2limits import Http2Limits
+from sidecar.wire.h2rules import MAX_REMEMBERED_HEADS
 from sidecar.wire.head import parse_request_head
 from sidecar.wire.target import MAX_TARGET_BYTES
 from tests.support.frames import GET, POST, WEBSOCKET, WEBSOCKET_KEY, Field, block, decoded, literal
@@ -240,32 +233,6 @@ class TestRequestHead:
         """What is refused is named, not shown: a value may be secret."""
         for fields in ((b"authorization", b"secret\0"), (b"cookie", b" secret"), (b"host", b"secret")):
             assert "secret" not in str(refusal(*GET, fields))
-
-
-class TestTrailerFields:
-    def test_good_trailers_are_lines(self) -> None:
-        """Trailers are what a chunked body would have had."""
-        assert trailer_fields([(b"grpc-status", b"0"), (b"x", b"")], LIMITS).section == b"grpc-status: 0\r\nx: \r\n"
-
-    @pytest.mark.parametrize(
-        ("fields", "reason"),
-        [
-            ([(b":path", b"/")], "bad_pseudo_field"),
-            ([(b"x", b"y"), (b":status", b"200")], "bad_pseudo_field"),
-            ([(b"X", b"y")], "bad_header"),
-            ([(b"x", b"y\r\nz: 1")], "bad_header"),
-            ([(b"connection", b"close")], "connection_field"),
-            ([(b"transfer-encoding", b"chunked")], "connection_field"),
-            ([(b"x", b"y" * MAX_TRAILER_BYTES)], "trailers_too_large"),
-            ([(b"x", b"y")] * 101, "trailers_too_large"),
-        ],
-        ids=["pseudo-field", "pseudo-field behind", "upper case", "line", "connection", "framing", "large", "many"],
-    )
-    def test_wrong_trailers_are_a_fault_of_their_stream(self, fields: list[Field], reason: str) -> None:
-        """Trailers have the rules of heads, and no pseudo-fields."""
-        with pytest.raises(StreamFault) as caught:
-            trailer_fields(fields, LIMITS)
-        assert caught.value.reason == reason
 
 
 def reader(limits: Http2Limits = LIMITS) -> RequestReader:

@@ -41,6 +41,17 @@ class TestFrameReader:
         with pytest.raises(ConnectionFault):
             read(FrameReader(), b"GET / HTTP/1.1\r\n")
 
+    def test_server_sends_no_preface(self) -> None:
+        """What comes from one begins with a frame, and the preface would be too long a frame."""
+        reader = FrameReader(begins_with_preface=False)
+        assert read(reader, frames.settings()[:5]) == []
+        assert [found[0] for found in read(reader, frames.settings()[5:] + frames.ping())] == [
+            frames.SETTINGS,
+            frames.PING,
+        ]
+        with pytest.raises(ConnectionFault):
+            read(reader, PREFACE)
+
     def test_longest_frame_is_read(self) -> None:
         """The limit itself is allowed."""
         reader = FrameReader()

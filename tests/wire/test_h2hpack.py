@@ -162,6 +162,37 @@ class TestFieldEncoder:
         """The common ones are a byte, the others as good."""
         assert decoded(Decoder(), FieldEncoder().status(status)) == [(b":status", b"%d" % status)]
 
+    @pytest.mark.parametrize(
+        ("method", "authority", "path", "size"),
+        [
+            (b"GET", b"", b"/", 3),
+            (b"POST", b"a.example", b"/", 3 + 2 + 9),
+            (b"DELETE", b"a", b"/x", 2 + 6 + 1 + 3 + 4),
+            (b"GET", b"", b"/x?y=z", 2 + 2 + 6),
+        ],
+        ids=["least", "authority", "other", "query"],
+    )
+    def test_request_begins_with_its_pseudo_fields(
+        self, method: bytes, authority: bytes, path: bytes, size: int
+    ) -> None:
+        """What the static table has is a byte; there is no empty :authority."""
+        made = FieldEncoder().request(method, authority, path)
+        expected = [(b":method", method), (b":scheme", b"http"), (b":authority", authority), (b":path", path)]
+        assert decoded(Decoder(), made) == [field for field in expected if field[1]]
+        assert len(made) == size
+
+    def test_pseudo_fields_that_come_again_are_indices(self) -> None:
+        """As those of a gRPC client do; but a query never enters the table, and another size of it is told first."""
+        encoder, decoder = FieldEncoder(), Decoder()
+        for path, size in ((b"/p.S/Call", 4), (b"/p.S/Call?x", 3 + 2 + 11)):
+            for _ in range(4):
+                made = encoder.request(b"POST", b"a.example", path)
+                assert (b":path", path) in decoded(decoder, made)
+            assert len(made) == size
+        encoder.set_table_bytes(0)
+        decoder.max_allowed_table_size = 0
+        assert (b":authority", b"a.example") in decoded(decoder, encoder.request(b"GET", b"a.example", b"/"))
+
     @given(
         st.lists(
             st.one_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.wire import h2frames
 from sidecar.wire.h2frames import Code, ConnectionFault
 from sidecar.wire.h2library import Library
 from sidecar.wire.h2limits import LEAST_WINDOW, Http2Limits
@@ -24,6 +25,24 @@ class TestLibrary:
         """A client knows the window that every connection begins with."""
         library = Library(Http2Limits(connection_window=LEAST_WINDOW))
         assert [found.kind for found in frames.parse(library.data_to_send())] == [SETTINGS]
+
+    def test_client_begins_with_the_preface(self) -> None:
+        """Then come its SETTINGS, which allow no push and say nothing that is for servers to say."""
+        library = Library(Http2Limits(connection_window=LEAST_WINDOW), is_client=True)
+        (first,) = frames.parse(library.data_to_send().removeprefix(frames.PREFACE))
+        pairs = dict(h2frames.read_settings(first.payload))
+        assert pairs[frames.ENABLE_PUSH] == 0
+        assert frames.MAX_CONCURRENT_STREAMS not in pairs
+
+    def test_response_without_fields_is_one(self) -> None:
+        """What it sends is a request and its end; what it takes is a response."""
+        library = Library(Http2Limits(), is_client=True)
+        library.data_to_send()
+        library.send_block(1, b"\x82", is_interim=False, end=True)
+        assert frames.parse(library.data_to_send()) == [Frame(HEADERS, WHOLE, 1, b"\x82")]
+        assert library.take(HEADERS, END_HEADERS, 1)
+        assert library.take(DATA, END_STREAM, 1, b"x")
+        assert library.open_outbound_streams == 0
 
     def test_request_without_fields_is_one(self) -> None:
         """What it is not given it cannot refuse."""

@@ -1,7 +1,8 @@
-"""What one HTTP/2 client may cost."""
+"""What one HTTP/2 peer may cost."""
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from sidecar.wire.h2frames import Code, ConnectionFault
@@ -79,3 +80,20 @@ class TestHttp2Limits:
         """A window below 65,535 would end connections of clients that have not seen it yet."""
         with pytest.raises(ValueError, match=r"must be|in"):
             Http2Limits(**wrong)
+
+
+class TestForApp:
+    @pytest.mark.parametrize(
+        ("limits", "window"),
+        [
+            (Http2Limits(), 100 * 64 * 1024),
+            (Http2Limits(streams=2), 1024 * 1024),
+            (Http2Limits(streams=1000, stream_window=2**30), 2**31 - 1),
+        ],
+        ids=["default", "few streams", "large windows"],
+    )
+    def test_connection_has_room_for_all_streams(self, limits: Http2Limits, window: int) -> None:
+        """What one client does not read stops nobody else, as far as windows go; no other limit of size changes."""
+        made = limits.for_app()
+        assert made.connection_window == window
+        assert attrs.evolve(made, connection_window=limits.connection_window, late=limits.late) == limits

@@ -732,7 +732,7 @@ class TestFloods:
                 connection.receive(headers(stream_id), 0.0)
                 connection.send_head(stream_id, 200, b"X-%d: %b\r\n" % (n, b"y" * 100), end=True)
                 connection.data_to_send()
-        assert len(connection._responses._encoder._entries) < 40
+        assert len(connection._writer._encoder._entries) < 40
 
     def test_header_block_without_end_is_bounded_in_bytes(self) -> None:
         """CVE-2024-27316: nothing beyond the limit is kept, nor waited for."""
