@@ -149,7 +149,6 @@ MORE = {
     "policy.expressions": Rule(theirs={"re2"}),  # regular expressions that cannot blow up
     "policy.identity": Rule(theirs={"cryptography"}),  # reads a parsed certificate
     "wire.h2hpack": Rule(theirs={"hpack"}),  # reads header blocks
-    "wire.h2library": Rule(theirs={"h2", "hpack"}),  # keeps windows and the states of streams
 }
 
 # What only annotations need is no dependency: nothing of it is there at run time.

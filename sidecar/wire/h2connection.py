@@ -2,12 +2,9 @@
 An HTTP/2 connection in either role: what `wire.http2` and `wire.http2client` share, which is all but what streams begin
 and end with (RFC 9113).
 
-- `wire.h2frames` finds frames; this module checks each against the state of its stream, and what it may cost, before
-  the `h2` library sees it. `h2` keeps the windows and the states in which frames may be sent, and writes them.
-- `h2` (`wire.h2library`) ends the connection over every fault of a message, keeps each setting that a peer makes up,
-  forgets what is unsent when a peer says GOAWAY and can say no more itself after its own. So it is given no field of
-  a message, no setting but one, and no GOAWAY, PING, PRIORITY or unknown frame; and never a frame that is wrong where
-  it stands.
+- `wire.h2frames` finds and writes frames; this module checks each that comes against the state of its stream, what it
+  may cost, and the windows of both sides (section 5.2).
+- Credit for what was received is given back when half of a window is due: one frame for many.
 - A fault of one stream ends that stream, by RST_STREAM. What nothing can be trusted after ends the connection, by
   GOAWAY.
 """
@@ -15,7 +12,6 @@ and end with (RFC 9113).
 from __future__ import annotations
 
 import abc
-import struct
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -28,6 +24,7 @@ from sidecar.wire.h2frames import (
     END_HEADERS,
     END_STREAM,
     HAS_PRIORITY,
+    MAX_FRAME_BYTES,
     MAX_STREAM_ID,
     PADDED,
     Code,
@@ -36,13 +33,17 @@ from sidecar.wire.h2frames import (
     StreamFault,
     frame,
 )
-from sidecar.wire.h2library import Library
 from sidecar.wire.h2limits import Accounts, Http2Limits, Kind
 from sidecar.wire.h2rules import SectionReader
 from sidecar.wire.h2streams import WRITABLE, EndedStreams, HowEnded, Reading, Stream, Writing
 
 # Globals are read faster than members.
 _HEAD, _BODY, _DROPPING, _ENDED = Reading.HEAD, Reading.BODY, Reading.DROPPING, Reading.ENDED
+
+DEFAULT_WINDOW: Final = 65_535
+"""RFC 9113 section 6.9.2: every window begins with it, until somebody says otherwise."""
+
+MAX_WINDOW: Final = 2**31 - 1
 
 _Event = TypeVar("_Event")
 
@@ -87,7 +88,11 @@ class Connection(abc.ABC, Generic[_Event]):
     _reader: SectionReader[Any]  # of heads of either role, hence Any
     _writer: SectionWriter
 
-    def __init__(self, limits: Http2Limits, frames: FrameReader, library: Library) -> None:
+    def __init__(self, limits: Http2Limits, frames: FrameReader, settings: list[tuple[int, int]]) -> None:
+        """
+        Args:
+            settings: What the peer is told of the role, beside the limits that both have.
+        """
         self.limits = limits
         self._accounts = Accounts(limits)
         self.counts = self._accounts.counts
@@ -105,8 +110,22 @@ class Connection(abc.ABC, Generic[_Event]):
         self._out: list[bytes] = []
         self._control_bytes = 0
         self._late_bytes = 0  # of DATA for streams that are over: credit that is still to be given back
-        self._library = library
-        self._out.append(library.data_to_send())
+        self._window = self._initial_window = DEFAULT_WINDOW  # what the peer takes: on all streams, on a new one
+        self._credit = limits.connection_window  # what it may send, on all streams
+        self._due = 0  # credit that is still to be given back
+        self._connection_share = limits.connection_window // 2
+        self._stream_share = limits.stream_window // 2
+        self._out.append(
+            h2frames.settings(
+                [
+                    *settings,
+                    (h2frames.INITIAL_WINDOW_SIZE, limits.stream_window),
+                    (h2frames.MAX_HEADER_LIST_SIZE, limits.header_list_bytes),
+                ]
+            )
+        )
+        if limits.connection_window > DEFAULT_WINDOW:
+            self._out.append(h2frames.window_update(0, limits.connection_window - DEFAULT_WINDOW))
 
     # -- what there is to know --
 
@@ -127,9 +146,11 @@ class Connection(abc.ABC, Generic[_Event]):
 
     def writable(self, stream_id: int) -> int:
         """Return how many bytes `send_data` would take now."""
-        if stream_id not in self._streams:
-            return 0
-        return self._library.window(stream_id)
+        stream = self._streams.get(stream_id)
+        return 0 if stream is None else self._room(stream)
+
+    def _room(self, stream: Stream) -> int:
+        return max(0, min(self._window, stream.window))  # that of a stream may be below 0, by a later SETTINGS
 
     # -- from the peer --
 
@@ -167,7 +188,6 @@ class Connection(abc.ABC, Generic[_Event]):
 
     def _break(self, code: Code) -> None:
         self._is_broken = True
-        self._library.clear_outbound_data_buffer()  # it may hold a GOAWAY of its own
         self._streams.clear()
         self._block = None
         self._out.append(h2frames.goaway(min(self.last_stream_id, self._accepts_up_to), code))
@@ -254,7 +274,6 @@ class Connection(abc.ABC, Generic[_Event]):
         except StreamFault as fault:
             self._end_by_fault(stream_id, fault)
             return
-        self._library.take(h2frames.HEADERS, END_HEADERS | END_STREAM, stream_id)
         if stream.reading is _BODY:
             if fields is not None:
                 self._events.append((stream_id, Trailers(fields)))
@@ -278,16 +297,15 @@ class Connection(abc.ABC, Generic[_Event]):
         if stream is None or stream.reading is _ENDED or stream.reading is _HEAD:
             self._misplaced_data(stream_id, stream, size)
             return
+        self._spend(stream, size)
         try:
             self._check_missing(stream, len(content), ends_stream)
         except StreamFault as fault:
-            self._library.take(h2frames.DATA, 0, stream_id, payload)  # with its end there may be nothing left to reset
             stream.held += size
             self._end_by_fault(stream_id, fault)
             return
-        self._library.take(h2frames.DATA, flags & END_STREAM, stream_id, payload)
         if stream.reading is _DROPPING:
-            self._credit(stream_id, size)
+            self._give_back(stream_id, stream, size)
         else:
             self._content(stream_id, stream, content, size)
             if ends_stream:
@@ -295,9 +313,16 @@ class Connection(abc.ABC, Generic[_Event]):
         if ends_stream:
             self._reading_ended(stream_id, stream)
 
+    def _spend(self, stream: Stream, size: int) -> None:
+        self._credit -= size
+        stream.credit -= size
+        if self._credit < 0 or stream.credit < 0:
+            message = f"the {self._peer} sent more than a window allows"
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window_exceeded", message)
+
     def _content(self, stream_id: int, stream: Stream, content: bytes, size: int) -> None:
         if size > len(content):
-            self._credit(stream_id, size - len(content))  # padding: nobody holds it
+            self._give_back(stream_id, stream, size - len(content))  # padding: nobody holds it
         if content:
             stream.held += len(content)
             self._events.append((stream_id, Data(content)))
@@ -342,10 +367,25 @@ class Connection(abc.ABC, Generic[_Event]):
             return  # what it had was given back when it ended
         assert 0 <= size <= stream.held, (size, stream.held)
         stream.held -= size
-        self._credit(stream_id, size)
+        self._give_back(stream_id, stream, size)
 
-    def _credit(self, stream_id: int, size: int) -> None:
-        self._library.acknowledge_received_data(size, stream_id)
+    def _give_back(self, stream_id: int, stream: Stream, size: int) -> None:
+        self._give_back_of_all(size)
+        if stream.reading is _ENDED:
+            return  # nothing more may come on it
+        stream.due += size
+        if stream.due >= self._stream_share:
+            self._out.append(h2frames.window_update(stream_id, stream.due))
+            stream.credit += stream.due
+            stream.due = 0
+
+    def _give_back_of_all(self, size: int) -> None:
+        """Give back what all streams share, also when the one that had it is over."""
+        self._due += size
+        if self._due >= self._connection_share:
+            self._out.append(h2frames.window_update(0, self._due))
+            self._credit += self._due
+            self._due = 0
 
     # -- the other frames --
 
@@ -355,7 +395,6 @@ class Connection(abc.ABC, Generic[_Event]):
         if stream is None:
             self._accounts.charge(Kind.LATE, self._now)
             return
-        self._library.take(h2frames.RST_STREAM, 0, stream_id, payload)
         self._forget(stream_id, HowEnded.BY_PEER)
         self._was_reset(stream_id, stream, int.from_bytes(payload, "big"))
 
@@ -364,23 +403,28 @@ class Connection(abc.ABC, Generic[_Event]):
         increment = int.from_bytes(payload, "big") & MAX_STREAM_ID
         if stream_id:
             self._check_not_idle("WINDOW_UPDATE", stream_id)
-            if stream_id in self._streams:
-                self._stream_window_update(stream_id, increment)
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                self._stream_window_update(stream_id, stream, increment)
             return
         if not increment:
             raise h2frames.protocol_error("zero_increment", "the connection's window is to grow by nothing")
-        self._library.take(h2frames.WINDOW_UPDATE, 0, 0, increment.to_bytes(4, "big"))
+        self._window += increment
+        if self._window > MAX_WINDOW:
+            message = "the connection's window grows over 2^31-1"
+            raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window_overflow", message)
         self._wake()
 
-    def _stream_window_update(self, stream_id: int, increment: int) -> None:
+    def _stream_window_update(self, stream_id: int, stream: Stream, increment: int) -> None:
         if not increment:
             fault = StreamFault(Code.PROTOCOL_ERROR, "zero_increment", "the stream's window is to grow by nothing")
             self._end_by_fault(stream_id, fault)
             return
-        if not self._library.take(h2frames.WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big")):
+        stream.window += increment
+        if stream.window > MAX_WINDOW:
             fault = StreamFault(Code.FLOW_CONTROL_ERROR, "window_overflow", "the stream's window grows over 2^31-1")
-            self._was_faulty(stream_id, self._forget(stream_id, HowEnded.BY_US), fault)
-        elif self._streams[stream_id].is_blocked:
+            self._end_by_fault(stream_id, fault)
+        elif stream.is_blocked:
             self._wake()
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -396,8 +440,8 @@ class Connection(abc.ABC, Generic[_Event]):
         if flags & ACK:
             self.are_settings_acknowledged = True
             return
-        self._count_reply(9)  # the library acknowledges
         self._heed(h2frames.read_settings(payload))
+        self._reply(frame(h2frames.SETTINGS, ACK, 0))
         self.is_begun = True
         self._wake()
 
@@ -405,8 +449,18 @@ class Connection(abc.ABC, Generic[_Event]):
         sizes = [value for name, value in pairs if name == h2frames.HEADER_TABLE_SIZE]
         if sizes:
             self._writer.set_table_bytes(min(sizes))  # of several, the smallest holds in any order
-        windows = [struct.pack("!HL", *pair) for pair in pairs if pair[0] == h2frames.INITIAL_WINDOW_SIZE]
-        self._library.take(h2frames.SETTINGS, 0, 0, b"".join(windows))  # it keeps whatever setting it is told of
+        for name, value in pairs:
+            if name == h2frames.INITIAL_WINDOW_SIZE:
+                self._change_windows(value)
+
+    def _change_windows(self, initial: int) -> None:
+        """RFC 9113 section 6.9.2: the windows of all streams change with the one that they begin with."""
+        change, self._initial_window = initial - self._initial_window, initial
+        for stream in self._streams.values():
+            stream.window += change
+            if stream.window > MAX_WINDOW:
+                message = "the window of a stream grows over 2^31-1 by SETTINGS"
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "window_overflow", message)
 
     def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._accounts.charge(Kind.PING, self._now)
@@ -457,7 +511,7 @@ class Connection(abc.ABC, Generic[_Event]):
 
     def _wake(self) -> None:
         for stream_id, stream in self._streams.items():
-            if stream.is_blocked and self._library.window(stream_id):
+            if stream.is_blocked and self._room(stream):
                 stream.is_blocked = False
                 self._events.append((stream_id, WRITABLE))
 
@@ -478,10 +532,11 @@ class Connection(abc.ABC, Generic[_Event]):
             return 0
         assert stream.writing is Writing.BODY, stream.writing
         size = len(data)
-        taken = min(size, self._library.window(stream_id))
+        taken = min(size, self._room(stream))
         ends = end and taken == size
-        frames = self._library.send_body(stream_id, data if taken == size else data[:taken], end=ends)
-        self._accounts.data_frames += frames
+        self._send_body(stream_id, data if taken == size else data[:taken], ends)
+        self._window -= taken
+        stream.window -= taken
         stream.is_blocked = taken < size
         if ends:
             self._writing_ended(stream_id, stream)
@@ -495,15 +550,40 @@ class Connection(abc.ABC, Generic[_Event]):
         assert stream.writing is Writing.BODY, stream.writing
         block = self._writer.trailers(section)
         if block:
-            self._library.send_block(stream_id, block, is_interim=False, end=True)
+            self._send_block(stream_id, block, True)
         else:
-            self._library.send_body(stream_id, b"", end=True)
+            self._send_body(stream_id, b"", True)
         self._writing_ended(stream_id, stream)
+
+    def _send_block(self, stream_id: int, block: bytes, ends_stream: bool) -> None:
+        """Send a header block, in as many frames as it takes."""
+        flags = END_STREAM if ends_stream else 0
+        if len(block) <= MAX_FRAME_BYTES:
+            self._out.append(frame(h2frames.HEADERS, flags | END_HEADERS, stream_id, block))
+            return
+        kind, at = h2frames.HEADERS, 0
+        while at < len(block):
+            piece = block[at : at + MAX_FRAME_BYTES]
+            at += len(piece)
+            self._out.append(frame(kind, flags | (END_HEADERS if at == len(block) else 0), stream_id, piece))
+            kind, flags = h2frames.CONTINUATION, 0
+
+    def _send_body(self, stream_id: int, data: bytes, ends_stream: bool) -> None:
+        """Send *data*, for which there is room, in as many frames as it takes."""
+        size = len(data)
+        count = -(-size // MAX_FRAME_BYTES)
+        if count > 1:
+            for at in range(0, (count - 1) * MAX_FRAME_BYTES, MAX_FRAME_BYTES):
+                self._out.append(frame(h2frames.DATA, 0, stream_id, data[at : at + MAX_FRAME_BYTES]))
+            data = data[(count - 1) * MAX_FRAME_BYTES :]
+        if size or ends_stream:
+            self._out.append(frame(h2frames.DATA, END_STREAM if ends_stream else 0, stream_id, data))
+        self._accounts.sent_data(max(1, count), size)
 
     def reset(self, stream_id: int, code: int) -> None:
         """End a stream at once, with what was sent of it."""
         if stream_id in self._streams:
-            self._library.reset_stream(stream_id, code)
+            self._out.append(h2frames.rst_stream(stream_id, code))
             self._forget(stream_id, HowEnded.BY_US)
 
     def go_away(self, code: Code = Code.NO_ERROR) -> None:
@@ -516,7 +596,6 @@ class Connection(abc.ABC, Generic[_Event]):
 
     def data_to_send(self) -> bytes:
         """Return the bytes to write now; they are not kept."""
-        self._pull()
         out = self._out
         if not out:
             return b""
@@ -526,20 +605,12 @@ class Connection(abc.ABC, Generic[_Event]):
 
     def _write(self, data: bytes) -> None:
         if not self._is_broken:
-            self._pull()
-            self._out.append(data)
-
-    def _pull(self) -> None:
-        """Put what the library has to send behind what we have."""
-        data = self._library.data_to_send()
-        if data:
             self._out.append(data)
 
     # -- ends --
 
     def _end_by_fault(self, stream_id: int, fault: StreamFault) -> None:
-        self._library.reset_stream(stream_id, fault.code)
-        self._count_reply(13)
+        self._reply(h2frames.rst_stream(stream_id, fault.code))
         self._was_faulty(stream_id, self._forget(stream_id, HowEnded.BY_US), fault)
 
     def _reading_ended(self, stream_id: int, stream: Stream) -> None:
@@ -550,7 +621,7 @@ class Connection(abc.ABC, Generic[_Event]):
     def _forget(self, stream_id: int, how: HowEnded) -> Stream:
         stream = self._streams.pop(stream_id)
         if stream.held:
-            self._credit(stream_id, stream.held)  # the caller drops what it holds of a stream that is over
+            self._give_back_of_all(stream.held)  # the caller drops what it holds of a stream that is over
         self._ended.add(stream_id, how)
         return stream
 

@@ -40,6 +40,7 @@ ENABLE_PUSH: Final = 0x2
 MAX_CONCURRENT_STREAMS: Final = 0x3
 INITIAL_WINDOW_SIZE: Final = 0x4
 MAX_FRAME_SIZE: Final = 0x5
+MAX_HEADER_LIST_SIZE: Final = 0x6
 ENABLE_CONNECT_PROTOCOL: Final = 0x8
 
 MAX_STREAM_ID: Final = 2**31 - 1
@@ -114,6 +115,11 @@ def rst_stream(stream_id: int, code: int) -> bytes:
 def window_update(stream_id: int, increment: int) -> bytes:
     """Serialise WINDOW_UPDATE."""
     return frame(WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
+
+
+def settings(pairs: list[tuple[int, int]]) -> bytes:
+    """Serialise SETTINGS."""
+    return frame(SETTINGS, 0, 0, b"".join([struct.pack("!HL", *pair) for pair in pairs]))
 
 
 def goaway(last_stream_id: int, code: int) -> bytes:

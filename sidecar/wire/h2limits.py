@@ -43,12 +43,16 @@ class Allowance:
         per_second: More with every second.
         per_answer: More with every request that was answered to its end.
         per_data_frame: More with every DATA frame that we have sent.
+        per_data_byte: More with every byte in them.
+        saved: What may be left of that over the burst: the peer answers later, and all at once.
     """
 
     burst: int = attrs.field(validator=attrs.validators.ge(1))
     per_second: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
     per_answer: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
     per_data_frame: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    per_data_byte: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    saved: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
 
 @attrs.frozen(kw_only=True)
@@ -72,11 +76,13 @@ class Http2Limits:
         settings_frames: SETTINGS, with ACK too (CVE-2019-9515).
         pings: PING, with ACK too (CVE-2019-9512). Some gRPC clients send one for much of the data that they get.
         priorities: PRIORITY, which we do not heed (CVE-2019-9513).
-        window_updates: WINDOW_UPDATE, of which a client needs few for each DATA frame (CVE-2019-9511, -9517).
+        window_updates: WINDOW_UPDATE, of which a client needs few for each DATA frame (CVE-2019-9511, -9517). gRPC
+            clients send two for each message that they read, of five bytes or more, and a frame may have thousands.
         empty_data: DATA without content that does not end its stream (CVE-2019-9518).
         padded: DATA with more padding than content.
         unknown: Frames of types that we do not know, such as PRIORITY_UPDATE.
-        late: Frames on streams that are over, and requests behind our last GOAWAY.
+        late: Frames on streams that are over, and requests behind our last GOAWAY. Of a stream of small messages that
+            we have reset, a window full is under way, which may be 13,000 frames.
     """
 
     streams: int = attrs.field(default=100, validator=attrs.validators.in_(range(1, 1001)))
@@ -96,11 +102,13 @@ class Http2Limits:
     settings_frames: Allowance = Allowance(20, per_second=1)
     pings: Allowance = Allowance(100, per_second=10, per_answer=1, per_data_frame=1)
     priorities: Allowance = Allowance(200, per_second=1, per_answer=10)
-    window_updates: Allowance = Allowance(1000, per_second=10, per_answer=5, per_data_frame=10)
+    window_updates: Allowance = Allowance(
+        1000, per_second=10, per_answer=5, per_data_frame=10, per_data_byte=0.5, saved=100_000
+    )
     empty_data: Allowance = Allowance(100, per_second=10, per_answer=1)
     padded: Allowance = Allowance(200, per_second=20, per_answer=2)
     unknown: Allowance = Allowance(100, per_second=10, per_answer=5)
-    late: Allowance = Allowance(1000, per_second=50, per_answer=10)
+    late: Allowance = Allowance(20_000, per_second=200, per_answer=200)
 
     def for_app(self) -> Http2Limits:
         """
@@ -140,6 +148,7 @@ class _Account:
     at: float
     answers: int
     data_frames: int
+    data_bytes: int
 
 
 class Accounts:
@@ -150,9 +159,10 @@ class Accounts:
         counts: Frames so far, by kind; for logs and metrics.
         answers: Requests answered to their end.
         data_frames: DATA frames sent.
+        data_bytes: Bytes in them.
     """
 
-    __slots__ = ("_accounts", "_allowances", "answers", "counts", "data_frames")
+    __slots__ = ("_accounts", "_allowances", "answers", "counts", "data_bytes", "data_frames")
 
     def __init__(self, limits: Http2Limits) -> None:
         self._allowances = {
@@ -170,6 +180,12 @@ class Accounts:
         self.counts: dict[Kind, int] = {}
         self.answers = 0
         self.data_frames = 0
+        self.data_bytes = 0
+
+    def sent_data(self, frames: int, size: int) -> None:
+        """Count DATA that we send."""
+        self.data_frames += frames
+        self.data_bytes += size
 
     def charge(self, kind: Kind, now: float) -> None:
         """
@@ -182,7 +198,8 @@ class Accounts:
         account = self._accounts.get(kind)
         if account is None:
             allowance = self._allowances[kind]
-            account = _Account(allowance, float(allowance.burst), now, self.answers, self.data_frames)
+            burst = float(allowance.burst)
+            account = _Account(allowance, burst, now, self.answers, self.data_frames, self.data_bytes)
             self._accounts[kind] = account
         self._refill(account, now)
         account.left -= 1
@@ -196,10 +213,13 @@ class Accounts:
 
     def _refill(self, account: _Account, now: float) -> None:
         allowance = account.allowance
-        more = (
-            max(0.0, now - account.at) * allowance.per_second
-            + (self.answers - account.answers) * allowance.per_answer
-            + (self.data_frames - account.data_frames) * allowance.per_data_frame
-        )
-        account.left = min(float(allowance.burst), account.left + more)
-        account.at, account.answers, account.data_frames = now, self.answers, self.data_frames
+        burst = float(allowance.burst)
+        if account.left < burst:
+            with_time = max(0.0, now - account.at) * allowance.per_second
+            with_answers = (self.answers - account.answers) * allowance.per_answer
+            account.left = min(burst, account.left + with_time + with_answers)
+        with_frames = (self.data_frames - account.data_frames) * allowance.per_data_frame
+        with_bytes = (self.data_bytes - account.data_bytes) * allowance.per_data_byte
+        account.left = min(burst + allowance.saved, account.left + with_frames + with_bytes)
+        account.at, account.answers = now, self.answers
+        account.data_frames, account.data_bytes = self.data_frames, self.data_bytes

@@ -96,6 +96,9 @@ class Stream:
         missing: Bytes of the body that Content-Length promises and that have not come; None: it promises nothing.
         held: Body bytes that the caller has been given and has not acknowledged.
         is_tunnel: Whether it was opened by an extended CONNECT.
+        window: What the peer takes on it.
+        credit: What the peer may send on it.
+        due: Credit that is still to be given back.
         is_blocked: Whether the caller wants to send and the peer's windows do not let it.
         method: Of the request; the server role has no use for it.
         interim_count: Interim heads that have come before the response.
@@ -106,6 +109,9 @@ class Stream:
     is_tunnel: bool = False
     writing: Writing = Writing.HEAD
     held: int = 0
+    window: int = 0
+    credit: int = 0
+    due: int = 0
     is_blocked: bool = False
     method: bytes = b""
     interim_count: int = 0

@@ -13,8 +13,8 @@ window, 1 MiB, and 64 KiB for each stream):
    120 KiB  of a header list while it is read
    100 KiB  for the remembered heads, and the two tables of the compression with their overhead
     16 KiB  of replies to control frames; what else is to be sent is taken by the caller after each call
-   100 KiB  for the states of 100 streams, here and in `h2`, and the numbers of those that ended last
-    20 KiB  for itself: so much an idle connection has
+    40 KiB  for the states of 100 streams, and the numbers of those that ended last
+     4 KiB  for itself: so much an idle connection has
 
 The states of the reading side of a stream; the writing side goes HEAD, BODY, ENDED:
 
@@ -34,14 +34,12 @@ from sidecar.wire.events import END, BodyKind, RequestHead
 from sidecar.wire.h2connection import Connection, closed, self_dependent
 from sidecar.wire.h2fields import RequestReader, ResponseWriter
 from sidecar.wire.h2frames import (
-    END_HEADERS,
     MAX_STREAM_ID,
     Code,
     ConnectionFault,
     FrameReader,
     StreamFault,
 )
-from sidecar.wire.h2library import Library
 from sidecar.wire.h2limits import Http2Limits, Kind
 from sidecar.wire.h2streams import HowEnded, Reading, Refused, Reset, Stream, StreamEvent, Writing
 
@@ -68,7 +66,11 @@ class ServerConnection(Connection[StreamEvent]):
         Args:
             websocket_key: Makes a value for Sec-WebSocket-Key: 16 random bytes in base64.
         """
-        super().__init__(limits, FrameReader(), Library(limits))
+        super().__init__(
+            limits,
+            FrameReader(),
+            [(h2frames.MAX_CONCURRENT_STREAMS, limits.streams), (h2frames.ENABLE_CONNECT_PROTOCOL, 1)],
+        )
         self.has_client_gone_away = False
         self._reader = RequestReader(limits, websocket_key)
         self._writer = ResponseWriter()
@@ -112,11 +114,10 @@ class ServerConnection(Connection[StreamEvent]):
         if isinstance(head, StreamFault):
             self._end_unopened(stream_id, head)
             return
-        self._library.take(h2frames.HEADERS, END_HEADERS | ends_stream, stream_id)  # for it, a request without fields
         if isinstance(head, RequestHead):
             self._opened(stream_id, ends_stream, head)
         else:
-            self._streams[stream_id] = Stream(None, _ENDED if ends_stream else _DROPPING, False)
+            self._add(stream_id, None, _ENDED if ends_stream else _DROPPING, False)
             self._events.append((stream_id, Refused(head)))
 
     def _opened(self, stream_id: int, ends_stream: bool, head: RequestHead) -> None:
@@ -124,18 +125,23 @@ class ServerConnection(Connection[StreamEvent]):
         events.append((stream_id, head))
         is_tunnel = bool(head.upgrade)
         if ends_stream:
-            self._streams[stream_id] = Stream(None, _ENDED, is_tunnel)
+            self._add(stream_id, None, _ENDED, is_tunnel)
             events.append((stream_id, END))
         elif head.body is BodyKind.NONE and not is_tunnel:
             # Content-Length: 0, and END_STREAM is still to come: as in HTTP/1.1, nobody waits for it.
-            self._streams[stream_id] = Stream(0, _DROPPING, False)
+            self._add(stream_id, 0, _DROPPING, False)
             events.append((stream_id, END))
         else:
             missing = head.length if head.body is BodyKind.LENGTH else None
-            self._streams[stream_id] = Stream(missing, _BODY, is_tunnel)
+            self._add(stream_id, missing, _BODY, is_tunnel)
+
+    def _add(self, stream_id: int, missing: int | None, reading: Reading, is_tunnel: bool) -> None:
+        self._streams[stream_id] = Stream(
+            missing, reading, is_tunnel, window=self._initial_window, credit=self.limits.stream_window
+        )
 
     def _end_unopened(self, stream_id: int, fault: StreamFault) -> None:
-        """Reset a stream of which neither the library nor the caller has heard; it has cost neither anything."""
+        """Reset a stream of which the caller has not heard; it has cost nothing."""
         self._reply(h2frames.rst_stream(stream_id, fault.code))
         self._ended.add(stream_id, HowEnded.BY_US)
         self._made_us_reset(stream_id, fault)
@@ -164,7 +170,7 @@ class ServerConnection(Connection[StreamEvent]):
         if is_tunnel:
             status = self._tunnel_status(stream, status)
         block = self._writer.head(status, section, is_tunnel=is_tunnel)
-        self._library.send_block(stream_id, block, is_interim=status < 200, end=end)
+        self._send_block(stream_id, block, end)
         if status >= 200:
             stream.writing = Writing.BODY
         if end:
@@ -211,7 +217,7 @@ class ServerConnection(Connection[StreamEvent]):
             self._forget(stream_id, HowEnded.WHOLE)
         elif not stream.is_tunnel:
             # RFC 9113 section 8.1: the whole answer is given, the rest of the request would be read for nothing.
-            self._library.reset_stream(stream_id, Code.NO_ERROR)
+            self._out.append(h2frames.rst_stream(stream_id, Code.NO_ERROR))
             self._forget(stream_id, HowEnded.BY_US)
 
     def _went_away(self, payload: bytes) -> None:

@@ -36,8 +36,7 @@ from sidecar.wire import h2frames
 from sidecar.wire.events import END, BodyKind, InterimHead, ResponseHead
 from sidecar.wire.h2clientfields import RequestWriter, ResponseReader
 from sidecar.wire.h2connection import Connection, closed, self_dependent
-from sidecar.wire.h2frames import END_HEADERS, MAX_STREAM_ID, Code, ConnectionFault, FrameReader, StreamFault
-from sidecar.wire.h2library import Library
+from sidecar.wire.h2frames import MAX_STREAM_ID, Code, ConnectionFault, FrameReader, StreamFault
 from sidecar.wire.h2limits import Http2Limits, Kind
 from sidecar.wire.h2rules import malformed
 from sidecar.wire.h2streams import ClientStreamEvent, HowEnded, Reading, Reset, Stream, Writing
@@ -69,7 +68,8 @@ class ClientConnection(Connection[ClientStreamEvent]):
         Args:
             limits: What the app may cost; see `Http2Limits.for_app`.
         """
-        super().__init__(limits, FrameReader(begins_with_preface=False), Library(limits, is_client=True))
+        super().__init__(limits, FrameReader(begins_with_preface=False), [(h2frames.ENABLE_PUSH, 0)])
+        self._out.insert(0, h2frames.PREFACE)
         self.has_server_gone_away = False
         self._reader = ResponseReader(limits)
         self._writer = RequestWriter()
@@ -101,8 +101,15 @@ class ClientConnection(Connection[ClientStreamEvent]):
         assert self.room, "there is no room for a stream"
         stream_id = self.last_stream_id = (self.last_stream_id + 1) | 1
         writing = Writing.ENDED if end else Writing.BODY
-        self._streams[stream_id] = Stream(None, _HEAD, writing=writing, method=method)
-        self._library.send_block(stream_id, self._writer.head(method, target, section), is_interim=False, end=end)
+        self._streams[stream_id] = Stream(
+            None,
+            _HEAD,
+            writing=writing,
+            window=self._initial_window,
+            credit=self.limits.stream_window,
+            method=method,
+        )
+        self._send_block(stream_id, self._writer.head(method, target, section), end)
         return stream_id
 
     def go_away(self, code: Code = Code.NO_ERROR) -> None:
@@ -152,11 +159,10 @@ class ClientConnection(Connection[ClientStreamEvent]):
             self._end_by_fault(stream_id, fault)
             return
         self._events.append((stream_id, head))
-        if isinstance(head, ResponseHead):  # of others the library knows nothing
+        if isinstance(head, ResponseHead):
             self._response_begun(stream_id, stream, ends_stream, head)
 
     def _response_begun(self, stream_id: int, stream: Stream, ends_stream: bool, head: ResponseHead) -> None:
-        self._library.take(h2frames.HEADERS, END_HEADERS | ends_stream, stream_id)
         if ends_stream:
             self._events.append((stream_id, END))
             self._reading_ended(stream_id, stream)
@@ -183,7 +189,6 @@ class ClientConnection(Connection[ClientStreamEvent]):
         last, code = struct.unpack_from("!LL", payload)
         last &= MAX_STREAM_ID
         for stream_id in [stream_id for stream_id in self._streams if stream_id > last]:
-            self._library.take(h2frames.RST_STREAM, 0, stream_id, payload[4:8])  # as if the app had said so
             stream = self._forget(stream_id, HowEnded.BY_PEER)
             message = f"the app went away and will not look at the stream, code {code}"
             self._tell(stream_id, stream, Reset(code, "app_gone_away", message, _is_untouched(stream)))

@@ -174,6 +174,7 @@ FRAME_SEEDS: Final[tuple[FrameInput, ...]] = tuple(
         _POST + frames.data(1, b"hello") + frames.headers(1, [(b"x-sum", b"1")]),
         _POST + frames.data(1, b"\x02hi\0\0", frames.PADDED) + frames.data(1, b"", frames.END_STREAM),
         _BEGIN + _LENGTH + frames.data(1, b"hello", frames.END_STREAM),
+        _BEGIN + _LENGTH + frames.data(1, b"he") + frames.data(1, b"llo") + frames.data(1, b"", frames.END_STREAM),
         _BEGIN + frames.headers(1, frames.WEBSOCKET, frames.END_HEADERS) + frames.data(1, b"\x89\0"),
         _BEGIN + frames.headers(1) + frames.rst_stream(1) + frames.headers(3),
         _BEGIN + frames.settings((4, 10), (1, 0)) + frames.headers(1) + frames.window_update(1, 5000),

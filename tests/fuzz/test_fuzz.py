@@ -173,7 +173,7 @@ def _credit_at_once(patch: pytest.MonkeyPatch) -> None:
         self: http2.ServerConnection, stream_id: int, stream: h2streams.Stream, payload: bytes, size: int
     ) -> None:
         content(self, stream_id, stream, payload, size)
-        self._credit(stream_id, len(payload))
+        self._give_back(stream_id, stream, len(payload))
 
     patch.setattr(http2.ServerConnection, "_content", too_soon)
 

@@ -277,15 +277,6 @@ class TestFloods:
         connection.receive(piece * 7, 0.0)
         assert fault_of(connection, piece).reason == "continuation_flood"
 
-    def test_settings_that_nobody_knows_are_not_kept(self, made: Made) -> None:
-        """A peer cannot make us remember what it made up."""
-        connection = made(limits=Http2Limits(settings_frames=Allowance(1000)))
-        for n in range(500):
-            connection.receive(settings(*[(0x100 + 32 * n + m, 1) for m in range(32)]), 0.0)
-            connection.data_to_send()
-            connection.sent(0)
-        assert len(connection._library.remote_settings) < 10
-
     def test_table_of_the_compression_has_our_size(self, made: Made) -> None:
         """A peer that allows a table of gigabytes does not make us keep one."""
         connection = made((frames.HEADER_TABLE_SIZE, 2**32 - 1))

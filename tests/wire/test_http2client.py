@@ -93,7 +93,6 @@ class TestBeginning:
         assert pairs[frames.ENABLE_PUSH] == 0
         assert pairs[frames.INITIAL_WINDOW_SIZE] == 70_000
         assert pairs[frames.MAX_HEADER_LIST_SIZE] == 2048
-        assert pairs[frames.HEADER_TABLE_SIZE] == 4096
         assert window == Frame(WINDOW_UPDATE, 0, 0, (1024 * 1024 - 65_535).to_bytes(4, "big"))
 
     def test_request_need_not_wait_for_settings(self) -> None:
@@ -562,8 +561,6 @@ class TestManyStreams:
             stream_id = connection.open(b"GET", b"/", HOST, end=True)
             connection.receive(headers(stream_id, OK), 0.0)
             connection.data_to_send()
-        assert len(connection._library.streams) < 3
-        assert len(connection._library._closed_streams) <= 1
         assert connection._streams == {}
 
 
