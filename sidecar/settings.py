@@ -99,10 +99,12 @@ class Upstream:
     Attributes:
         endpoints: One or more, all alike.
         tls: Whether they speak TLS.
+        h2c: Whether they speak HTTP/2 without TLS, from the first byte on; else it is HTTP/1.1. Never with *tls*.
     """
 
     endpoints: tuple[HostPort | UnixPath, ...]
     tls: bool = False
+    h2c: bool = False
 
     def __str__(self) -> str:
         return ",".join(map(str, self.endpoints))
@@ -369,7 +371,7 @@ class DownstreamSettings:
     mode: ListenerMode = setting(
         "mode",
         ListenerMode.HTTP,
-        "http; or tcp: whatever is inside TLS is passed on byte for byte, for databases, MQTT, gRPC",
+        "http; or tcp: whatever is inside TLS is passed on byte for byte, for databases and MQTT",
     )
     tls: Switch = setting(
         "listen_tls", Switch.ON, "off: plain HTTP or TCP on the listener, for an app whose requests go out with TLS"
@@ -540,7 +542,7 @@ class Limits:
     requests_per_connection: int = setting(
         "max_requests_per_connection",
         0,
-        "requests on one downstream connection, the last answered with Connection: close; 0: off",
+        "requests on one downstream connection, which then ends, by Connection: close or GOAWAY; 0: off",
         bounds=(1, 1_000_000_000),
         zero_is_off=True,
     )
@@ -562,6 +564,80 @@ class HttpSettings:
         "on: the app gets the path with dot segments resolved, slashes merged and needless encodings undone, and what "
         "could be read in two ways is refused (400); off: the path as it came",
     )
+
+
+WINDOW = (65_535, 2**31 - 1)
+"""Bounds of a window of HTTP/2, in bytes (RFC 9113 section 6.9.2)."""
+
+BURST = (1, 1_000_000)
+"""Bounds of a number of frames."""
+
+
+@attrs.frozen(kw_only=True)
+class Http2Settings:
+    """
+    HTTP/2, with clients and with apps that speak h2c.
+
+    What good peers send now and then is allowed in a number at once, and again with time and with every answer: a
+    setting is that number, and what comes again is in proportion to it (`wire.h2limits.Allowance`).
+    """
+
+    enabled: Switch = setting(
+        "http2", Switch.ON, "on: clients may agree on HTTP/2 (ALPN h2, http/1.1); off: on HTTP/1.1 alone"
+    )
+    streams: int = setting(
+        "http2_max_streams",
+        100,
+        "requests at a time on one HTTP/2 connection; further ones may be sent again",
+        bounds=(1, 1000),
+    )
+    stream_window: ByteCount = setting(
+        "http2_stream_window",
+        ByteCount(64 * 1024),
+        "bytes of a request body that an HTTP/2 client may send ahead of the app",
+        "bytes",
+        bounds=WINDOW,
+    )
+    connection_window: ByteCount = setting(
+        "http2_connection_window",
+        ByteCount(1024 * 1024),
+        "the same for all requests of a connection together; at least http2_stream_window",
+        "bytes",
+        bounds=WINDOW,
+    )
+    continuations: int = setting(
+        "http2_max_continuations", 16, "CONTINUATION frames in a header block (CVE-2024-27316)", bounds=(0, 1000)
+    )
+    control_bytes: ByteCount = setting(
+        "http2_max_control_bytes",
+        ByteCount(16 * 1024),
+        "our replies to control frames that a client has not taken (CVE-2019-9512, -9515)",
+        "bytes",
+        bounds=(256, 16 * 1024 * 1024),
+    )
+    resets: int = setting(
+        "http2_max_resets",
+        200,
+        "requests at once that a client takes back before their answer, or that it makes us reset (CVE-2023-44487, "
+        "CVE-2025-8671)",
+        bounds=BURST,
+    )
+    settings_frames: int = setting("http2_max_settings", 20, "SETTINGS frames at once (CVE-2019-9515)", bounds=BURST)
+    pings: int = setting("http2_max_pings", 100, "PING frames at once (CVE-2019-9512)", bounds=BURST)
+    priorities: int = setting("http2_max_priorities", 200, "PRIORITY frames at once (CVE-2019-9513)", bounds=BURST)
+    window_updates: int = setting(
+        "http2_max_window_updates", 1000, "WINDOW_UPDATE frames at once (CVE-2019-9511, -9517)", bounds=BURST
+    )
+    empty_data: int = setting(
+        "http2_max_empty_data", 100, "DATA frames without content at once (CVE-2019-9518)", bounds=BURST
+    )
+    padded: int = setting(
+        "http2_max_padded_data", 200, "DATA frames with more padding than content at once", bounds=BURST
+    )
+    unknown: int = setting(
+        "http2_max_unknown_frames", 100, "frames of unknown types at once, such as PRIORITY_UPDATE", bounds=BURST
+    )
+    late: int = setting("http2_max_late_frames", 20_000, "frames at once for requests that are over", bounds=BURST)
 
 
 @attrs.frozen(kw_only=True)
@@ -625,7 +701,8 @@ class Settings:
     upstream: Upstream = setting(
         "upstream",
         Upstream((HostPort("127.0.0.1", 8080),)),
-        "the app: http://HOST:PORT, https://HOST:PORT, unix:/path or https+unix:/path; several are comma-separated",
+        "the app: http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT (HTTP/2 without TLS, for gRPC), unix:/path, "
+        "https+unix:/path or h2c+unix:/path; several are comma-separated",
     )
     admin: HostPort | None = setting(
         "admin", HostPort("127.0.0.1", 8081), "admin listener, HOST:PORT, or off; it has no authentication"
@@ -650,5 +727,6 @@ class Settings:
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     http: HttpSettings = HttpSettings()
+    http2: Http2Settings = Http2Settings()
     life: LifeSettings = LifeSettings()
     log: LogSettings = LogSettings()

@@ -36,6 +36,13 @@ class Discovery(enum.Enum):
     LOGICAL_DNS = "logical_dns"  # one endpoint; each new connection goes to what its name says then
 
 
+class UpstreamProtocol(enum.Enum):
+    """What requests are sent in."""
+
+    HTTP1 = "http/1.1"
+    H2C = "h2c"  # HTTP/2 without TLS, from the first byte on (RFC 9113 section 3.3)
+
+
 @attrs.frozen(kw_only=True)
 class Endpoint:
     """
@@ -142,6 +149,8 @@ class ClusterSpec:
         connect_timeout: Seconds, TLS included; None: that of the settings.
         panic_threshold: If fewer per cent of the endpoints than this are healthy, all are used.
         proxy_protocol: What connections begin with.
+        protocol: What requests are sent in. With H2C there is neither *tls* nor *proxy_protocol*, no path is asked for
+            by *health_check*, and no bytes of a TCP listener are sent.
     """
 
     name: str
@@ -156,6 +165,7 @@ class ClusterSpec:
     panic_threshold: int = 50
     tls: UpstreamTls | None = None
     proxy_protocol: ProxyProtocolOut = ProxyProtocolOut.OFF
+    protocol: UpstreamProtocol = UpstreamProtocol.HTTP1
 
 
 # -- routes ------------------------------------------------------------------------------------------------------

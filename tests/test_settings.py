@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from sidecar.settings import HostPort, Settings, UnixPath, Upstream
+from sidecar.settings import HostPort, Settings, Switch, UnixPath, Upstream
 
 
 def all_fields(settings: Any) -> Iterator[tuple[attrs.Attribute[Any], Any]]:
@@ -52,6 +52,8 @@ class TestDeclarations:
             60 * 1024,
             100,
         )
+        assert (defaults["http2"], defaults["http2_max_streams"]) == (Switch.ON, 100)
+        assert (defaults["http2_stream_window"], defaults["http2_connection_window"]) == (64 * 1024, 1024 * 1024)
 
     def test_settings_are_immutable(self) -> None:
         """A reload makes new ones."""

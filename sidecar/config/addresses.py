@@ -50,7 +50,7 @@ _LONGEST_NAME = 253
 _ADDRESS = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{1,6}))?", re.ASCII)
 
 _LISTENER_FIX = "write HOST:PORT, e.g. 0.0.0.0:443, [::]:443 or :443"
-_UPSTREAM_FIX = "write http://HOST:PORT, https://HOST:PORT or unix:/path, e.g. http://127.0.0.1:8080"
+_UPSTREAM_FIX = "write http://HOST:PORT, https://HOST:PORT, h2c://HOST:PORT or unix:/path, e.g. http://127.0.0.1:8080"
 _ENDPOINT_FIX = "write HOST:PORT or unix:/path, e.g. 127.0.0.1:8080"
 
 
@@ -213,32 +213,41 @@ def optional_listener_text(value: HostPort | None) -> str:
 
 # -- upstreams --------------------------------------------------------------------------------------------------
 
-_UNIX_SCHEMES = {"unix:": False, "https+unix:": True}
-_PORTS = {"http": 80, "https": 443}
+_UNIX_SCHEMES = {"unix:": "http", "https+unix:": "https", "h2c+unix:": "h2c"}
+_PORTS = {"http": 80, "https": 443, "h2c": None}
+"""The port of each scheme that has a usual one: apps with gRPC are anywhere but on 80."""
+
+_H2C_FIX = "write h2c://HOST:PORT for HTTP/2 without TLS, as servers of gRPC speak it"
+_SCHEME_FIXES = {"grpc": _H2C_FIX, "http2": _H2C_FIX} | dict.fromkeys(
+    ("grpcs", "h2", "h2s"), f"HTTP/2 over TLS is not spoken with the app: write https:// for HTTP/1.1, or {_H2C_FIX}"
+)
 
 
 def parse_upstream(text: str) -> Upstream:
     """
     One or more of ``http://HOST[:PORT]`` (port 80 if none), ``HOST:PORT``, ``unix:/absolute/path``; or else of
-    ``https://HOST[:PORT]`` (port 443 if none), ``https+unix:/absolute/path``, comma-separated.
+    ``https://HOST[:PORT]`` (port 443 if none), ``https+unix:/absolute/path``; or else of ``h2c://HOST:PORT``,
+    ``h2c+unix:/absolute/path``; comma-separated.
     """
     parts = _parts(text) or [text]
     read = [_upstream_endpoint(part) for part in parts]
-    if len({is_tls for _, is_tls in read}) > 1:
-        raise UnitError("some are https and some are not", "write all of them alike, or use SIDECAR_CLUSTERS")
+    schemes = list(dict.fromkeys(scheme for _, scheme in read))
+    if len(schemes) > 1:
+        fact = f"some are {schemes[0]} and some are {schemes[1]}"
+        raise UnitError(fact, "write all of them alike, or use SIDECAR_CLUSTERS")
     if len(read) > MOST_ENDPOINTS:
         raise UnitError(f"there are {len(read):,} endpoints, limit {MOST_ENDPOINTS}", "put a load balancer before them")
     endpoints = {plain_address(endpoint): endpoint for endpoint, _ in reversed(read)}
     if len(endpoints) < len(read):
         again = next(address for address, _ in read if address is not endpoints[plain_address(address)])
         raise UnitError(f"{quoted(str(again))} stands there twice", "keep one of them")
-    return Upstream(tuple(endpoint for endpoint, _ in read), tls=read[0][1])
+    return Upstream(tuple(endpoint for endpoint, _ in read), tls=schemes[0] == "https", h2c=schemes[0] == "h2c")
 
 
 def upstream_text(value: Upstream) -> str:
-    """``http://HOST:PORT`` or ``unix:/path``, or both with https, comma-separated."""
-    scheme = "https" if value.tls else "http"
-    unix = "https+" if value.tls else ""
+    """``http://HOST:PORT`` or ``unix:/path``, or both with https or h2c, comma-separated."""
+    scheme = "https" if value.tls else "h2c" if value.h2c else "http"
+    unix = "" if scheme == "http" else f"{scheme}+"
     return ",".join(f"{unix}{each}" if isinstance(each, UnixPath) else f"{scheme}://{each}" for each in value.endpoints)
 
 
@@ -247,34 +256,39 @@ def plain_address(address: HostPort | UnixPath) -> str:
     return str(address).lower() if isinstance(address, HostPort) else str(address)
 
 
+_SAID_BY_TLS = "whether TLS is spoken is said by the tls"
+
+
 def parse_endpoint(text: str) -> HostPort | UnixPath:
     """``HOST:PORT``, ``[::1]:8080`` or ``unix:/absolute/path``: an address without a scheme."""
     if text.startswith("unix:"):
         return _unix_path(text, "unix:")
     scheme, separator, rest = text.partition("://")
     if separator and scheme.lower() in _PORTS and "@" not in rest:
-        fact = f"{quoted(text)} has a scheme; whether TLS is spoken is said by the tls of the cluster"
-        raise UnitError(fact, _ENDPOINT_FIX)
+        key = "that HTTP/2 is spoken is said by protocol: h2c" if scheme.lower() == "h2c" else _SAID_BY_TLS
+        raise UnitError(f"{quoted(text)} has a scheme; {key} of the cluster", _ENDPOINT_FIX)
     _refuse_user(text)
     return _address(text, text, fix=_ENDPOINT_FIX)
 
 
-def _upstream_endpoint(text: str) -> tuple[HostPort | UnixPath, bool]:
-    """An address, and whether TLS is spoken there."""
-    for prefix, is_tls in _UNIX_SCHEMES.items():
+def _upstream_endpoint(text: str) -> tuple[HostPort | UnixPath, str]:
+    """An address, and the scheme that says what is spoken there: http, https or h2c."""
+    for prefix, scheme in _UNIX_SCHEMES.items():
         if text.startswith(prefix):
-            return _unix_path(text, prefix), is_tls
+            return _unix_path(text, prefix), scheme
     _refuse_user(text)
-    scheme, separator, authority = text.partition("://")
+    given, separator, authority = text.partition("://")
     if not separator:
-        return _address(text, text, fix=_UPSTREAM_FIX), False
-    if scheme.lower() not in _PORTS:
-        raise UnitError(f"{quoted(text)} has a scheme other than http and https", _UPSTREAM_FIX)
+        return _address(text, text, fix=_UPSTREAM_FIX), "http"
+    scheme = given.lower()
+    if scheme not in _PORTS:
+        fact = f"{quoted(text)} has a scheme other than http, https and h2c"
+        raise UnitError(fact, _SCHEME_FIXES.get(scheme, _UPSTREAM_FIX))
     authority = authority.removesuffix("/")
     if any(char in authority for char in "/?#"):
         fact = f"{quoted(text)} has a path or query; requests keep their own"
         raise UnitError(fact, _UPSTREAM_FIX)
-    return _address(authority, text, fix=_UPSTREAM_FIX, default_port=_PORTS[scheme.lower()]), scheme.lower() == "https"
+    return _address(authority, text, fix=_UPSTREAM_FIX, default_port=_PORTS[scheme]), scheme
 
 
 def _refuse_user(text: str) -> None:

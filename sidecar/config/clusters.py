@@ -12,6 +12,7 @@ Nothing is resolved or opened here.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 from sidecar.config import addresses
@@ -23,7 +24,7 @@ from sidecar.config.entries import (
     parse_statuses,
     parse_wait,
 )
-from sidecar.config.units import UnitError, parse_source, parse_word
+from sidecar.config.units import UnitError, parse_source, parse_word, quoted
 from sidecar.settings import (
     Authority,
     ClustersText,
@@ -45,6 +46,7 @@ from sidecar.topology import (
     Endpoint,
     HealthCheck,
     OutlierDetection,
+    UpstreamProtocol,
     UpstreamTls,
 )
 
@@ -58,7 +60,7 @@ HEAVIEST = 128
 
 _CLUSTER = (
     *("name", "endpoints", "discovery", "dns_refresh", "balancing", "connect_timeout", "health_check"),
-    *("outlier_detection", "limits", "panic_threshold", "tls", "proxy_protocol"),
+    *("outlier_detection", "limits", "panic_threshold", "tls", "proxy_protocol", "protocol"),
 )
 _HEALTH_CHECK = (
     *("path", "host", "statuses", "interval", "timeout", "jitter", "healthy_threshold", "unhealthy_threshold"),
@@ -88,6 +90,7 @@ def app_cluster(settings: Settings) -> ClusterSpec:
         limits=_usual_limits(settings),
         tls=tls if upstream.tls else None,
         proxy_protocol=app.proxy_protocol,
+        protocol=UpstreamProtocol.H2C if upstream.h2c else UpstreamProtocol.HTTP1,
     )
 
 
@@ -120,7 +123,7 @@ def _cluster(entry: Entry, name: str) -> ClusterSpec:
     if tls is not None and tls.verify and not tls.names and any(isinstance(host, UnixPath) for host in hosts):
         fact = "a Unix socket has no name that its certificate could be compared with"
         entry.refuse("tls", fact, "write names: [NAME] into it")
-    return ClusterSpec(
+    cluster = ClusterSpec(
         name=name,
         endpoints=endpoints,
         discovery=_discovery(entry, hosts),
@@ -133,7 +136,25 @@ def _cluster(entry: Entry, name: str) -> ClusterSpec:
         panic_threshold=entry.get("panic_threshold", _parse_percent, _USUAL.panic_threshold),
         tls=tls,
         proxy_protocol=entry.get("proxy_protocol", partial(parse_word, ProxyProtocolOut), _USUAL.proxy_protocol),
+        protocol=entry.get("protocol", partial(parse_word, UpstreamProtocol), _USUAL.protocol),
     )
+    if cluster.protocol is UpstreamProtocol.H2C:
+        for part, fact, fix in refused_with_h2c(cluster):
+            entry.refuse(part, fact, fix)
+    return cluster
+
+
+def refused_with_h2c(cluster: ClusterSpec) -> Iterator[tuple[str, str, str]]:
+    """What a cluster that is spoken to in h2c cannot have: ``tls`` and the like, the fact, and what to do."""
+    if cluster.tls is not None:
+        fact = "h2c is HTTP/2 without TLS; over TLS, requests are sent in HTTP/1.1 alone"
+        yield "tls", fact, "remove it, or write protocol: http/1.1"
+    if cluster.proxy_protocol is not ProxyProtocolOut.OFF:
+        fact = f"{cluster.proxy_protocol.value}: a header is about one client, and connections with h2c are of many"
+        yield "proxy_protocol", fact, "remove it: X-Forwarded-For says who asks"
+    if cluster.health_check is not None and cluster.health_check.path is not None:
+        fact = f"{quoted(cluster.health_check.path)} would be asked for in HTTP/1.1, and the cluster speaks h2c"
+        yield "health_check", fact, "write tcp"
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------

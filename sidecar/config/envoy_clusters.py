@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from sidecar.config import units
+from sidecar.config import envoy_http2, units
 from sidecar.config.addresses import is_name
 from sidecar.config.clusters import HEAVIEST
 from sidecar.config.envoy_draft import Block, Draft
@@ -18,8 +18,7 @@ _BALANCING: Final = {"ROUND_ROBIN": "round_robin", "LEAST_REQUEST": "least_reque
 _FAMILIES: Final = ("AUTO", "V4_ONLY", "V6_ONLY", "V4_PREFERRED", "ALL")
 
 _NOT_HERE: Final = {
-    "http2_protocol_options": "upstreams are spoken to in HTTP/1.1",
-    "http3_protocol_options": "upstreams are spoken to in HTTP/1.1",
+    "http3_protocol_options": "there is no HTTP/3",
     "per_connection_buffer_limit_bytes": "it is fixed here",
     "max_requests_per_connection": "connections are used as long as they are good",
     "upstream_connection_options": "connections are kept alive by the kernel's settings",
@@ -40,7 +39,7 @@ _NOT_HERE: Final = {
     "cleanup_interval": "it is fixed here",
     "ignore_health_on_host_removal": "an address that is no more in DNS gets no requests",
     "close_connections_on_host_health_failure": "requests under way are finished",
-    "protocol_selection": "upstreams are spoken to in HTTP/1.1",
+    "protocol_selection": "a cluster is spoken to in one version",
     "preconnect_policy": "connections are made when they are needed",
 }
 
@@ -84,13 +83,14 @@ def _cluster(node: Node, draft: Draft) -> dict[str, Any]:
         node.ignore("dns_refresh_rate")
     values |= _balancing(node)
     values["connect_timeout"] = duration(node, "connect_timeout") or "5s"
-    values |= _health_check(node)
+    transport = _transport(node, _addresses(endpoints), draft)
+    protocol = envoy_http2.protocol(node, is_tls="tls" in transport, is_raw=values["name"] in draft.raw)
+    values |= _health_check(node, is_h2c=bool(protocol))
     values["outlier_detection"] = _outlier_detection(node, draft)
     values["limits"] = _limits(node)
     values |= _common(node)
-    _protocols(node)
     _families(node, _addresses(endpoints))
-    return values | _transport(node, _addresses(endpoints), draft)
+    return values | transport | protocol
 
 
 def _discovery(node: Node) -> str:
@@ -129,17 +129,6 @@ def _families(node: Node, hosts: list[str]) -> None:
     has_names = any(host and is_name(host) for host in map(host_of, hosts))
     if family not in ("AUTO", "ALL") and has_names:
         node.leave_out("dns_lookup_family", "IPv4 and IPv6 addresses are both used")
-
-
-def _protocols(node: Node) -> None:
-    """Options under the name of their type: those for HTTP/1.1 say what is done anyway."""
-    options = node.mapping("typed_extension_protocol_options")
-    for option in options.entries if options is not None else []:
-        option.ignore("@type", "common_http_protocol_options")
-        explicit = option.mapping("explicit_http_config")
-        if explicit is not None:
-            explicit.ignore("http_protocol_options")
-            explicit.leave_out("http2_protocol_options", _NOT_HERE["http2_protocol_options"])
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------------
@@ -208,7 +197,7 @@ def _addresses(endpoints: list[str | Block]) -> list[str]:
 # -- health ------------------------------------------------------------------------------------------------------
 
 
-def _health_check(node: Node) -> dict[str, Any]:
+def _health_check(node: Node, *, is_h2c: bool) -> dict[str, Any]:
     checks = node.mappings("health_checks")
     for other in checks[1:]:
         other.lose("endpoints are looked at in one way")
@@ -219,6 +208,9 @@ def _health_check(node: Node) -> dict[str, Any]:
     if kind is None:
         check.lose("endpoints are looked at with HTTP or TCP")
         return {}
+    if is_h2c and "path" in kind:
+        check.leave_out("http_health_check", "with h2c, that a connection can be made is enough")
+        kind = {}
     check.ignore("reuse_connection", "alt_port")
     for name in ("initial_jitter", "no_traffic_interval", "unhealthy_interval", "unhealthy_edge_interval"):
         check.leave_out(name, "there is one interval")

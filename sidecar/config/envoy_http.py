@@ -26,7 +26,6 @@ _NOT_HERE: Final = {
     "add_user_agent": "User-Agent is the client's",
     "via": "there is no Via field",
     "local_reply_config": "answers from here are fixed",
-    "http2_protocol_options": "the limits of HTTP/2 are fixed",
     "http3_protocol_options": "there is no HTTP/3",
     "strip_matching_host_port": "hosts are compared without their port, and passed on with it",
     "strip_any_host_port": "hosts are compared without their port, and passed on with it",
@@ -54,8 +53,6 @@ _HARMLESS: Final = frozenset(
 def connection_manager(config: Node, draft: Draft) -> dict[str, Any]:
     """Read a HttpConnectionManager: its ``virtual_hosts``. What holds for all listeners goes to *draft*."""
     config.ignore(*_SILENT)
-    if config.word("codec_type", ("AUTO", "HTTP1", "HTTP2", "HTTP3"), "AUTO") not in ("AUTO", "HTTP1"):
-        config.leave_out("codec_type", "the protocol is the one agreed on, HTTP/1.1 without an agreement")
     _websockets_are_passed_on(config)
     if not config.flag("use_remote_address"):
         draft.note(_BELIEVED)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sidecar.config import envoy_http, envoy_logs
+import attrs
+
+from sidecar.config import envoy_http, envoy_http2, envoy_logs
 from sidecar.config.envoy_draft import Block, Draft, is_name
 from sidecar.config.envoy_forms import Extension, address, extension
 from sidecar.config.envoy_nodes import Node
-from sidecar.config.envoy_tls import HTTP_PROTOCOLS, ServerTls, server_tls, tls_context
+from sidecar.config.envoy_tls import ServerTls, server_tls, tls_context
 
 _NOT_HERE: Final = {
     "additional_addresses": "write a listener for each address",
@@ -34,29 +36,38 @@ _KEYS: Final = ("name", "address", "tls", "mode", "proxy_protocol", "alpn", "clu
 _OTHER_CONNECTIONS: Final = "the chain would be about other connections"
 
 
+@attrs.frozen
+class _Shared:
+    """What listeners say of that which is one for all here."""
+
+    contexts: list[ServerTls] = attrs.field(factory=list)
+    codecs: list[envoy_http2.Codec] = attrs.field(factory=list)
+
+
 def listeners(root: Node, draft: Draft) -> list[Block]:
     """Read ``listeners``; certificates and what clients must show become settings."""
     found: list[Block] = []
-    contexts: list[ServerTls] = []
+    shared = _Shared()
     names: set[str] = set()
     for index, node in enumerate(root.mappings("listeners")):
         name = node.text("name")
         if not is_name(name) or name in names:
             name = f"listener_{index}"
         names.add(name)
-        found.append(Block(node.line, {"name": name} | _listener(node, contexts, draft)))
-    _put_tls(contexts, draft)
+        found.append(Block(node.line, {"name": name} | _listener(node, shared, draft)))
+    _put_tls(shared.contexts, draft)
+    envoy_http2.put(draft, shared.codecs)
     return found
 
 
-def _listener(node: Node, contexts: list[ServerTls], draft: Draft) -> dict[str, Any]:
+def _listener(node: Node, shared: _Shared, draft: Draft) -> dict[str, Any]:
     node.ignore(*_SILENT)
     for name, reason in _NOT_HERE.items():
         node.leave_out(name, reason)
     if node.flag("use_original_dst") or not node.flag("bind_to_port", default=True):
         node.refuse("connections that were redirected by the kernel are not served", "write the address to listen on")
     values: dict[str, Any] = {"address": _address(node)}
-    values |= _chains(node, contexts, draft)
+    values |= _chains(node, shared, draft)
     proxy_protocol = _listener_filters(node, draft) or values.pop("proxy_protocol", "")
     if proxy_protocol:
         values["proxy_protocol"] = proxy_protocol
@@ -100,7 +111,7 @@ def _proxy_protocol(found: Extension, draft: Draft) -> str:
 # -- filter chains -----------------------------------------------------------------------------------------------
 
 
-def _chains(node: Node, contexts: list[ServerTls], draft: Draft) -> dict[str, Any]:
+def _chains(node: Node, shared: _Shared, draft: Draft) -> dict[str, Any]:
     chains = node.mappings("filter_chains")
     default = node.mapping("default_filter_chain")
     if default is not None:
@@ -108,26 +119,17 @@ def _chains(node: Node, contexts: list[ServerTls], draft: Draft) -> dict[str, An
     if not chains:
         node.refuse("there are no filter chains", "write filter_chains: with one of them")
         return {}
-    kinds = [_of_chain(chain, contexts, draft) for chain in chains]
-    values = _of_filters(chains[0], draft) | ({} if kinds[0] is not None else {"tls": "off"})
+    kinds = [_of_chain(chain, shared.contexts, draft) for chain in chains]
+    values = _of_filters(chains[0], kinds[0], shared, draft) | ({} if kinds[0] is not None else {"tls": "off"})
     for chain, tls in zip(chains[1:], kinds[1:], strict=True):
         _require_alike(chains[0], kinds[0], chain, tls)
     if len(chains) > 1 or chains[0].has("filter_chain_match"):
         draft.note(f"{node.path}: certificates are chosen by the names in them; for other names, the first is shown")
-    if kinds[0] is not None:
-        values |= _protocols(kinds[0], is_http="mode" not in values)
+    if kinds[0] is not None and kinds[0].alpn and "mode" in values:
+        values["alpn"] = [str(name.content) for name in kinds[0].alpn]
     if chains[0].flag("use_proxy_proto"):  # files for v2
         values["proxy_protocol"] = "required"
     return values
-
-
-def _protocols(tls: ServerTls, *, is_http: bool) -> dict[str, Any]:
-    """What clients may agree on: with HTTP, only what is spoken here."""
-    for node in tls.alpn if is_http else ():
-        if node.content not in HTTP_PROTOCOLS:
-            node.lose(f"clients agree on {' or '.join(HTTP_PROTOCOLS)}")
-    names = [str(node.content) for node in tls.alpn]
-    return {"alpn": names} if names and not is_http else {}
 
 
 def _of_chain(chain: Node, contexts: list[ServerTls], draft: Draft) -> ServerTls | None:
@@ -163,13 +165,16 @@ def _require_alike(first: Node, first_tls: ServerTls | None, other: Node, tls: S
         other.refuse("one listener either speaks TLS or does not", "write a listener of its own for it")
 
 
-def _of_filters(chain: Node, draft: Draft) -> dict[str, Any]:
+def _of_filters(chain: Node, tls: ServerTls | None, shared: _Shared, draft: Draft) -> dict[str, Any]:
     """What is made of the one filter of a chain that does the work, of which there is nothing else beside."""
     values: dict[str, Any] = {}
     for node in chain.mappings("filters"):
         found = extension(node)
         if found.kind == "HttpConnectionManager" and not values:
             values = envoy_http.connection_manager(found.config, draft)
+            codec = envoy_http2.codec(found.config, tls.alpn if tls else None, draft)
+            if codec is not None:
+                shared.codecs.append(codec)
         elif found.kind == "TcpProxy" and not values:
             values = envoy_http.tcp_proxy(found.config, draft)
         else:

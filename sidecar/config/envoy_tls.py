@@ -12,7 +12,7 @@ from sidecar.config.envoy_forms import extension, host_of, source
 from sidecar.config.envoy_nodes import Node
 
 HTTP_PROTOCOLS: Final = ("http/1.1", "http/1.0")
-"""What is spoken with clients and upstreams, by its name in ALPN."""
+"""What requests are sent in over TLS, by its name in ALPN."""
 
 _UNCHECKED: Final = "certificates would not be checked as they are there"
 _MISSPELT: Final = "TLS may not be what was meant: there is no such field in Envoy, or it is new"

@@ -39,7 +39,7 @@ from sidecar.config.virtualhosts import (
 )
 from sidecar.errors import ConfigError, Problem
 from sidecar.settings import HostPort, ListenerMode, ProxyProtocol, Switch
-from sidecar.topology import ClusterSpec, ListenerSpec, ToCluster, Topology
+from sidecar.topology import ClusterSpec, ListenerSpec, ToCluster, Topology, UpstreamProtocol
 
 MAIN = "main"
 """The listener that the settings describe, if they describe one."""
@@ -182,9 +182,10 @@ class _Reading:
                 fix = did_you_mean(name, self.defined, otherwise=f"the clusters are {known}")
                 self.reader.refuse(place, f"there is no cluster {name}", fix)
         self.check_protocols()
+        self.check_raw()
 
     def check_protocols(self) -> None:
-        """An upstream that agrees to HTTP/2 would not understand what it is sent."""
+        """An upstream that agrees to HTTP/2 over TLS would not understand what it is sent."""
         asked = {
             route.action.cluster
             for listener in self.listeners.values()
@@ -195,8 +196,20 @@ class _Reading:
         for place, cluster in self.clusters.items():
             others = [name for name in (cluster.tls.alpn if cluster.tls else ()) if name not in _HTTP_VERSIONS]
             if others and cluster.name in asked:
-                fact = f"{others[0]}: requests are sent to {cluster.name} in HTTP/1.1"
+                fact = f"{others[0]}: over TLS, requests are sent to {cluster.name} in HTTP/1.1"
                 self.reader.refuse(place.replace(".endpoints", ".tls.alpn"), fact, "write http/1.1, or remove it")
+
+    def check_raw(self) -> None:
+        """Where bytes are passed on as they come, nobody translates them into what an upstream is said to speak."""
+        raw = {listener.cluster: listener.name for listener in self.listeners.values() if listener.cluster}
+        for place, cluster in self.clusters.items():
+            if cluster.protocol is UpstreamProtocol.H2C and cluster.name in raw:
+                fact = f"h2c: the listener {raw[cluster.name]} has mode tcp, and passes bytes on as they come"
+                fix = "write it without h2c: clients and app may speak it all the same; or set the mode to http"
+                if place == "upstream":
+                    self.refuse_setting(place, fact, fix)
+                else:
+                    self.reader.refuse(place.replace(".endpoints", ".protocol"), fact, fix)
 
     # -- the listener of the settings --
 

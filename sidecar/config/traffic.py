@@ -11,8 +11,11 @@ import attrs
 from sidecar.config import hosts
 from sidecar.config.addresses import is_name
 from sidecar.config.case import Case, Rule
+from sidecar.config.clusters import refused_with_h2c
 from sidecar.config.load import Loaded
+from sidecar.config.names import SETTINGS
 from sidecar.config.topology import Reading
+from sidecar.config.units import size_text
 from sidecar.errors import ConfigError, Problem
 from sidecar.settings import (
     ClientCertMode,
@@ -25,7 +28,7 @@ from sidecar.settings import (
     Switch,
     UnixPath,
 )
-from sidecar.topology import ListenerSpec, Route, ToCluster
+from sidecar.topology import ListenerSpec, Route, ToCluster, UpstreamProtocol
 
 if TYPE_CHECKING:
     from sidecar.policy.access import Access
@@ -103,17 +106,23 @@ def _missing_header_is_decided_on(case: Case) -> Iterator[Problem]:
 
 _ONLY_HTTP = (
     *("virtual_hosts", "client_cert_exempt", "identity_headers", "forwarded", "upstream_host", "normalize_path"),
-    *("underscore_headers", "max_body", "max_requests_per_connection"),
+    *("underscore_headers", "max_body", "max_requests_per_connection", "http2"),
 )
 
+_OF_HTTP2 = tuple(name for name in SETTINGS if name.startswith("http2_"))
+"""Limits of HTTP/2 with clients, and with apps that speak h2c."""
+
 _ONLY_TLS = ("tls_cert", "tls_names")
+
+
+_REMOVE_ONE = "remove one of the two"
 
 
 def _settings_are_about_requests(case: Case) -> Iterator[Problem]:
     """Nobody should rely on what a relay of bytes cannot do."""
     modes = {listener.mode for place, listener in case.reading.listeners.items() if place != "http_redirect"}
     if modes == {ListenerMode.TCP}:
-        for name in filter(case.is_given, _ONLY_HTTP):
+        for name in filter(case.is_given, (*_ONLY_HTTP, *_OF_HTTP2)):
             fact = f"it would be ignored: {_mode(case, name)}, where bytes are passed on and no requests are read"
             yield case.problem(name, fact, "remove it, or set the mode to http")
     if ListenerMode.TCP in modes and case.has("client_rules") and _rules_look_at_requests(case):
@@ -151,7 +160,32 @@ def _protocols_are_agreed_on(case: Case) -> Iterator[Problem]:
             yield case.problem("alpn", fact, f"set {written} to tcp, or {fix}")
         elif downstream.tls is Switch.OFF:
             fact = f"it would be ignored: {case.written('listen_tls', 'alpn')} is off, and TLS is where it is agreed on"
-            yield case.problem("alpn", fact, "remove one of the two")
+            yield case.problem("alpn", fact, _REMOVE_ONE)
+
+
+def _http2_is_spoken(case: Case) -> Iterator[Problem]:
+    """Nobody should rely on limits of what is not spoken, neither with clients nor with an app."""
+    listeners = [each for place, each in case.reading.listeners.items() if place != "http_redirect"]
+    if any(cluster.protocol is UpstreamProtocol.H2C for cluster in case.reading.clusters.values()):
+        return
+    for name in filter(case.is_given, _OF_HTTP2):
+        if case.loaded.settings.http2.enabled is Switch.OFF:
+            yield case.problem(name, f"it would be ignored: {case.written('http2', name)} is off", _REMOVE_ONE)
+        elif listeners and not any(listener.tls for listener in listeners):
+            fact = "it would be ignored: clients agree on HTTP/2 inside TLS, which no listener speaks"
+            yield case.problem(name, fact, "remove it, or the setting that turns TLS off")
+
+
+def _windows_fit(case: Case) -> Iterator[Problem]:
+    http2 = case.loaded.settings.http2
+    if http2.stream_window > http2.connection_window:
+        given = next(filter(case.is_given, ("http2_connection_window", "http2_stream_window")))
+        whole = case.written("http2_connection_window", given)
+        fact = (
+            f"{size_text(http2.stream_window)} for one request is more than {whole} for all of a connection, "
+            f"{size_text(http2.connection_window)}"
+        )
+        yield case.problem("http2_stream_window", fact, f"set it lower, or {whole} higher", beside=given)
 
 
 def _tls_is_spoken(case: Case) -> Iterator[Problem]:
@@ -163,7 +197,7 @@ def _tls_is_spoken(case: Case) -> Iterator[Problem]:
             yield case.problem(name, fact, "remove it, or the setting that turns TLS off")
     if downstream.http_redirect is not None and downstream.tls is Switch.OFF and case.has("http_redirect"):
         fact = f"it leads to https, and {case.written('listen_tls', 'http_redirect')} is off"
-        yield case.problem("http_redirect", fact, "remove one of the two")
+        yield case.problem("http_redirect", fact, _REMOVE_ONE)
 
 
 def _certificates_can_be_shown(case: Case) -> Iterator[Problem]:
@@ -206,9 +240,11 @@ def _upstream_tls_fits(case: Case) -> Iterator[Problem]:
         return
     if not settings.upstream.tls:
         for name in filter(case.is_given, _ONLY_HTTPS):
-            written = case.written("upstream", name)
+            written, also = case.written("upstream", name), ""
+            if settings.upstream.h2c:
+                also = ": HTTP/2 over TLS is not spoken with the app, HTTP/1.1 over TLS is"
             fact = f"it would be ignored: {written} is not https, so nothing is encrypted or verified"
-            yield case.problem(name, fact, f"write {written} with https://, or remove this")
+            yield case.problem(name, fact, f"write {written} with https://, or remove this{also}")
         return
     if settings.app.key is not None and settings.app.cert is None and case.has("upstream_key", "upstream_cert"):
         fix = f"set {case.written('upstream_cert', 'upstream_key')} too, or remove this"
@@ -217,6 +253,16 @@ def _upstream_tls_fits(case: Case) -> Iterator[Problem]:
     if is_nameless and not settings.app.names and case.has("upstream_names"):
         fact = "a Unix socket has no name that its certificate could be compared with"
         yield case.problem("upstream_names", fact, "set it to a name that the certificate has", beside="upstream")
+
+
+def _h2c_fits(case: Case) -> Iterator[Problem]:
+    """As `config.clusters` has it of clusters in a list."""
+    cluster = case.reading.clusters.get("upstream")
+    if cluster is None or cluster.protocol is not UpstreamProtocol.H2C:
+        return
+    for part, fact, fix in refused_with_h2c(cluster):
+        if case.has(f"upstream_{part}"):
+            yield case.problem(f"upstream_{part}", fact, fix, beside="upstream")
 
 
 # -- warnings ----------------------------------------------------------------------------------------------------
@@ -245,6 +291,9 @@ def doubts(loaded: Loaded, reading: Reading) -> Iterator[tuple[str, str]]:
         if cluster.tls is not None and not cluster.tls.verify:
             fact = "the certificate is not verified: requests are encrypted to whoever answers"
             yield _beside(place, "tls.verify"), fact
+    h2c = next((each.name for each in reading.clusters.values() if each.protocol is UpstreamProtocol.H2C), None)
+    if h2c is not None and loaded.settings.http2.enabled is Switch.OFF:
+        yield "http2", f"{h2c} speaks HTTP/2 and clients cannot: no gRPC comes in"
     for place in reading.unused:
         yield place, "nothing leads to this cluster"
 
@@ -277,9 +326,12 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("proxy_protocol_missing", "proxy_protocol", "listeners"), _missing_header_is_decided_on),
     (("mode", "listeners"), _settings_are_about_requests),
     (("mode", "alpn", "listen_tls", "listeners"), _protocols_are_agreed_on),
+    (("http2", "listen_tls", "listeners", "upstream", "clusters"), _http2_is_spoken),
+    (("http2_stream_window", "http2_connection_window"), _windows_fit),
     (("listen_tls", "listeners"), _tls_is_spoken),
     (("client_cert", "client_rules", "listen_tls"), _certificates_can_be_shown),
     (("upstream",), _upstream_tls_fits),
+    (("upstream",), _h2c_fits),
     ((), _upstream_resolves),
 )
 """The settings that a rule cannot do without, and the rule."""

@@ -207,11 +207,50 @@ class TestUpstream:
         """http or https with or without a port, HOST:PORT, and sockets; several of them with commas."""
         assert addresses.parse_upstream(text) == Upstream(tuple(endpoints), tls=is_tls)
 
-    @pytest.mark.parametrize("text", ["http://a,https://b", "a:1,https://b", "unix:/a,https+unix:/b"])
-    def test_mixed_schemes_are_refused(self, text: str) -> None:
+    @pytest.mark.parametrize(
+        ("text", "endpoints"),
+        [
+            ("h2c://127.0.0.1:50051", [HostPort("127.0.0.1", 50051)]),
+            ("H2C://[::1]:50051/", [HostPort("::1", 50051)]),
+            ("h2c+unix:/run/app.sock", [UnixPath("/run/app.sock")]),
+            ("h2c://a:1, h2c+unix:/b", [HostPort("a", 1), UnixPath("/b")]),
+        ],
+    )
+    def test_http2_without_tls_has_a_scheme(self, text: str, endpoints: list[HostPort | UnixPath]) -> None:
+        """Nothing else says what an app speaks that is not asked."""
+        assert addresses.parse_upstream(text) == Upstream(tuple(endpoints), h2c=True)
+
+    def test_http2_has_no_usual_port(self) -> None:
+        """Who leaves it out would be sent to 80, where no server of gRPC is."""
+        with pytest.raises(UnitError, match="has no port"):
+            addresses.parse_upstream("h2c://app")
+
+    @pytest.mark.parametrize(
+        ("text", "fact"),
+        [
+            ("http://a,https://b", "some are http and some are https"),
+            ("a:1,https://b", "some are http and some are https"),
+            ("unix:/a,https+unix:/b", "some are http and some are https"),
+            ("h2c://a:1,a:2", "some are h2c and some are http"),
+            ("https://a,h2c+unix:/b", "some are https and some are h2c"),
+        ],
+    )
+    def test_mixed_schemes_are_refused(self, text: str, fact: str) -> None:
         """A hop that is believed to be encrypted must not be in the clear at every second request."""
-        with pytest.raises(UnitError, match="some are https and some are not"):
+        with pytest.raises(UnitError) as caught:
             addresses.parse_upstream(text)
+        assert caught.value.fact == fact
+
+    @pytest.mark.parametrize(
+        ("scheme", "fix"),
+        [("h2", "over TLS is not spoken"), ("GRPCS", "over TLS is not spoken"), ("grpc", "write h2c://HOST:PORT")],
+    )
+    def test_other_scheme_of_http2_is_told_what_there_is(self, scheme: str, fix: str) -> None:
+        """Over TLS, HTTP/1.1 is spoken with the app, which is said before anybody waits for it."""
+        with pytest.raises(UnitError) as caught:
+            addresses.parse_upstream(f"{scheme}://app:50051")
+        assert "scheme other than http, https and h2c" in caught.value.fact
+        assert fix in caught.value.fix
 
     @pytest.mark.parametrize(
         "text", ["a:1,b:1,http://a:1", "http://App,http://app:80", "unix:/a,unix:/a", "[::1]:1,[0::1]:1"]
@@ -264,7 +303,7 @@ class TestUpstream:
     )
     def test_unix_path_that_is_not_absolute_is_refused(self, text: str) -> None:
         """A socket has an absolute path on one line."""
-        for whole in (text, f"https+{text}"):
+        for whole in (text, f"https+{text}", f"h2c+{text}"):
             with pytest.raises(UnitError):
                 addresses.parse_upstream(whole)
 
@@ -282,11 +321,12 @@ class TestUpstream:
             addresses.parse_upstream("unix:/" + "x" * 107)
 
     @given(
-        st.lists(ADDRESSES | st.just(UnixPath("/run/a b.sock")), min_size=1, max_size=4, unique_by=str), st.booleans()
+        st.lists(ADDRESSES | st.just(UnixPath("/run/a b.sock")), min_size=1, max_size=4, unique_by=str),
+        st.sampled_from([{}, {"tls": True}, {"h2c": True}]),
     )
-    def test_canonical_text_reads_back(self, endpoints: list[HostPort | UnixPath], tls: bool) -> None:
+    def test_canonical_text_reads_back(self, endpoints: list[HostPort | UnixPath], spoken: dict[str, bool]) -> None:
         """The canonical text of an upstream parses to that upstream."""
-        value = Upstream(tuple(endpoints), tls=tls)
+        value = Upstream(tuple(endpoints), **spoken)
 
         assert addresses.parse_upstream(addresses.upstream_text(value)) == value
 

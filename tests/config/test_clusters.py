@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from sidecar.config.clusters import app_cluster, read_clusters
@@ -20,6 +21,7 @@ from sidecar.topology import (
     Endpoint,
     HealthCheck,
     OutlierDetection,
+    UpstreamProtocol,
     UpstreamTls,
 )
 
@@ -280,6 +282,46 @@ class TestTls:
         assert cluster(endpoints="unix:/a", tls={"verify": "off"}).tls is not None
 
 
+class TestProtocol:
+    @pytest.mark.parametrize(
+        ("value", "expected"), [("h2c", UpstreamProtocol.H2C), ("HTTP/1.1", UpstreamProtocol.HTTP1)]
+    )
+    def test_what_is_spoken_is_a_word(self, value: str, expected: UpstreamProtocol) -> None:
+        """HTTP/1.1 if nobody says otherwise."""
+        assert cluster(protocol=value).protocol is expected
+        assert cluster().protocol is UpstreamProtocol.HTTP1
+
+    @pytest.mark.parametrize("value", ["h2", "http/2", "grpc", ""])
+    def test_other_word_is_refused(self, value: str) -> None:
+        """HTTP/2 over TLS, for one, is not spoken."""
+        assert places(protocol=value) == ["protocol"]
+
+    @pytest.mark.parametrize(
+        ("key", "value", "fact"),
+        [
+            ("tls", "on", "over TLS, requests are sent in HTTP/1.1 alone"),
+            ("tls", {"names": ["a.example"]}, "over TLS, requests are sent in HTTP/1.1 alone"),
+            ("proxy_protocol", "v2", "v2: a header is about one client"),
+            ("health_check", "/healthz", "'/healthz' would be asked for in HTTP/1.1"),
+            ("health_check", {"path": "/healthz"}, "'/healthz' would be asked for in HTTP/1.1"),
+        ],
+        ids=["tls", "tls with names", "proxy_protocol", "health_check", "health_check in full"],
+    )
+    def test_what_h2c_cannot_have_is_refused(self, key: str, value: object, fact: str) -> None:
+        """Each would be done otherwise than was asked for; in HTTP/1.1 it is done."""
+        given = {"name": "shop", "endpoints": ADDRESS, key: value}
+        (found,), (problem,) = read(given | {"protocol": "h2c"})
+        assert found is None
+        assert problem.setting == f"clusters[0].{key}"
+        assert fact in problem.fact
+        assert read(given)[1] == []
+
+    def test_connections_are_a_check_that_h2c_can_have(self) -> None:
+        """Whatever is spoken on them."""
+        assert cluster(protocol="h2c", health_check="tcp").health_check == HealthCheck()
+        assert cluster(protocol="h2c", tls="off", proxy_protocol="off").protocol is UpstreamProtocol.H2C
+
+
 class TestApp:
     def test_settings_of_the_upstream_make_a_cluster(self) -> None:
         """Its connections are limited by the setting for all of them."""
@@ -301,6 +343,11 @@ class TestApp:
             tls=UpstreamTls(names=("app.internal",)),
             proxy_protocol=ProxyProtocolOut.V1,
         )
+
+    def test_scheme_says_that_it_speaks_http2(self) -> None:
+        """Nothing else is different."""
+        usual, h2c = (app_cluster(load({"upstream": f"{scheme}://a:1"}, {}).settings) for scheme in ("http", "h2c"))
+        assert h2c == attrs.evolve(usual, protocol=UpstreamProtocol.H2C)
 
     @pytest.mark.parametrize(("text", "expected"), [("tcp", HealthCheck()), ("none", None)])
     def test_health_check_may_be_a_connection_or_nothing(self, text: str, expected: HealthCheck | None) -> None:

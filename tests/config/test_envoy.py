@@ -64,6 +64,7 @@ class TestFrontProxy:
             ],
             "tls_cert": "/etc/ssl/envoy.pem",
             "tls_key": "/etc/ssl/envoy_key.pem",
+            "http2": "off",
             "admin": "0.0.0.0:8081",
             "access_log": "off",
         }

@@ -98,7 +98,7 @@ class TestCluster:
         "fields",
         [
             {"lb_policy": "RING_HASH"},
-            {"http2_protocol_options": {}},
+            {"protocol_selection": "USE_DOWNSTREAM_PROTOCOL"},
             {"respect_dns_ttl": True},
             {"upstream_connection_options": {"tcp_keepalive": {}}},
         ],
@@ -110,13 +110,6 @@ class TestCluster:
 
         assert item.path.endswith(next(iter(fields)))
         assert item.reason != "there is nothing like it here"
-
-    @pytest.mark.parametrize(("version", "lost"), [("http_protocol_options", 0), ("http2_protocol_options", 1)])
-    def test_protocol_options_are_for_http1(self, version: str, lost: int) -> None:
-        """Asking for what is done anyway is silent, and HTTP/2 is left out."""
-        options = {OPTIONS: {"@type": f"t/{OPTIONS}", "explicit_http_config": {version: {}}}}
-
-        assert len(left_out(defining(typed_extension_protocol_options=options))) == lost
 
     @pytest.mark.parametrize(("host", "lost"), [("127.0.0.1", 0), ("::1", 0), ("app.internal", 1)])
     def test_family_matters_for_names_only(self, host: str, lost: int) -> None:

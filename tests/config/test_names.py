@@ -40,7 +40,7 @@ class TestRegistry:
     @pytest.mark.parametrize("name", SETTINGS)
     def test_every_name_is_a_plain_lower_case_word(self, name: str) -> None:
         """Names turn into variables and flags by case and dash alone."""
-        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+        assert re.fullmatch(r"[a-z]+[0-9]?(_[a-z]+)*", name)
         assert SETTINGS[name].variable == f"SIDECAR_{name.upper()}"
         assert SETTINGS[name].flag == f"--{name.replace('_', '-')}"
         assert SETTINGS[name].help
@@ -69,6 +69,7 @@ class TestSetting:
         ("name", "text"),
         [
             ("upstream", "https://a:8443,https+unix:/b"),
+            ("upstream", "h2c://a:50051,h2c+unix:/b"),
             ("trusted_proxies", "10.0.0.0/8,::1/128"),
             ("upstream_names", "a.example,spiffe://a/b"),
             ("upstream_sni", "a.example"),
@@ -114,6 +115,11 @@ class TestSetting:
             ("drain_timeout", ["1ms"], ["0"]),
             ("upstream_timeout", ["0", "0s", "24h"], ["24.1h"]),
             ("stream_timeout", ["0"], ["25h"]),
+            ("http2_max_streams", ["1", "1000"], ["0", "1001"]),
+            ("http2_stream_window", ["65535", "2147483647"], ["65534", "2147483648"]),
+            ("http2_connection_window", ["65535", "2147483647"], ["65534", "2147483648"]),
+            ("http2_max_continuations", ["0", "1000"], ["1001"]),
+            ("http2_max_resets", ["1", "1000000"], ["0", "1000001"]),
         ],
     )
     def test_value_at_the_bound_passes_and_beyond_is_refused(

@@ -102,6 +102,9 @@ def places(**settings: Any) -> list[str]:
     return [place for place, _ in told(**settings)]
 
 
+RAW = {"name": "raw", "address": ":8443", "mode": "tcp", "cluster": "shop"}
+
+
 class TestSmallForm:
     def test_defaults_are_one_listener_and_one_cluster(self) -> None:
         """Every request goes to the app."""
@@ -209,6 +212,26 @@ class TestClusterNames:
         assert places(clusters=[SHOP | {"tls": tls}], virtual_hosts=ROUTES) == ["clusters[0].tls.alpn"]
         listener = {"name": "a", "address": ":1", "mode": "tcp", "cluster": "shop"}
         assert places(clusters=[SHOP | {"tls": tls}], listeners=[listener]) == []
+
+    @pytest.mark.parametrize(
+        ("settings", "where"),
+        [
+            ({"mode": "tcp", "upstream": "h2c://a:1"}, "--upstream"),
+            ({"listeners": [RAW | {"cluster": "app"}], "upstream": "h2c://a:1"}, "--upstream"),
+            ({"listeners": [RAW], "clusters": [SHOP | {"protocol": "h2c"}]}, "clusters[0].protocol"),
+            (
+                {"listeners": [{"name": "in", "address": ":1", "cluster": "shop"}, RAW]}
+                | {"clusters": [SHOP | {"protocol": "h2c"}]},
+                "clusters[0].protocol",
+            ),
+        ],
+        ids=["small", "app", "cluster", "beside HTTP"],
+    )
+    def test_bytes_are_not_made_http2(self, settings: dict[str, Any], where: str) -> None:
+        """Whoever wrote it would believe that something is translated."""
+        ((place, fact),) = told(**settings)
+        assert place == where
+        assert "has mode tcp, and passes bytes on as they come" in fact
 
 
 class TestListeners:

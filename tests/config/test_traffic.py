@@ -143,6 +143,8 @@ class TestTcp:
             ("max_body", "1MiB"),
             ("normalize_path", "on"),
             ("underscore_headers", "reject"),
+            ("http2", "off"),
+            ("http2_max_resets", "7"),
         ],
     )
     def test_what_is_about_requests_is_refused(self, name: str, value: Any) -> None:
@@ -181,6 +183,35 @@ class TestTcp:
         assert places(**settings) == where
 
 
+class TestHttp2:
+    def test_limits_of_what_is_off_are_refused(self) -> None:
+        """They would be ignored."""
+        (problem,) = told(http2="off", http2_max_pings="7")
+        assert (problem.setting, problem.fact) == ("--http2-max-pings", "it would be ignored: --http2 is off")
+        assert places(http2="off") == places(http2_max_pings="7") == []
+
+    @pytest.mark.parametrize("off", [{"http2": "off"}, {"listen_tls": "off"}], ids=["http2", "tls"])
+    def test_limits_hold_for_apps_too(self, off: dict[str, str]) -> None:
+        """Where HTTP/2 is spoken with one, they are of use without clients that speak it."""
+        assert places(http2_max_streams="7", **off) == ["--http2-max-streams"]
+        assert places(http2_max_streams="7", upstream="h2c://a:1", **off) == []
+        shop = CLUSTERS[0] | {"protocol": "h2c"}
+        assert places(http2_max_streams="7", clusters=[shop], virtual_hosts=routed({"cluster": "shop"}), **off) == []
+
+    def test_one_request_may_not_have_more_than_all_together(self) -> None:
+        """The window of the connection is at least that of a stream, whichever of the two was given."""
+        (problem,) = told(http2_stream_window="2MiB")
+        assert problem.setting == "--http2-stream-window"
+        assert (
+            problem.fact == "2MiB for one request is more than --http2-connection-window for all of a connection, 1MiB"
+        )
+        (problem,) = told(http2_connection_window="65535")
+        assert problem.setting == "--http2-stream-window"
+        assert problem.fix == "set it lower, or --http2-connection-window higher"
+        assert places(http2_connection_window="64KiB") == []
+        assert places(http2_connection_window="2MiB", http2_stream_window="2MiB") == []
+
+
 class TestPlain:
     @pytest.mark.parametrize(
         ("settings", "where"),
@@ -189,6 +220,8 @@ class TestPlain:
             ({"listeners": [listener(tls="off")], "tls_names": "a.example"}, ["--tls-names"]),
             ({"listeners": [listener(tls="off"), listener("b", ":1")], "tls_cert": "/c"}, []),
             ({"listen_tls": "off", "http_redirect": ":80"}, ["--http-redirect"]),
+            ({"listen_tls": "off", "http2_max_streams": "7"}, ["--http2-max-streams"]),
+            ({"listen_tls": "off", "http2": "off"}, []),
             ({"http_redirect": ":80", "tls_cert": "/c"}, []),
         ],
     )
@@ -259,6 +292,33 @@ class TestUpstreamTls:
         """A key needs its certificate, a socket a name."""
         assert places(**settings) == where
 
+    def test_settings_of_it_say_that_there_is_no_http2_over_it(self) -> None:
+        """Else people would look for the scheme that does both."""
+        (problem,) = told(upstream="h2c://10.0.0.1:1", upstream_ca="/ca")
+        assert problem.setting == "--upstream-ca"
+        assert "--upstream is not https" in problem.fact
+        assert "HTTP/2 over TLS is not spoken with the app, HTTP/1.1 over TLS is" in problem.fix
+
+
+class TestH2c:
+    @pytest.mark.parametrize(
+        ("name", "value", "fix"),
+        [
+            ("upstream_proxy_protocol", "v1", "X-Forwarded-For says who asks"),
+            ("upstream_health_check", "/healthz", "write tcp"),
+        ],
+    )
+    def test_what_it_cannot_have_is_refused(self, name: str, value: str, fix: str) -> None:
+        """In the words of the setting; with HTTP/1.1 it can be had."""
+        (problem,) = told(upstream="h2c://10.0.0.1:1", **{name: value})
+        assert problem.setting == f"--{name.replace('_', '-')}"
+        assert fix in problem.fix
+        assert told(upstream="http://10.0.0.1:1", **{name: value}) == []
+
+    def test_connections_may_be_looked_at(self) -> None:
+        """As the fix says."""
+        assert told(upstream="h2c://10.0.0.1:1", upstream_health_check="tcp") == []
+
 
 class TestDoubts:
     @pytest.mark.parametrize(
@@ -279,6 +339,8 @@ class TestDoubts:
             ({"listeners": [listener(proxy_protocol="required")], "trusted_proxies": "10.0.0.0/8"}, []),
             ({"trusted_proxies": "0.0.0.0/0,::/0"}, ["trusted_proxies"] * 2),
             ({"clusters": [CLUSTERS[0] | {"tls": {"verify": "off"}}]}, ["clusters[0].tls.verify", "clusters[0]"]),
+            ({"upstream": "h2c://a:1"}, []),
+            ({"upstream": "h2c://a:1", "http2": "off"}, ["http2"]),
             ({"clusters": CLUSTERS}, ["clusters[0]"]),
             ({"clusters": CLUSTERS, "listeners": [listener(cluster="shop")]}, []),
             ({"clusters": CLUSTERS, "listeners": [listener(cluster="shop")], "upstream": "a:1"}, ["upstream"]),
