@@ -42,18 +42,18 @@ from sidecar.policy.access import default_rule
 from sidecar.policy.forwarding import TrustedProxies
 from sidecar.policy.rewrite import is_ours
 from sidecar.proxy.cluster import Cluster
-from sidecar.proxy.connect import ConnectFailed, Transport
 from sidecar.proxy.deadlines import Deadlines
+from sidecar.proxy.http2limits import limits_of
 from sidecar.proxy.listener import Approach, Listener, Room, is_loopback, listen
 from sidecar.proxy.proxyheader import local_header
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.routing import Router
 from sidecar.proxy.service import Service
-from sidecar.proxy.sockets import NOBODY, SocketTransport
+from sidecar.proxy.sockets import SocketTransport
 from sidecar.reloading import Reloader
 from sidecar.settings import AccessLogFormat, HostPort, ListenerMode, Networks, Settings, Switch
 from sidecar.tls.trust import ClientTrust
-from sidecar.topology import ListenerSpec, Redirect, ToCluster, Topology
+from sidecar.topology import ClusterSpec, ListenerSpec, Redirect, ToCluster, Topology, UpstreamProtocol
 from sidecar.waiting import Waiting
 from sidecar.watching import Watcher
 
@@ -191,6 +191,7 @@ class App:
                 rejecter=rejecter,
                 access_log=access_log,
                 now=self._reactor.seconds,
+                http2=limits_of(settings.limits, settings.http2),
             )
             listener = Listener(
                 sockets[spec.name],
@@ -203,6 +204,7 @@ class App:
                 _approach(spec, settings),
                 room,
             )
+            listener.names = keys.names
             self._listeners.append(listener)
             listener.start()
         self._rejecter = rejecter
@@ -360,7 +362,9 @@ class App:
             service, keys = listener.service, credentials.keys[spec.name]
             service.timeouts, service.limits, service.http = settings.timeouts, settings.limits, settings.http
             service.router = self._router(spec, settings)
+            service.http2 = limits_of(settings.limits, settings.http2)
             listener.context, listener.access, listener.trust = keys.context, keys.access, keys.trust
+            listener.names = keys.names
             listener.approach = _approach(spec, settings)
             changed = changed or keys.access.rules != before_keys[spec.name].access.rules
         logs.set_level(settings.log.level)
@@ -405,7 +409,7 @@ class App:
             for endpoint in cluster.endpoints:
                 is_unknown = not endpoint.pool.statistics.connects
                 if (is_unknown or cluster.problem) and cluster.spec.health_check is None:
-                    endpoint.pool.connect_raw(NOBODY, _let_go, local_header(cluster.proxy_protocol))
+                    endpoint.pool.look(local_header(cluster.proxy_protocol))
 
     def _call_later(self, about: str, seconds: float, call: Callable[..., None], *arguments: object) -> None:
         self._cancel(about)
@@ -621,10 +625,16 @@ def _files(settings: Settings, topology: Topology) -> tuple[Path, ...]:
 def in_words(topology: Topology) -> list[str]:
     """Say what each listener does, in one line for the log."""
     clusters = {
-        spec.name: ", ".join(f"{'https://' if spec.tls else ''}{each.address}" for each in spec.endpoints)
-        for spec in topology.clusters
+        spec.name: ", ".join(f"{_scheme(spec)}{each.address}" for each in spec.endpoints) for spec in topology.clusters
     }
     return [_in_words(spec, clusters) for spec in topology.listeners]
+
+
+def _scheme(spec: ClusterSpec) -> str:
+    """What addresses begin with in the log; "" for what they usually speak."""
+    if spec.protocol is UpstreamProtocol.H2C:
+        return "h2c://"
+    return "https://" if spec.tls else ""
 
 
 def _in_words(spec: ListenerSpec, clusters: Mapping[str, str]) -> str:
@@ -654,11 +664,6 @@ def _approach(spec: ListenerSpec, settings: Settings) -> Approach:
         trusted=TrustedProxies(networks),
         with_forwarded=downstream.forwarded is Switch.ON,
     )
-
-
-def _let_go(outcome: Transport | ConnectFailed) -> None:
-    if not isinstance(outcome, ConnectFailed):
-        outcome.loseConnection()
 
 
 def _end(bundle: Bundle) -> str:

@@ -36,9 +36,9 @@ from sidecar.policy.access import Access, access_of, default_rule
 from sidecar.policy.authz import Decision, Presented
 from sidecar.policy.identity import identity_of
 from sidecar.policy.routes import client_rule
-from sidecar.settings import ClientCertMode, ClientRefusal, ClientSettings, ListenerMode, Settings
-from sidecar.tls.context import HTTP_PROTOCOLS
-from sidecar.tls.sni import build_contexts
+from sidecar.settings import ClientCertMode, ClientRefusal, ClientSettings, ListenerMode, Settings, Switch
+from sidecar.tls.context import HTTP2_PROTOCOL, HTTP_PROTOCOLS
+from sidecar.tls.sni import NO_NAMES, ServedNames, build_contexts
 from sidecar.tls.trust import ClientTrust
 from sidecar.topology import ListenerSpec, Topology
 
@@ -55,11 +55,13 @@ class Keys:
         access: Who may come in.
         trust: How certificates of clients are verified.
         context: What new connections shake hands with; None without TLS.
+        names: Of the certificates in it.
     """
 
     access: Access
     trust: ClientTrust
     context: SSL.Context | None
+    names: ServedNames = NO_NAMES
 
 
 @attrs.frozen
@@ -210,11 +212,12 @@ def _keys(
     if not spec.tls:
         return Keys(access, trust, None)
     try:
-        protocols = spec.alpn if is_tcp else HTTP_PROTOCOLS
+        http = (HTTP2_PROTOCOL, *HTTP_PROTOCOLS) if settings.http2.enabled is Switch.ON else HTTP_PROTOCOLS
+        protocols = spec.alpn if is_tcp else http
         context = build_contexts(bundles, trust, settings.tls.policy, protocols)
     except MaterialError as error:
         raise ConfigError([problem(loaded, "tls_cert", error)]) from None
-    return Keys(access, trust, context)
+    return Keys(access, trust, context, ServedNames.of(bundles))
 
 
 def problem(loaded: Loaded, name: str, error: MaterialError) -> Problem:

@@ -17,8 +17,7 @@ from sidecar.observe.logformat import DEFAULT_TEXT, Format, compile_format
 from sidecar.settings import AccessLogFormat
 
 if TYPE_CHECKING:
-    from sidecar.proxy.downstream import DownstreamConnection
-    from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.exchange import Client, Exchange
     from sidecar.proxy.tunnel import Tunnel
 
 Line = Callable[[str], None]
@@ -39,7 +38,7 @@ class Entry:
 
     flag: ClassVar[str] = "DPE"
 
-    downstream: DownstreamConnection | Tunnel
+    downstream: Client | Tunnel
     status: int
     reason: str
     detail: str
@@ -238,7 +237,7 @@ class AccessLog:
             )
         )
 
-    def refused(self, downstream: DownstreamConnection, error: RequestError) -> None:
+    def refused(self, downstream: Client, error: RequestError) -> None:
         """Log a request whose head was refused; nothing of it can be trusted, so nothing of it is shown."""
         entry = Entry(downstream, error.status, error.reason, str(error), self._wall_clock())
         self._write(self._format.refused(entry))

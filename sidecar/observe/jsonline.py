@@ -36,7 +36,7 @@ class JsonFormat:
         upstream = entry.upstream and f',"upstream":{quoted(entry.upstream)}'
         line = (
             f'{self._common(entry)},"request_id":"{exchange.request_id.decode()}"{trace}'
-            f',"method":{quoted_repeating(head.method)},"path":{path},"protocol":"HTTP/1.{head.minor_version}"'
+            f',"method":{quoted_repeating(head.method)},"path":{path},"protocol":"{exchange.protocol}"'
             f',"host":{quoted_repeating(head.host[:MAX_VALUE_BYTES])}{upstream}'
             f',"bytes_received":{exchange.bytes_received},"bytes_sent":{exchange.bytes_sent}'
             f',"duration_ms":{entry.duration * 1000:.3f}'

@@ -145,6 +145,15 @@ class Metrics:
         "request_duration_seconds", "From a request's head to the end of its response."
     )
 
+    # -- HTTP/2 --
+    http2_connections: int = _counter("http2_connections", "Downstream connections that agreed on HTTP/2.")
+    http2_limited_frames: dict[str, int] = _counter(
+        "http2_limited_frames", "Frames of kinds that are limited, on connections that have ended.", "kind"
+    )
+    http2_faults: dict[str, int] = _counter(
+        "http2_faults", "HTTP/2 connections that were ended for a rule or limit that the client broke.", "reason"
+    )
+
     # -- upstream --
     upstream_open: int = _gauge("upstream_connections", "Connections to the app.")
     upstream_idle: int = _gauge("upstream_connections_idle", "Those among them without a request.")

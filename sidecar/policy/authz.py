@@ -138,6 +138,10 @@ class Rules:
         """The rule for a strict reading."""
         return next((rule for rule in self.rules if rule.condition.fits_strictly(reading)), self.default)
 
+    def tell_apart(self, host: str, other: str) -> bool:
+        """Whether it makes a difference for which of two hosts a request is."""
+        return any(rule.condition.fits_host(host) is not rule.condition.fits_host(other) for rule in self.rules)
+
     def carelessly(self, reading: Reading) -> Rule:
         """The rule for a careless reading."""
         return next((rule for rule in self.rules if rule.condition.fits_carelessly(reading)), self.default)

@@ -178,10 +178,14 @@ class Condition:
         """Whether it is about a request in its careless reading."""
         return self._fits_but_for_path(reading) and (not self.paths or self._careless(reading.path))
 
+    def fits_host(self, host: str) -> bool:
+        """Whether it is about requests for *host*, as `plain_host` makes it, as far as that goes."""
+        return not self._hosts or any(fits(host) for fits in self._hosts)
+
     def _fits_but_for_path(self, reading: Reading) -> bool:
         if self._methods and reading.method not in self._methods:
             return False
-        return not self._hosts or any(fits(reading.host) for fits in self._hosts)
+        return self.fits_host(reading.host)
 
 
 # -- paths -------------------------------------------------------------------------------------------------------

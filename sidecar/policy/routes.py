@@ -299,6 +299,10 @@ class RouteTable:
         routes = self._routes(host)
         return None if routes is None else routes.find_carelessly(method, path, fields)
 
+    def tells_apart(self, host: str, other: str) -> bool:
+        """Whether two hosts, as `conditions.plain_host` makes them, are not of the same virtual host."""
+        return self._routes(host) is not self._routes(other)
+
     def _routes(self, host: bytes | str) -> _Routes | None:
         if self._domains.is_for_any:
             return self._domains.default

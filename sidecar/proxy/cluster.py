@@ -20,8 +20,9 @@ from sidecar.proxy.connect import Address, ConnectFailed, Locate, Security, Targ
 from sidecar.proxy.pool import Budget, Pool
 from sidecar.proxy.probing import Prober
 from sidecar.proxy.resolving import NameWatch, endpoints_of
+from sidecar.proxy.streampool import StreamPool
 from sidecar.settings import HostPort, Limits
-from sidecar.topology import ClusterSpec, Discovery
+from sidecar.topology import ClusterSpec, Discovery, UpstreamProtocol
 
 APP: Final = "app"
 """The cluster that the settings of the app make; in the log it is what operators know it as."""
@@ -114,10 +115,12 @@ class _Place:
     What makes an endpoint the same one: what was set, and which of the addresses of a name it is.
 
     Attributes:
+        protocol: What is spoken to it: connections of one serve none of another.
         addresses: None: whatever *target* says at each connect.
     """
 
     target: Target
+    protocol: UpstreamProtocol
     addresses: tuple[Address, ...] | None = None
 
     @property
@@ -344,7 +347,7 @@ class Cluster:
     def _adopt(self, spec: ClusterSpec, connect_timeout: float, security: Security | None) -> None:
         self.spec = spec
         self.proxy_protocol = spec.proxy_protocol
-        self.is_multiplexed = False
+        self.is_multiplexed = spec.protocol is UpstreamProtocol.H2C
         self._connect_timeout = connect_timeout if spec.connect_timeout is None else spec.connect_timeout
         self._security = security
         self._budget.limits = spec.limits
@@ -386,17 +389,18 @@ class Cluster:
     def _places(self) -> dict[_Place, tuple[int, Locate | None]]:
         """Return which endpoints there are to be: the weight of each, and who knows where it is."""
         places: dict[_Place, tuple[int, Locate | None]] = {}
+        protocol = self.spec.protocol
         for each in self.spec.endpoints:
             watch = self._watches.get(each.address) if isinstance(each.address, HostPort) else None
             if watch is None:
-                places[_Place(each.address)] = each.weight, None
+                places[_Place(each.address, protocol)] = each.weight, None
             elif not watch.addresses and not watch.is_open:
                 continue
             elif watch.is_open or self.spec.discovery is Discovery.LOGICAL_DNS:
-                places[_Place(each.address)] = each.weight, watch.locate
+                places[_Place(each.address, protocol)] = each.weight, watch.locate
             else:
                 for addresses in endpoints_of(watch.addresses):
-                    places[_Place(each.address, addresses)] = each.weight, _at(addresses)
+                    places[_Place(each.address, protocol, addresses)] = each.weight, _at(addresses)
         return places
 
     def _arrange(self) -> None:
@@ -418,7 +422,8 @@ class Cluster:
         self._changed()
 
     def _make(self, place: _Place) -> Endpoint:
-        pool = Pool(
+        make = StreamPool if self.is_multiplexed else Pool
+        pool = make(
             place.target,
             self._connect_timeout,
             self._limits,

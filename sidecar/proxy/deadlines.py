@@ -64,6 +64,10 @@ class Deadline:
         else:
             self.at = NEVER
 
+    def another(self, owner: Waiting) -> Deadline:
+        """Return one of *owner*, on the same clock."""
+        return Deadline(owner, self._deadlines)
+
     def end(self) -> None:
         """The connection is gone: let go of it at once, although the entry stays until it comes up."""
         self.at = NEVER

@@ -16,15 +16,13 @@ from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.intake import Admitted, Forwarding, Intake, TurnedAway
+from sidecar.proxy.intake import Admitted, AnsweredHere, Forwarding, Intake, TurnedAway
 from sidecar.proxy.proxyheader import proxy_header
-from sidecar.proxy.routing import Answer
 from sidecar.proxy.service import Service
 from sidecar.proxy.splice import Splice
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, ProxyProtocolOut
 from sidecar.tls.session import TlsSession
-from sidecar.topology import DirectResponse
 from sidecar.wire.events import RequestEvent, RequestHead
 from sidecar.wire.http1 import ServerCodec, State
 from sidecar.wire.proxyproto import ProxyHeader
@@ -373,31 +371,21 @@ class DownstreamConnection:
             if isinstance(verdict, TurnedAway):
                 self._refuse(exchange, verdict.refusal)
             else:
-                self._answer(exchange, verdict.answer)
+                self._answer(exchange, verdict)
         except RequestError as error:
             self._reply(error.status, error.reason, _sentence(str(error)), exchange)
             self.service.record(exchange, error.reason, status=error.status)
         return None
 
-    def _answer(self, exchange: Exchange, outcome: Answer | None) -> None:
+    def _answer(self, exchange: Exchange, verdict: AnsweredHere) -> None:
         """Answer a request that goes nowhere; the connection goes on if nothing else is under way on it."""
+        outcome = verdict.answer
         head, codec = exchange.head, self._codec
         goes_on = codec.is_complete and not codec.has_pipelined and head.keep_alive and head.minor_version == 1
-        keep_alive = goes_on and not self.is_closing
-        if outcome is None:
-            status, message = replies.REPLIES["no_route"]
-            as_json = replies.wants_json(head.fields)
-            reason, reply = "no_route", replies.refusal(status, "no_route", message, as_json=as_json)
-            keep_alive = False
-        elif isinstance(outcome.action, DirectResponse):
-            status, reason = outcome.action.status, "direct_response"
-            reply = replies.direct(outcome.action)
-        else:
-            status, reason = outcome.action.status, "redirect"
-            place = outcome.location(self._scheme, head.host, head.target)
-            reply = replies.redirect(status, place)
+        keep_alive = goes_on and not self.is_closing and outcome is not None
+        reason, reply = verdict.reply(self._scheme, head)
         self._send(reply, exchange, keep_alive=keep_alive)
-        self.service.record(exchange, reason, outcome.name if outcome is not None else "", status=status)
+        self.service.record(exchange, reason, outcome.name if outcome is not None else "", status=reply.status)
         if not keep_alive:
             self._finish()
         elif not self._tls.is_flushed:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import enum
 import random
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sidecar.errors import RequestError, ResponseError
 from sidecar.policy import rewrite, tracing
@@ -42,7 +43,9 @@ from sidecar.wire.framing import last_chunk
 from sidecar.wire.target import canonical, origin_form
 
 if TYPE_CHECKING:
-    from sidecar.proxy.downstream import DownstreamConnection
+    from sidecar.proxy.downstream import Peer
+    from sidecar.proxy.service import Service
+    from sidecar.tls.session import TlsSession
 
 _SAFE_TO_REPEAT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 """Idempotent methods (RFC 9110 section 9.2.2) less TRACE, which is never forwarded."""
@@ -106,6 +109,54 @@ def request_prefix(
     return b"%b %b HTTP/1.1\r\n%b" % (head.method, target, section)
 
 
+class Client(Protocol):
+    """
+    Who sends requests: a connection or a stream of one.
+
+    Attributes:
+        principal: Who it is, for the log; "" if nobody in particular.
+    """
+
+    principal: str
+
+    @property
+    def service(self) -> Service: ...
+    @property
+    def session(self) -> TlsSession: ...
+    @property
+    def peer(self) -> Peer: ...
+
+
+class Downstream(Client, Protocol):
+    """
+    Whom an exchange answers.
+
+    Attributes:
+        is_closing: Whether the response is to be the last one.
+        wait: Sets its one deadline, so many seconds from now; 0 means never.
+    """
+
+    @property
+    def wait(self) -> Callable[[float], None]: ...
+    @property
+    def is_closing(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def proxy_header(self, version: ProxyProtocolOut) -> bytes: ...
+    def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
+        """The whole response has been sent."""
+
+    def exchange_refused(self, exchange: Exchange, reason: str, detail: str) -> None:
+        """Nothing of a response has been sent, and none will come from the app."""
+
+    def exchange_cut(self, exchange: Exchange, reason: str, detail: str) -> None:
+        """Part of a response has been sent and the rest will not come."""
+
+    def upgraded(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
+        """The app switched protocols."""
+
+
 class Exchange:
     """
     One request and its response.
@@ -148,10 +199,12 @@ class Exchange:
     _request_stuck = False
     _response_stuck = False
     _is_reused = False  # the connection to the app
+    _is_repeated = False
+    _is_for_stream = False  # what of the request is held
     _preface = b""
     _tried: tuple[Any, ...] = ()  # endpoints that could not be connected to
 
-    def __init__(self, downstream: DownstreamConnection, head: RequestHead) -> None:
+    def __init__(self, downstream: Downstream, head: RequestHead) -> None:
         self.downstream = downstream
         self.head = head
         self.request_id = new_request_id()
@@ -176,11 +229,13 @@ class Exchange:
             trace = tracing.start_trace_line(trace_id)
         self.trace_id = trace_id
         self._held = prefix + rewrite.request_id_line(self.request_id) + trace + b"\r\n"
+        if destination.cluster.is_multiplexed:
+            self._is_for_stream = True
         if self.head.body is BodyKind.NONE:
             self._request_complete = True
             self.downstream.wait(destination.timeouts.upstream)
         else:
-            self._framing = BodyKind.LENGTH if destination.cluster.is_multiplexed else self.head.body
+            self._framing = BodyKind.LENGTH if self._is_for_stream else self.head.body
             self._held += self._serialise(events)
             self._wait()
         endpoint = destination.cluster.pick()
@@ -285,7 +340,10 @@ class Exchange:
         """Try another endpoint, which costs the app nothing: it has seen none of the request."""
         assert self.destination is not None
         self._tried = (*self._tried, failed)
-        other = self.destination.cluster.pick(self._tried) if len(self._tried) < MAX_ENDPOINTS_TRIED else why
+        cluster = self.destination.cluster
+        # After a reload that changed the protocol, what is held is framed for the other one.
+        may_try = len(self._tried) < MAX_ENDPOINTS_TRIED and cluster.is_multiplexed is self._is_for_stream
+        other = cluster.pick(self._tried) if may_try else why
         if isinstance(other, ConnectFailed):
             self._fail(why.reason, detail=str(why))
             return
@@ -305,7 +363,7 @@ class Exchange:
         data, self._held = self._held, b""
         upstream.begin(self, self.head)
         self._is_reused = is_reused
-        if is_reused or upstream.is_stream:
+        if (is_reused or upstream.is_stream) and not self._is_repeated:
             self._remember(data)
         upstream.send(data, self._request_complete, self._trailers)
         if self.bytes_received and self._request_complete:
@@ -325,8 +383,11 @@ class Exchange:
 
     def upstream_lost(self) -> None:
         upstream, self._upstream = self._upstream, None
+        # A stream that the app has ended alone was answered, if badly.
+        self._is_reused = self._is_reused and upstream is not None and upstream.is_lost
         if self._sent and upstream is not None and self._may_repeat(upstream):
             self._held, self._sent = self._sent, b""
+            self._is_repeated = True
             self._request_stuck = False
             self.downstream.service.metrics.upstream_retries += 1
             self._connect()
@@ -377,15 +438,19 @@ class Exchange:
         else:
             self._wait()
 
-    def _begin_response(self, head: ResponseHead) -> bytes:
-        downstream = self.downstream
+    def note_response(self, head: ResponseHead) -> None:
+        """The final response begins."""
         self.response = head
-        self.first_byte_at = downstream.service.now()
+        self.first_byte_at = self.downstream.service.now()
         self._state = _STREAMING
         self._sent = b""
         if head.status in _FAILURES:
             assert self.endpoint is not None
             self.endpoint.failed(f"status_{head.status}")
+
+    def _begin_response(self, head: ResponseHead) -> bytes:
+        downstream = self.downstream
+        self.note_response(head)
         kind, minor_version = head.body, self.head.minor_version
         close = not self.head.keep_alive or downstream.is_closing
         if kind is BodyKind.UNTIL_CLOSE or (kind is BodyKind.CHUNKED and not minor_version):
@@ -528,6 +593,16 @@ class Exchange:
     def _has_failed(self) -> bool:
         """Whether the endpoint has been told already that its answer speaks against it."""
         return self.response is not None and self.response.status in _FAILURES
+
+    @property
+    def protocol(self) -> str:
+        """The client's, as logs name it."""
+        return f"HTTP/1.{self.head.minor_version}"
+
+    @property
+    def is_connecting(self) -> bool:
+        """Whether there is no connection to the app, so that what comes of the request is held."""
+        return self._state is _State.CONNECTING
 
     @property
     def is_response_stuck(self) -> bool:

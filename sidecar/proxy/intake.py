@@ -12,18 +12,21 @@ import attrs
 
 from sidecar.errors import RequestError
 from sidecar.policy.authz import Admission, Decision, Refusal
-from sidecar.policy.conditions import Request
+from sidecar.policy.conditions import Request, plain_host
 from sidecar.policy.forwarding import NOBODY, Hop, TrustedProxies, claimed_request_id, client_address
 from sidecar.policy.rewrite import DEFAULT_HOST
 from sidecar.policy.tracing import client_trace_id
+from sidecar.proxy import replies
 from sidecar.proxy.exchange import Exchange, request_prefix
 from sidecar.proxy.routing import Answer, Destination, Outcome, Router
 from sidecar.settings import Switch
+from sidecar.topology import DirectResponse
 from sidecar.wire.events import RequestHead
 from sidecar.wire.target import normalise, readings
 
 if TYPE_CHECKING:
     from sidecar.proxy.service import Service
+    from sidecar.tls.sni import ServedNames
 
 
 @attrs.frozen
@@ -88,6 +91,24 @@ class AnsweredHere:
     answer: Answer | None
     principal: str
 
+    def reply(self, scheme: str, head: RequestHead) -> tuple[str, replies.Reply]:
+        """
+        Return what the log calls the answer, and the answer.
+
+        Args:
+            scheme: Of the connection that the request came over.
+
+        Raises:
+            RequestError: It is a redirect, and the path can be read in different ways.
+        """
+        if self.answer is None:
+            status, message = replies.REPLIES["no_route"]
+            return "no_route", replies.refusal(status, "no_route", message, as_json=replies.wants_json(head.fields))
+        action = self.answer.action
+        if isinstance(action, DirectResponse):
+            return "direct_response", replies.direct(action)
+        return "redirect", replies.redirect(action.status, self.answer.location(scheme, head.host, head.target))
+
 
 Verdict = Admitted | TurnedAway | AnsweredHere
 
@@ -150,6 +171,28 @@ class Intake:
         trace_id = client_trace_id(head) if forwarding.is_trusted else b""
         prefix = request_prefix(head, lines, self._service.http, trace_id, outcome, hop is not None)
         return Admitted(prefix, trace_id, outcome, principal, router)
+
+    def check_authority(self, head: RequestHead, server_name: str | None, names: ServedNames) -> None:
+        """
+        Refuse a request on a connection that was made for another host, if that makes a difference (RFC 9110 section
+        7.4): a client may reuse a connection only for names of the certificate that it was shown.
+
+        Args:
+            server_name: That the client has asked for, as it sent it; None: it asked for none.
+            names: Of the certificates.
+
+        Raises:
+            RequestError: 421, after which the client makes a connection for the other host.
+        """
+        if server_name is None:
+            return
+        host, asked = plain_host(head.host), plain_host(server_name.encode("ascii", "backslashreplace"))
+        if host == asked or names.belong_together(asked, host):
+            return
+        rules = self._admission.rules if self._admission is not None else None
+        if self._service.router.tells_apart(host, asked) or (rules is not None and rules.tell_apart(host, asked)):
+            text = "the certificate of this connection is not for the host that was asked for; make another connection"
+            raise RequestError("misdirected_request", text, 421)
 
     def refusal_of(self, head: RequestHead) -> Refusal | None:
         """

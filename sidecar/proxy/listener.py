@@ -30,6 +30,7 @@ from sidecar.policy.identity_headers import TlsFacts, identity_lines
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline, Deadlines
 from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection
+from sidecar.proxy.h2downstream import Http2Connection
 from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.plain import PlainServer
 from sidecar.proxy.preface import Preface
@@ -37,10 +38,13 @@ from sidecar.proxy.proxyheader import field_lines, proxy_header
 from sidecar.proxy.service import Service
 from sidecar.proxy.sockets import MAX_READ_SIZE, READ_SIZE, SocketTransport
 from sidecar.proxy.tunnel import Tunnel
+from sidecar.proxy.turnend import TurnEnd
 from sidecar.settings import HostPort, IdentityDialect, ListenerMode, ProxyProtocol, ProxyProtocolMissing
+from sidecar.tls.context import HTTP2_PROTOCOL
 from sidecar.tls.fastpath import records_for
 from sidecar.tls.server import Application, TlsServer
 from sidecar.tls.session import NO_TLS, TlsSession, read_session, verified_chain
+from sidecar.tls.sni import NO_NAMES
 from sidecar.tls.trust import ClientTrust, trust_of
 from sidecar.tls.verify import verify_again
 from sidecar.wire.proxyproto import ProxyHeader
@@ -116,7 +120,7 @@ def _remedy(problem: OSError, address: HostPort) -> str:
 Server = TlsServer | PlainServer
 """What a downstream connection's bytes go through."""
 
-Served = DownstreamConnection | Tunnel
+Served = DownstreamConnection | Http2Connection | Tunnel
 """What speaks on it."""
 
 
@@ -277,6 +281,7 @@ class Listener:
         context: What new connections shake hands with; replaced as a whole when key material changes. None: no TLS.
         access: Who may use it; replaced together with the context.
         trust: Under which the context verifies clients; likewise.
+        names: Of the certificates in the context; likewise.
         approach: How clients come; for new connections.
         service: What its connections share.
         address: Where it listens.
@@ -297,6 +302,7 @@ class Listener:
         self.context = context
         self.access = access
         self.trust = trust
+        self.names = NO_NAMES
         self.approach = approach
         self._room = room or Room()
         host, port = sock.getsockname()[:2]
@@ -306,6 +312,7 @@ class Listener:
         self._metrics = service.metrics
         self._deadlines = deadlines
         self._reactor = reactor
+        self._turns = TurnEnd(reactor)
         self._peers: dict[Server, Peer] = {}
         self._is_accepting = False
         self._resume_call: Any = None
@@ -584,6 +591,17 @@ class Listener:
         if self.approach.mode is ListenerMode.TCP:
             return Tunnel(server, peer, self.service, session, admission=admission, proxy_header=proxy_header)
         forwarding = self._forwarding(peer, server, session, presented)
+        if session.alpn == HTTP2_PROTOCOL:
+            return Http2Connection(
+                server,
+                peer,
+                self.service,
+                session,
+                forwarding=forwarding,
+                admission=admission,
+                names=self.names,
+                turns=self._turns,
+            )
         return DownstreamConnection(server, peer, self.service, session, forwarding=forwarding, admission=admission)
 
     def _forwarding(self, peer: Peer, server: Server, session: TlsSession, presented: Presented) -> Forwarding:

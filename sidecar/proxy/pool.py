@@ -17,8 +17,9 @@ from twisted.logger import Logger
 
 from sidecar.proxy import connect
 from sidecar.proxy.connect import ConnectFailed, Locate, Security, Transport, Way
-from sidecar.proxy.sockets import StreamProtocol
-from sidecar.proxy.upstream import RawConnection, UpstreamConnection
+from sidecar.proxy.multiplex import Carrier
+from sidecar.proxy.sockets import NOBODY, StreamProtocol
+from sidecar.proxy.upstream import RawConnection, Upstream, UpstreamConnection
 from sidecar.settings import HostPort, Limits, UnixPath
 from sidecar.topology import ClusterLimits
 from sidecar.wire.http1 import ClientCodec
@@ -41,11 +42,11 @@ _SWEEP_SECONDS: Final = 1.0
 
 _log = Logger()
 
-Ready = Callable[[UpstreamConnection | ConnectFailed], None]
+Ready = Callable[[Upstream | ConnectFailed], None]
 
 RawReady = Callable[[Transport | ConnectFailed], None]
 
-_Connection = TypeVar("_Connection", UpstreamConnection, RawConnection)
+_Connection = TypeVar("_Connection", UpstreamConnection, RawConnection, Carrier)
 
 
 @attrs.define
@@ -150,7 +151,7 @@ class Pool:
         self._now = reactor.seconds
         self._idle: list[UpstreamConnection] = []  # oldest first
         self._idle_prefaced: list[UpstreamConnection] = []  # those that began with a preface, oldest first
-        self._open: set[UpstreamConnection | RawConnection] = set()
+        self._open: set[UpstreamConnection | RawConnection | Carrier] = set()
         self._connecting = 0
         self._bytes_received = self._bytes_sent = 0  # of connections that are gone
         self._sweep: Any = None
@@ -185,7 +186,7 @@ class Pool:
             security=self._security,
         )
 
-    def take(self, preface: bytes = b"") -> UpstreamConnection | None:
+    def take(self, preface: bytes = b"") -> Upstream | None:
         """Return an idle connection that is fresh enough and began with *preface*, or None."""
         if preface:
             return self._take_prefaced(preface)
@@ -218,6 +219,10 @@ class Pool:
         """
         codec = ClientCodec(self._limits.header_bytes, self._limits.headers)
         self._make(UpstreamConnection(codec, self, preface), preface, ready)
+
+    def look(self, preface: bytes = b"") -> None:
+        """Find out, for `statistics`, whether a connection can be made."""
+        self.connect_raw(NOBODY, _let_go, preface)
 
     def connect_raw(self, protocol: StreamProtocol, ready: RawReady, preface: bytes = b"") -> None:
         """
@@ -296,8 +301,9 @@ class Pool:
                 count=self.statistics.connect_failures,
             )
 
-    def release(self, upstream: UpstreamConnection) -> None:
+    def release(self, upstream: Upstream) -> None:
         """Take back a connection whose exchange is complete on both sides."""
+        assert isinstance(upstream, UpstreamConnection)
         upstream.lessee = None
         codec = upstream.codec
         promised = codec.keep_alive_seconds
@@ -335,7 +341,7 @@ class Pool:
         """The connection is gone."""
         self._forget(raw)
 
-    def _forget(self, connection: UpstreamConnection | RawConnection) -> None:
+    def _forget(self, connection: UpstreamConnection | RawConnection | Carrier) -> None:
         if connection in self._open:
             self._open.discard(connection)
             self._budget.connections -= 1
@@ -386,7 +392,14 @@ class Pool:
             self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)
 
 
-def _mark_last(connection: UpstreamConnection | RawConnection) -> None:
-    """Let what runs on it be the last: `release` closes it then."""
+def _let_go(outcome: Transport | ConnectFailed) -> None:
+    if not isinstance(outcome, ConnectFailed):
+        outcome.loseConnection()
+
+
+def _mark_last(connection: UpstreamConnection | RawConnection | Carrier) -> None:
+    """Let what runs on it be the last: it is closed then."""
     if isinstance(connection, UpstreamConnection):
         connection.codec.is_reusable = False
+    elif isinstance(connection, Carrier):
+        connection.is_last = True

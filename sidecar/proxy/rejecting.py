@@ -82,6 +82,20 @@ class Rejecter:
         self.metrics.handshake_failed(reason)
         self._add(Rejection(client=client, reason=reason, message=message, answer="reset"))
 
+    def http2_broken(self, client: str, session: TlsSession, reason: str, message: str) -> None:
+        """A client's HTTP/2 connection was ended for a rule or limit that it broke."""
+        self._add(
+            Rejection(
+                client=client,
+                reason=reason,
+                message=message,
+                answer="GOAWAY",
+                server_name=session.server_name,
+                versions=(session.version,),
+                certificate=_shown(session.verification),
+            )
+        )
+
     def request_refused(self, client: str, session: TlsSession, refusal: Refusal, path: str = "") -> None:
         """A client's certificate, or the lack of one, was the reason for *refusal* of a request for *path*."""
         verification = session.verification

@@ -157,6 +157,10 @@ class Router:
         """Those of routes that have their own."""
         return tuple(outcome.rule for outcome in self._outcomes.values() if outcome.rule is not None)
 
+    def tells_apart(self, host: str, other: str) -> bool:
+        """Whether it makes a difference for which of two hosts, as `conditions.plain_host` makes them, a request is."""
+        return self._table is not None and self._table.tells_apart(host, other)
+
     def find(self, head: RequestHead, host: bytes, path: bytes) -> Outcome | None:
         """
         Return what becomes of a request; None: no route is about it.

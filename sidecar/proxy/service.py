@@ -13,13 +13,13 @@ from sidecar.observe.metrics import Metrics
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.routing import Router
 from sidecar.settings import HttpSettings, Limits, Timeouts
+from sidecar.wire.h2limits import Http2Limits
 
 ORDERLY_ENDS: Final = frozenset({"", "closed_without_notify"})
 """How a tunnel ends whose two sides had both said all, as far as we are concerned."""
 
 if TYPE_CHECKING:
-    from sidecar.proxy.downstream import DownstreamConnection
-    from sidecar.proxy.exchange import Exchange
+    from sidecar.proxy.exchange import Client, Exchange
     from sidecar.proxy.tunnel import Tunnel
 
 
@@ -31,6 +31,7 @@ class Service:
     Attributes:
         router: Where requests go.
         now: The clock, in seconds.
+        http2: What an HTTP/2 connection may cost.
         is_draining: Whether every response is to be its connection's last.
     """
 
@@ -42,6 +43,7 @@ class Service:
     rejecter: Rejecter
     access_log: AccessLog | None
     now: Callable[[], float]
+    http2: Http2Limits = attrs.field(factory=Http2Limits)
     is_draining: bool = False
 
     def record(self, exchange: Exchange, reason: str, detail: str = "", *, status: int | None = None) -> None:
@@ -90,7 +92,7 @@ class Service:
         if self.access_log is not None:
             self.access_log.tunnel(tunnel, reason, detail, now - tunnel.started_at)
 
-    def record_refused(self, downstream: DownstreamConnection, error: RequestError) -> None:
+    def record_refused(self, downstream: Client, error: RequestError) -> None:
         """Count and log a request whose head was refused."""
         self.metrics.requests += 1
         self.metrics.count(error.status, error.reason)

@@ -15,7 +15,8 @@ from sidecar.settings import Timeouts
 from sidecar.wire.events import Data, ResponseEvent
 
 if TYPE_CHECKING:
-    from sidecar.proxy.downstream import DownstreamConnection, SecureTransport
+    from sidecar.proxy.downstream import SecureTransport
+    from sidecar.proxy.exchange import Downstream
 
 LINGER_SECONDS = 2.0
 """How long the client may take to close after the app has ended."""
@@ -28,7 +29,7 @@ class Splice:
 
     def __init__(
         self,
-        downstream: DownstreamConnection,
+        downstream: Downstream,
         tls: SecureTransport,
         upstream: UpstreamConnection,
         timeouts: Timeouts,

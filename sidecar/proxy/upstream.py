@@ -42,7 +42,7 @@ class Flow(Protocol):
 
 class Upstream(Protocol):
     """
-    What an exchange leases: a connection to the app, or a stream of one (`proxy.upstreamstream`).
+    What an exchange leases: a connection to the app, or a stream of one (`proxy.multiplex`).
 
     Attributes:
         broken_by: What ended it, in words, if TLS did; else "".
@@ -60,6 +60,10 @@ class Upstream(Protocol):
     @property
     def is_refused(self) -> bool:
         """Whether the app has said that it has not looked at the request."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its end is that of the connection."""
 
     @property
     def has_response_bytes(self) -> bool:
@@ -130,6 +134,7 @@ class UpstreamConnection:
     transport: Transport
     is_stream = False
     is_refused = False
+    is_lost = True
 
     def __init__(self, codec: ClientCodec, owner: Owner, preface: bytes = b"") -> None:
         self.codec = codec

@@ -38,6 +38,9 @@ _MODE_NO_AUTO_CHAIN = 0x8
 
 HTTP_PROTOCOLS = ("http/1.1", "http/1.0")
 
+HTTP2_PROTOCOL = "h2"
+"""HTTP/2 as ALPN calls it (RFC 9113 section 3.1)."""
+
 
 def build_context(
     bundles: Sequence[Bundle],

@@ -8,8 +8,10 @@ was made under one name under another too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+import attrs
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
@@ -60,6 +62,42 @@ def server_names(leaf: x509.Certificate) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.lower().removesuffix(".") for name in found))
 
 
+@attrs.frozen
+class ServedNames:
+    """
+    The names of the certificates of a listener, as wildcards where they are.
+
+    Attributes:
+        default: Of the certificate for clients that ask for none of them.
+        by_name: Of the certificates that a client gets for each.
+    """
+
+    default: frozenset[str] = frozenset()
+    by_name: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, bundles: Sequence[Bundle]) -> ServedNames:
+        """Args: as of `build_contexts`."""
+        names = {
+            name: frozenset(other for bundle in group for other in server_names(bundle.leaf))
+            for name, group in _group_by_name(bundles).items()
+        }
+        return cls(frozenset(server_names(bundles[0].leaf)), names)
+
+    def belong_together(self, asked: str, host: str) -> bool:
+        """Whether the certificate that a client gets who asks for one name is for another, too; both in lower case."""
+        names = self.by_name.get(asked) or self.by_name.get(_wildcard(asked)) or self.default
+        return host in names or _wildcard(host) in names
+
+
+NO_NAMES: Final = ServedNames()
+
+
+def _wildcard(name: str) -> str:
+    """Return the wildcard that stands for *name*: for exactly one label, the leftmost (RFC 9525 section 6.3)."""
+    return "*." + name.partition(".")[2]
+
+
 def _group_by_name(bundles: Sequence[Bundle]) -> dict[str, tuple[Bundle, ...]]:
     groups: dict[str, tuple[Bundle, ...]] = {}
     for bundle in bundles:
@@ -75,7 +113,6 @@ def _choose(connection: SSL.Connection, by_name: dict[str, SSL.Context]) -> None
     if asked is None:
         return
     name = asked.decode("ascii", "replace").lower().removesuffix(".")
-    # RFC 9525 section 6.3: a wildcard stands for exactly one label, the leftmost.
-    context = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
+    context = by_name.get(name) or by_name.get(_wildcard(name))
     if context is not None:
         connection.set_context(context)

@@ -4,7 +4,8 @@ and end with (RFC 9113).
 
 - `wire.h2frames` finds and writes frames; this module checks each that comes against the state of its stream, what it
   may cost, and the windows of both sides (section 5.2).
-- Credit for what was received is given back when half of a window is due: one frame for many.
+- Credit for what was received is given back when half of a window is due: one frame for many. The window of a stream
+  grows while the caller acknowledges all that comes.
 - A fault of one stream ends that stream, by RST_STREAM. What nothing can be trusted after ends the connection, by
   GOAWAY.
 """
@@ -114,7 +115,7 @@ class Connection(abc.ABC, Generic[_Event]):
         self._credit = limits.connection_window  # what it may send, on all streams
         self._due = 0  # credit that is still to be given back
         self._connection_share = limits.connection_window // 2
-        self._stream_share = limits.stream_window // 2
+        self._largest_window = limits.largest_stream_window
         self._out.append(
             h2frames.settings(
                 [
@@ -374,9 +375,15 @@ class Connection(abc.ABC, Generic[_Event]):
         if stream.reading is _ENDED:
             return  # nothing more may come on it
         stream.due += size
-        if stream.due >= self._stream_share:
-            self._out.append(h2frames.window_update(stream_id, stream.due))
-            stream.credit += stream.due
+        if stream.due >= stream.size // 2:
+            increment = stream.due
+            if not stream.held and stream.size < self._largest_window:
+                # All of it was taken at once: larger pieces cost less, and a path that is long needs more.
+                grown = min(2 * stream.size, self._largest_window)
+                increment += grown - stream.size
+                stream.size = grown
+            self._out.append(h2frames.window_update(stream_id, increment))
+            stream.credit += increment
             stream.due = 0
 
     def _give_back_of_all(self, size: int) -> None:

@@ -63,6 +63,7 @@ class Http2Limits:
     Attributes:
         streams: Requests at a time; further ones are told REFUSED_STREAM, and may be sent again.
         stream_window: Bytes of a request body that may be under way, not yet acknowledged by the caller.
+        window_growth: How many times as much it may become, while all that comes is acknowledged at once.
         connection_window: The same for all streams together: what the caller may have to hold.
         header_list_bytes: Names, values and 32 bytes per field (RFC 9113 section 6.5.2); of more the answer is 431.
         fields: Most fields, crumbs of a cookie counted as one; more is answered with 431.
@@ -89,6 +90,7 @@ class Http2Limits:
     stream_window: int = attrs.field(
         default=64 * 1024, validator=[attrs.validators.ge(LEAST_WINDOW), attrs.validators.lt(2**31)]
     )
+    window_growth: int = attrs.field(default=4, validator=attrs.validators.in_(range(1, 17)))
     connection_window: int = attrs.field(
         default=1024 * 1024, validator=[attrs.validators.ge(LEAST_WINDOW), attrs.validators.lt(2**31)]
     )
@@ -121,8 +123,14 @@ class Http2Limits:
         return attrs.evolve(
             self,
             connection_window=max(self.connection_window, min(self.streams * self.stream_window, 2**31 - 1)),
+            window_growth=1,
             late=Allowance(100_000, per_second=10_000, per_answer=100),
         )
+
+    @property
+    def largest_stream_window(self) -> int:
+        """What a stream's window may become."""
+        return max(self.stream_window, min(self.window_growth * self.stream_window, self.connection_window))
 
     @property
     def hard_header_list_bytes(self) -> int:

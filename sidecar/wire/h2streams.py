@@ -97,7 +97,8 @@ class Stream:
         held: Body bytes that the caller has been given and has not acknowledged.
         is_tunnel: Whether it was opened by an extended CONNECT.
         window: What the peer takes on it.
-        credit: What the peer may send on it.
+        size: Of the window for what the peer sends.
+        credit: What is left of that.
         due: Credit that is still to be given back.
         is_blocked: Whether the caller wants to send and the peer's windows do not let it.
         method: Of the request; the server role has no use for it.
@@ -110,6 +111,7 @@ class Stream:
     writing: Writing = Writing.HEAD
     held: int = 0
     window: int = 0
+    size: int = 0
     credit: int = 0
     due: int = 0
     is_blocked: bool = False

@@ -105,7 +105,9 @@ class ServerConnection(Connection[StreamEvent]):
         except ConnectionFault:
             raise
         except RequestError as error:
-            head = error
+            # Kept with its frames, which hold it and the header block, it would wait for the garbage collector.
+            head = error.with_traceback(None)
+            head.__context__ = None
         if depends_on == stream_id:
             head = self_dependent(stream_id)
         elif len(self._streams) >= self.limits.streams:
@@ -136,8 +138,9 @@ class ServerConnection(Connection[StreamEvent]):
             self._add(stream_id, missing, _BODY, is_tunnel)
 
     def _add(self, stream_id: int, missing: int | None, reading: Reading, is_tunnel: bool) -> None:
+        size = self.limits.stream_window
         self._streams[stream_id] = Stream(
-            missing, reading, is_tunnel, window=self._initial_window, credit=self.limits.stream_window
+            missing, reading, is_tunnel, window=self._initial_window, size=size, credit=size
         )
 
     def _end_unopened(self, stream_id: int, fault: StreamFault) -> None:

@@ -106,6 +106,7 @@ class ClientConnection(Connection[ClientStreamEvent]):
             _HEAD,
             writing=writing,
             window=self._initial_window,
+            size=self.limits.stream_window,
             credit=self.limits.stream_window,
             method=method,
         )

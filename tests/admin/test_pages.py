@@ -279,6 +279,7 @@ class TestClusters:
             {
                 "cluster": "app",
                 "upstream": "127.0.0.1:8080",
+                "protocol": "http/1.1",
                 "weight": 1,
                 "health": "healthy",
                 "why": "",

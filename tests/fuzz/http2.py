@@ -26,9 +26,15 @@ from tests.support.frames import PREFACE, Frame
 
 Signature = tuple[object, ...]
 
-_LIMITS: Final = Http2Limits()
+_LIMITS: Final = Http2Limits(window_growth=1)
 _SMALL_LIMITS: Final = Http2Limits(
-    streams=3, connection_window=65_535, header_list_bytes=1024, fields=12, block_bytes=2048, continuations=3
+    streams=3,
+    connection_window=65_535,
+    window_growth=1,
+    header_list_bytes=1024,
+    fields=12,
+    block_bytes=2048,
+    continuations=3,
 )
 
 _ALL_PIECES: Final = 2000

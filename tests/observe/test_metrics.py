@@ -161,6 +161,8 @@ def busy(factor: int = 1) -> Metrics:
     metrics.upstream_healthy = {("app", "127.0.0.1:8080"): 1}
     metrics.upstream_ejections = {"app": factor}
     metrics.tunnels_ended = {"upstream_reset": factor}
+    metrics.http2_limited_frames = {"ping": factor}
+    metrics.http2_faults = {"ping_flood": factor}
     metrics.reloads = {"ok": factor}
     metrics.reload_success_at = 20.0 * factor
     metrics.certificate_not_after = {("leaf", "CN=localhost", "1"): 30.0 * factor}

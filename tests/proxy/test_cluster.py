@@ -11,11 +11,15 @@ from twisted.logger import capturedLogs, formatEvent
 from sidecar.proxy import connect, probing, resolving
 from sidecar.proxy.cluster import Cluster, Endpoint, EndpointHealth
 from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.multiplex import UpstreamStream
+from sidecar.proxy.streampool import StreamPool
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits, LoadBalancing, ProxyProtocolOut, UnixPath
-from sidecar.topology import ClusterLimits, ClusterSpec, Discovery, HealthCheck, OutlierDetection
+from sidecar.topology import ClusterLimits, ClusterSpec, Discovery, HealthCheck, OutlierDetection, UpstreamProtocol
 from sidecar.topology import Endpoint as EndpointSpec
 from sidecar.wire import proxyproto
+from tests.support import frames
+from tests.support.h2app import H2App
 from tests.support.ports import FakeReactor
 from tests.support.upstreams import FakeLocating, FakeNames, FakeSecurity, FakeStreams
 
@@ -556,6 +560,90 @@ class TestStatus:
         assert cluster.problem == "Connection refused"
         world.open(cluster.endpoints[1])
         assert cluster.problem == ""
+
+
+class TestStreams:
+    """Clusters whose endpoints speak HTTP/2."""
+
+    def wait_for(self, endpoint: Endpoint, count: int) -> list[Any]:
+        """Ask for streams; return where they will be put, or why there are none."""
+        outcomes: list[Any] = []
+        for _ in range(count):
+            endpoint.pool.connect(outcomes.append)
+        return outcomes
+
+    def accept(self, world: World, *settings: tuple[int, int]) -> H2App:
+        app = H2App(world.traffic.waiting[0].accept(), world.reactor.turn)
+        app.begins(*settings)
+        return app
+
+    def counts(self, cluster: Cluster) -> list[tuple[int, int, int]]:
+        """Open, idle and pending: of each endpoint, and of all."""
+        return [(each.open, each.idle, each.pending) for each in (*cluster.statuses(), cluster.totals())]
+
+    def test_connections_are_counted_and_streams_are_not(self, world: World) -> None:
+        """What waits for them is pending; in the end all is 0 but what counts since start."""
+        cluster = world.make(spec_of("10.0.0.1", protocol=UpstreamProtocol.H2C))
+        assert cluster.is_multiplexed
+        (endpoint,) = cluster.endpoints
+        outcomes = self.wait_for(endpoint, 3)
+        assert self.counts(cluster) == [(0, 0, 3)] * 2
+        app = self.accept(world)
+        assert all(isinstance(stream, UpstreamStream) for stream in outcomes)
+        assert self.counts(cluster) == [(1, 1, 0)] * 2  # none of them has sent anything
+        app.vanishes()
+        assert self.counts(cluster) == [(0, 0, 0)] * 2
+        totals = cluster.totals()
+        assert (totals.connects, totals.bytes_received, totals.bytes_sent) == (1, 18, len(app.transport.sent))
+
+    @pytest.mark.parametrize("after", [UpstreamProtocol.HTTP1, UpstreamProtocol.H2C])
+    def test_other_protocol_means_other_endpoints(self, world: World, after: UpstreamProtocol) -> None:
+        """Connections of one would be sent what is framed for the other, which an app may read as more requests."""
+        (before,) = set(UpstreamProtocol) - {after}
+        cluster = world.make(spec_of("10.0.0.1", protocol=before))
+        (old,) = cluster.endpoints
+        cluster.update(spec_of("10.0.0.1", protocol=after), connect_timeout=2.0, security=None)
+        (new,) = cluster.endpoints
+        assert new is not old
+        assert isinstance(new.pool, StreamPool) is cluster.is_multiplexed is (after is UpstreamProtocol.H2C)
+
+    def test_connections_are_limited_over_all_endpoints(self, world: World) -> None:
+        """An idle one makes room, and one that is needed does not."""
+        limits = ClusterLimits(connections=1)
+        cluster = world.make(spec_of("10.0.0.1", "10.0.0.2", protocol=UpstreamProtocol.H2C, limits=limits))
+        first, second = cluster.endpoints
+        self.wait_for(first, 1)
+        refused = self.wait_for(second, 1)
+        world.reactor.turn()
+        assert [outcome.reason for outcome in refused] == ["upstream_overflow"]
+        app = self.accept(world)
+        self.wait_for(second, 1)
+        assert app.reads()[-1].kind == frames.GOAWAY
+        assert self.counts(cluster) == [(0, 0, 0), (0, 0, 1), (0, 0, 1)]
+
+    def test_one_that_does_not_speak_http2_is_seen(self, world: World) -> None:
+        """By its status, and by what is wrong with the whole."""
+        cluster = world.make(spec_of("10.0.0.1", protocol=UpstreamProtocol.H2C))
+        (endpoint,) = cluster.endpoints
+        outcomes = self.wait_for(endpoint, 2)
+        H2App(world.traffic.waiting[0].accept(), world.reactor.turn).sends(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        assert [outcome.reason for outcome in outcomes] == ["upstream_not_http2"] * 2
+        (status,) = cluster.statuses()
+        assert status.failures == {"upstream_not_http2": 1}
+        assert status.last_error == cluster.problem
+        assert "does not speak HTTP/2 without TLS" in status.last_error
+
+    def test_one_that_goes_serves_who_waits_for_it(self, world: World) -> None:
+        """As it finishes what it has; then nothing is left of it but its counts."""
+        cluster = world.make(spec_of("10.0.0.1", "10.0.0.2", protocol=UpstreamProtocol.H2C))
+        outcomes = self.wait_for(cluster.endpoints[0], 1)
+        world.update(cluster, spec_of("10.0.0.2", protocol=UpstreamProtocol.H2C))
+        assert (cluster.totals().pending, len(cluster.statuses())) == (1, 1)
+        self.accept(world)
+        assert isinstance(outcomes[0], UpstreamStream)
+        world.reactor.turn()
+        totals = cluster.totals()
+        assert (totals.open, totals.pending, totals.connects) == (0, 0, 1)
 
 
 class TestStop:

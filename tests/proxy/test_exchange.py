@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
+import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.logger import LogLevel, capturedLogs
 
 from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.proxy.connect import ConnectFailed
@@ -13,6 +18,10 @@ from sidecar.proxy.exchange import MAX_ENDPOINTS_TRIED, MAX_REPEATED_BYTES
 from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE
 from sidecar.settings import HostPort, ProxyProtocolOut, Seconds, Timeouts
+from sidecar.wire.h2limits import LEAST_WINDOW
+from tests.support import frames
+from tests.support.h2app import Backend, H2App, answer, begun_answer, content, trailers
+from tests.support.h2pump import H2Pump, fields
 from tests.support.pump import Ended, Pump
 
 TRUSTED = Forwarding(
@@ -31,6 +40,9 @@ TIMEOUTS = Timeouts(
 
 def post(size: int, sent: bytes = b"", extra: bytes = b"") -> bytes:
     return b"POST /x HTTP/1.1\r\nHost: a\r\n%bContent-Length: %d\r\n\r\n%b" % (extra, size, sent)
+
+
+T = TypeVar("T")
 
 
 class TestConnecting:
@@ -1329,3 +1341,624 @@ class TestProxyHeader:
         pump.app_resets()
         assert len(pump.pool.prefaces) == 2
         assert pump.pool.prefaces[0] == pump.pool.prefaces[1] != b""
+
+
+CHUNKED_POST = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+class OnStreams:
+    """A client of HTTP/1.1, and an app that is spoken to in HTTP/2; most requests are the second on a connection."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.pump = Pump(timeouts=TIMEOUTS)
+        self.backend = Backend(self.pump.clock, patch, settle=self.pump.settle)
+        self.backend.serves(self.pump)
+
+    def begun(self, *settings: tuple[int, int]) -> H2App:
+        """Run one exchange, so that there is a connection; return its app."""
+        self.pump.client_sends(GET)
+        app = self.backend.accepts(*settings)
+        app.answers(1)
+        assert self.pump.received().endswith(b"\r\n\r\n0\r\n\r\n")
+        assert self.pump.last == Ended(200, "", "")
+        return app
+
+    @property
+    def told(self) -> list[str]:
+        """What the endpoint was told, behind its first answer."""
+        endpoint = self.pump.cluster.endpoints[0]
+        assert endpoint.active == 0
+        return endpoint.told[1:]
+
+
+@pytest.fixture
+def on_streams(monkeypatch: pytest.MonkeyPatch) -> OnStreams:
+    return OnStreams(monkeypatch)
+
+
+class TestOnAStream:
+    """HTTP/1.1 in front of an app that speaks HTTP/2."""
+
+    def test_exchanges_follow_each_other_on_one_connection(self, on_streams: OnStreams) -> None:
+        """The client's connection and the app's are both kept."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET)
+        asked = app.asked[3]
+        assert (asked.fields[b":authority"], asked.fields[b":path"], asked.is_ended) == (b"a", b"/x", True)
+        assert asked.fields[b"x-forwarded-for"] == b"192.0.2.7"
+        assert {b"connection", b"host"}.isdisjoint(asked.fields)
+        app.answers(3, b"ok", (b"content-length", b"2"))
+        assert on_streams.pump.received() == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+        assert (on_streams.pump.last, on_streams.told) == (Ended(200, "", ""), [""])
+        assert on_streams.backend.waiting == []
+
+    def test_body_without_length_is_chunked(self, on_streams: OnStreams) -> None:
+        """Trailers pass to a client that asked for them."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET.replace(b"\r\n\r\n", b"\r\nTE: trailers\r\nConnection: TE\r\n\r\n"))
+        assert app.asked[3].fields[b"te"] == b"trailers"
+        app.sends(begun_answer(3), content(3, b"ab"), trailers(3, [(b"checksum", b"1")]))
+        received = on_streams.pump.received()
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert received.endswith(b"\r\n\r\n2\r\nab\r\n0\r\nchecksum: 1\r\n\r\n")
+
+    def test_trailers_are_dropped_for_a_client_that_did_not_ask(self, on_streams: OnStreams) -> None:
+        """It might take them for a part of the body."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET)
+        app.sends(begun_answer(3), content(3, b"ab"), trailers(3, [(b"checksum", b"1")]))
+        assert on_streams.pump.received().endswith(b"2\r\nab\r\n0\r\n\r\n")
+
+    def test_http10_gets_its_end_with_that_of_the_connection(self, on_streams: OnStreams) -> None:
+        """It knows no chunks."""
+        on_streams.pump.client_sends(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+        on_streams.backend.accepts().answers(1, b"ab")
+        assert on_streams.pump.received().endswith(b"\r\n\r\nab")
+        assert on_streams.pump.tls.ending == "close"
+
+    @pytest.mark.parametrize(
+        ("method", "status", "field"),
+        [(b"HEAD", b"200", b"1000"), (b"GET", b"204", None), (b"GET", b"304", b"1000")],
+        ids=["HEAD", "204", "304"],
+    )
+    @pytest.mark.parametrize("is_split", [False, True], ids=["end with the head", "end in DATA"])
+    def test_response_without_body_ends_with_its_head(
+        self, on_streams: OnStreams, method: bytes, status: bytes, field: bytes | None, is_split: bool
+    ) -> None:
+        """Whatever length it tells of; the next response is not mixed up with it."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET.replace(b"GET", method))
+        more = [(b"content-length", field)] if field else []
+        if is_split:
+            app.sends(begun_answer(3, *more, status=status), frames.data(3, b"", frames.END_STREAM))
+        else:
+            app.answers(3, b"", *more, status=status)
+        received = on_streams.pump.received()
+        assert received.startswith(b"HTTP/1.1 %b " % status)
+        assert received.endswith(b"\r\n\r\n")
+        assert b"chunked" not in received
+        assert on_streams.pump.last == Ended(int(status), "", "")
+        on_streams.pump.client_sends(GET)
+        assert 5 in app.asked
+
+    def test_chunked_body_and_its_trailers_go_on_unframed(self, on_streams: OnStreams) -> None:
+        """The frames of HTTP/2 take the place of chunks; fields that are ours to write are dropped."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(CHUNKED_POST)
+        assert b"transfer-encoding" not in app.asked[3].fields
+        on_streams.pump.client_sends(b"3\r\nabc\r\n")
+        assert (app.asked[3].body, app.asked[3].is_ended) == (b"abc", False)
+        on_streams.pump.client_sends(b"3\r\ndef\r\n0\r\nChecksum: 1\r\nX-Forwarded-For: evil\r\n\r\n")
+        asked = app.asked[3]
+        assert (asked.body, asked.trailers, asked.is_ended) == (b"abcdef", {b"checksum": b"1"}, True)
+
+    def test_trailers_that_none_may_pass_end_the_request_all_the_same(self, on_streams: OnStreams) -> None:
+        """The app must not wait for more."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(CHUNKED_POST + b"1\r\na\r\n0\r\nX-Forwarded-For: evil\r\n\r\n")
+        asked = app.asked[3]
+        assert (asked.body, asked.trailers, asked.is_ended) == (b"a", None, True)
+
+    def test_app_without_room_pauses_the_client(self, on_streams: OnStreams) -> None:
+        """Its windows are what backpressure is on a connection of its own."""
+        app = on_streams.begun((frames.INITIAL_WINDOW_SIZE, 4))
+        on_streams.pump.client_sends(post(10, b"0123456"))
+        assert app.asked[3].body == b"0123"
+        assert not on_streams.pump.peer.is_reading
+        app.gives(3, 2)
+        assert not on_streams.pump.peer.is_reading
+        app.gives(3, 100)
+        assert on_streams.pump.peer.is_reading
+        on_streams.pump.client_sends(b"789")
+        assert (app.asked[3].body, app.asked[3].is_ended) == (b"0123456789", True)
+
+    def test_app_that_gives_credit_slowly_is_waited_for(self, on_streams: OnStreams) -> None:
+        """As long as it takes any of the request within the timeout; then the client is told."""
+        app = on_streams.begun((frames.INITIAL_WINDOW_SIZE, 0))
+        on_streams.pump.client_sends(post(10, b"0123456789"))
+        for _ in range(5):
+            on_streams.pump.pass_time(3.9)
+            app.gives(3, 1)
+        on_streams.pump.pass_time(3.9)
+        assert len(on_streams.pump.log.ended) == 1
+        on_streams.pump.pass_time(4.2)
+        assert on_streams.pump.last == Ended(504, "upstream_timeout", "")
+        assert app.asked[3].reset == frames.CANCEL
+
+    def test_client_that_does_not_read_costs_the_app_its_window(self, on_streams: OnStreams) -> None:
+        """No more than that is held for it; credit comes back when it reads again."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET)
+        on_streams.pump.tls.stop_taking()
+        app.sends(begun_answer(3), content(3, b"a"))
+        app.reads()
+        before = app.credit.get(3, 0)
+        app.sends(content(3, b"b" * (LEAST_WINDOW - 1)))
+        app.reads()
+        assert app.credit.get(3, 0) == before
+        on_streams.pump.tls.take()
+        on_streams.pump.settle()
+        app.reads()
+        assert app.credit[3] >= LEAST_WINDOW - 1
+        app.sends(content(3, b"c", ends=True))
+        assert on_streams.pump.log.exchanges[-1].bytes_sent == LEAST_WINDOW + 1
+
+    def test_early_response_ends_both_sides(self, on_streams: OnStreams) -> None:
+        """The app need not take the rest of a request that it has answered; its connection goes on."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(post(10, b"abc"))
+        app.sends(answer(3, b"no", status=b"413"), frames.rst_stream(3, frames.NO_ERROR))
+        assert on_streams.pump.received().startswith(b"HTTP/1.1 413 ")
+        assert (on_streams.pump.last, on_streams.told) == (Ended(413, "", ""), [""])
+        assert app.transport.is_open
+
+    @pytest.mark.parametrize("data", [b"", begun_answer(3)], ids=["waiting", "streaming"])
+    def test_client_that_leaves_cancels_its_request(self, on_streams: OnStreams, data: bytes) -> None:
+        """The app hears of it, and is not blamed; its connection goes on."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET)
+        app.sends(data)
+        on_streams.pump.client_vanishes()
+        assert app.asked[3].reset == frames.CANCEL
+        assert on_streams.pump.last == Ended(200 if data else 0, "downstream_lost", "")
+        assert (on_streams.told, app.transport.is_open) == ([], True)
+
+    def test_client_that_leaves_before_there_is_a_connection_asks_nothing(self, on_streams: OnStreams) -> None:
+        """The connection is there for others."""
+        on_streams.pump.client_sends(GET)
+        on_streams.pump.client_vanishes()
+        app = on_streams.backend.accepts()
+        assert app.asked == {}
+        assert on_streams.pump.last == Ended(0, "downstream_lost", "")
+        assert on_streams.backend.pool.idle_count == 1
+
+    def test_malformed_response_is_answered_with_502(self, on_streams: OnStreams) -> None:
+        """What is no HTTP never reaches the client; the detail says which rule it broke."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET)
+        app.sends(begun_answer(3, (b"connection", b"close")))
+        assert on_streams.pump.received().startswith(b"HTTP/1.1 502 ")
+        assert on_streams.pump.last.reason == "upstream_invalid_response"
+        assert on_streams.pump.last.detail
+        assert (on_streams.told, app.asked[3].reset) == (["upstream_invalid_response"], frames.PROTOCOL_ERROR)
+
+    def test_app_that_does_not_speak_http2_is_answered_with_502(self, on_streams: OnStreams) -> None:
+        """The client and the log hear what to set right."""
+        on_streams.pump.client_sends(GET)
+        on_streams.backend.connects().sends(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        assert b"does not speak HTTP/2 without TLS (h2c)" in on_streams.pump.received()
+        assert (on_streams.pump.last.status, on_streams.pump.last.reason) == (502, "upstream_not_http2")
+        assert on_streams.pump.cluster.endpoints[0].told == ["upstream_not_http2"]
+
+    @pytest.mark.parametrize("end", ["closes", "vanishes", "resets"])
+    def test_response_that_breaks_off_is_cut(self, on_streams: OnStreams, end: str) -> None:
+        """It must not look whole, and is not asked for again."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET)
+        app.sends(begun_answer(3), content(3, b"ab"))
+        app.sends(frames.rst_stream(3, frames.NO_ERROR)) if end == "resets" else getattr(app, end)()
+        assert on_streams.pump.tls.ending == "abort"
+        assert on_streams.pump.received().endswith(b"2\r\nab\r\n")
+        assert on_streams.pump.last == Ended(200, "upstream_reset", "")
+        assert on_streams.backend.waiting == []
+
+
+# What the app says, and where the request turns up again: the number of the connection, and the stream.
+REFUSALS = {"went away": (frames.goaway(1), 1, 1), "refused": (frames.rst_stream(3, frames.REFUSED_STREAM), 0, 5)}
+
+
+class TestRepeatingOnStreams:
+    @pytest.mark.parametrize(("refusal", "number", "stream_id"), REFUSALS.values(), ids=REFUSALS)
+    @pytest.mark.parametrize("request_bytes", [GET, post(3, b"abc")], ids=["GET", "POST"])
+    def test_what_the_app_has_not_looked_at_is_sent_again(
+        self, on_streams: OnStreams, refusal: bytes, number: int, stream_id: int, request_bytes: bytes
+    ) -> None:
+        """Whatever its method, with its body; the endpoint is not to blame."""
+        first = on_streams.begun()
+        on_streams.pump.client_sends(request_bytes)
+        first.sends(refusal)
+        on_streams.backend.accepts()
+        again = on_streams.backend.apps[number]
+        assert again.asked[stream_id] == first.asked[3]
+        again.answers(stream_id)
+        assert (on_streams.pump.last, on_streams.told) == (Ended(200, "", ""), [""])
+        assert on_streams.pump.service.metrics.upstream_retries == 1
+
+    @pytest.mark.parametrize("second", ["goaway", "refused"])
+    def test_second_refusal_is_answered(self, on_streams: OnStreams, second: str) -> None:
+        """An app that never takes it must not be asked for ever."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(post(3, b"abc"))
+        app.sends(frames.goaway(1))
+        app = on_streams.backend.accepts()
+        assert app.unanswered == [1]
+        app.sends(frames.goaway(0) if second == "goaway" else frames.rst_stream(1, frames.REFUSED_STREAM))
+        assert on_streams.pump.received().startswith(b"HTTP/1.1 502 ")
+        assert on_streams.pump.last == Ended(502, "upstream_reset", "")
+        assert (on_streams.told, on_streams.backend.waiting) == (["upstream_reset"], [])
+        assert len(on_streams.pump.log.ended) == 2
+
+    @pytest.mark.parametrize("end", ["closes", "vanishes"])
+    def test_lost_connection_costs_only_what_is_not_safe_to_repeat(self, on_streams: OnStreams, end: str) -> None:
+        """The app may have acted on it."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(GET)
+        getattr(app, end)()
+        app = on_streams.backend.accepts()
+        app.answers(1, b"again")
+        assert on_streams.pump.last == Ended(200, "", "")
+        on_streams.pump.received()
+        on_streams.pump.client_sends(post(3, b"abc"))
+        getattr(app, end)()
+        assert on_streams.pump.received().startswith(b"HTTP/1.1 502 ")
+        assert on_streams.pump.last == Ended(502, "upstream_reset", "")
+        assert on_streams.backend.waiting == []
+
+    @pytest.mark.parametrize("code", [frames.INTERNAL_ERROR, frames.CANCEL], ids=["INTERNAL_ERROR", "CANCEL"])
+    @pytest.mark.parametrize("request_bytes", [GET, post(3, b"abc")], ids=["GET", "POST"])
+    def test_stream_that_the_app_ends_alone_is_its_failure(
+        self, on_streams: OnStreams, request_bytes: bytes, code: int
+    ) -> None:
+        """It has looked at the request, on a connection that is well: nothing is repeated, and it counts against it."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(request_bytes)
+        app.sends(frames.rst_stream(3, code))
+        assert on_streams.pump.received().startswith(b"HTTP/1.1 502 ")
+        assert on_streams.pump.last == Ended(502, "upstream_reset", "")
+        assert on_streams.told[-1] == "upstream_reset"
+        assert on_streams.backend.waiting == []
+
+    def test_lost_connection_costs_whom_it_was_made_for(self, on_streams: OnStreams) -> None:
+        """An app that fails at once would be asked for ever."""
+        on_streams.pump.client_sends(GET)
+        on_streams.backend.accepts().vanishes()
+        assert on_streams.pump.last == Ended(502, "upstream_reset", "")
+        assert on_streams.backend.waiting == []
+
+    def test_rest_of_the_body_follows_on_the_new_connection(self, on_streams: OnStreams) -> None:
+        """The app gets all of it, in order, also what it had no room for."""
+        app = on_streams.begun((frames.INITIAL_WINDOW_SIZE, 2))
+        on_streams.pump.client_sends(CHUNKED_POST + b"3\r\nabc\r\n")
+        assert not on_streams.pump.peer.is_reading
+        app.sends(frames.goaway(1))
+        app = on_streams.backend.accepts((frames.INITIAL_WINDOW_SIZE, 4))
+        assert on_streams.pump.peer.is_reading
+        on_streams.pump.client_sends(b"3\r\ndef\r\n0\r\nChecksum: 1\r\n\r\n")
+        app.gives(1, 100)
+        asked = app.asked[1]
+        assert (asked.body, asked.trailers, asked.is_ended) == (b"abcdef", {b"checksum": b"1"}, True)
+        app.answers(1)
+        assert on_streams.pump.last == Ended(200, "", "")
+
+    @pytest.mark.parametrize(("size", "status"), [(60_000, 200), (MAX_REPEATED_BYTES, 502)])
+    def test_long_request_is_not_kept(self, on_streams: OnStreams, size: int, status: int) -> None:
+        """What would have to be held for all of them is bounded."""
+        app = on_streams.begun()
+        on_streams.pump.client_sends(post(size, bytes(size)))
+        app.sends(frames.goaway(1))
+        if on_streams.backend.waiting:
+            on_streams.backend.accepts().answers(1)
+        assert on_streams.pump.last.status == status
+
+
+class TestManyOnOneConnection:
+    """Clients of HTTP/2 in front of such an app."""
+
+    @pytest.fixture
+    def pump(self) -> H2Pump:
+        """A client that takes little of each response."""
+        return H2Pump((frames.INITIAL_WINDOW_SIZE, 10))
+
+    @pytest.fixture
+    def backend(self, pump: H2Pump, monkeypatch: pytest.MonkeyPatch) -> Backend:
+        backend = Backend(pump.clock, monkeypatch, settle=pump.settle)
+        backend.serves(pump)
+        return backend
+
+    def test_answers_come_in_any_order(self, pump: H2Pump, backend: Backend) -> None:
+        """Each to its own stream, with its trailers."""
+        asked = [pump.request(fields(b"GET", b"/%d" % i)) for i in range(20)]
+        app = backend.accepts()
+        assert [each.fields[b":path"] for each in app.asked.values()] == [b"/%d" % i for i in range(20)]
+        for stream_id in reversed(app.unanswered):
+            body = app.asked[stream_id].fields[b":path"]
+            app.sends(begun_answer(stream_id), content(stream_id, body), trailers(stream_id, [(b"grpc-status", b"0")]))
+        for i, stream_id in enumerate(asked):
+            got = pump.answer(stream_id)
+            assert (got.body, got.trailers, got.is_whole) == (b"/%d" % i, {b"grpc-status": b"0"}, True)
+        assert pump.log.ended == [Ended(200, "", "")] * 20
+        assert (backend.pool.open_count, backend.pool.idle_count) == (1, 1)
+
+    def test_unread_response_does_not_stop_the_others(self, pump: H2Pump, backend: Backend) -> None:
+        """The app stops with that one when it has sent its window full."""
+        unread, read = pump.request(), pump.request()
+        app = backend.accepts()
+        app.sends(begun_answer(1), content(1, bytes(65_536)))
+        app.sends(begun_answer(3), content(3, b"a" * 10))
+        app.reads()
+        assert pump.answer(unread).body == bytes(10)
+        assert pump.answer(read).body == b"a" * 10
+        assert 1 not in app.credit
+        pump.gives(0, 100_000)
+        pump.gives(unread, 100_000)
+        app.reads()
+        assert len(pump.answer(unread).body) == app.credit[1] == 65_536
+
+    def test_client_gets_credit_as_its_bytes_leave(self, pump: H2Pump, backend: Backend) -> None:
+        """What the app does not take, the client cannot send more of."""
+        stream_id = pump.request(fields(b"POST"), b"", ends=False)
+        app = backend.accepts((frames.INITIAL_WINDOW_SIZE, 1000))
+        for _ in range(4):
+            pump.client_sends(frames.data(stream_id, bytes(16_000)))
+        assert len(app.asked[1].body) == 1000
+        assert pump.credit.get(stream_id, 0) <= 16_000
+        app.gives(1, 63_000)
+        assert len(app.asked[1].body) == 64_000
+        assert pump.credit[stream_id] >= 48_000
+
+    def test_app_that_goes_away_keeps_some_and_gives_back_the_others(self, pump: H2Pump, backend: Backend) -> None:
+        """Those share one new connection."""
+        asked = [pump.request(fields(b"POST", b"/%d" % i), b"x") for i in range(6)]
+        old = backend.accepts()
+        old.sends(frames.goaway(5))
+        assert len(backend.waiting) == 1
+        new = backend.accepts()
+        assert [each.fields[b":path"] for each in new.asked.values()] == [b"/3", b"/4", b"/5"]
+        for app, stream_ids in ((new, (1, 3, 5)), (old, (1, 3, 5))):
+            for stream_id in stream_ids:
+                app.answers(stream_id)
+        assert all(pump.answer(stream_id).is_whole for stream_id in asked)
+        assert pump.log.ended == [Ended(200, "", "")] * 6
+        assert (old.transport.is_open, new.transport.is_open) == (False, True)
+
+
+@attrs.define
+class _Ask:
+    """
+    A request of a client of HTTP/2, and how far it has come; its path is its number.
+
+    Attributes:
+        body: What it is to consist of; b"": it has none.
+        sent: How many bytes of that have left.
+    """
+
+    stream_id: int
+    body: bytes
+    sent: int = 0
+    is_whole: bool = False
+    is_reset: bool = False
+
+
+class _Chaos:
+    """
+    Clients, the proxy and apps that do anything that HTTP/2 lets them do, in any order.
+
+    An answer's body is the request's number, over and over; how far each has come is known by its connection and
+    stream, so that a request that is sent again is answered anew.
+    """
+
+    ANSWER_BYTES = 300
+
+    def __init__(self, patch: pytest.MonkeyPatch, client_window: int) -> None:
+        self.pump = H2Pump((frames.INITIAL_WINDOW_SIZE, client_window))
+        self.backend = Backend(self.pump.clock, patch, settle=self.pump.settle)
+        self.backend.serves(self.pump)
+        self.asks: list[_Ask] = []
+        self.answered: dict[tuple[int, int], int] = {}  # bytes of each answer that was begun
+        self.over: set[tuple[int, int]] = set()
+        self.gone_away: dict[int, int] = {}
+
+    # -- the client --
+
+    def ask(self, size: int) -> None:
+        body = b"".join(b"%d," % i for i in range(size))[:size]
+        path = b"/%d" % len(self.asks)
+        method = b"POST" if size % 2 else b"PUT"
+        stream_id = self.pump.request(fields(method, path), b"" if body else None, ends=not body)
+        self.asks.append(_Ask(stream_id, body, is_whole=not body))
+
+    def send_more(self, which: int) -> None:
+        for ask in self._some(self.asks, which):
+            if not ask.is_whole and not ask.is_reset and self.pump.answer(ask.stream_id).reset is None:
+                piece = ask.body[ask.sent : ask.sent + 70]
+                ask.sent += len(piece)
+                ask.is_whole = ask.sent == len(ask.body)
+                end = frames.END_STREAM if ask.is_whole else 0
+                self.pump.client_sends(frames.data(ask.stream_id, piece, end))
+
+    def leave(self, which: int) -> None:
+        for ask in self._some(self.asks, which):
+            answer = self.pump.answer(ask.stream_id)
+            if not (ask.is_reset or answer.is_ended or answer.reset is not None):
+                ask.is_reset = True
+                self.pump.resets(ask.stream_id)
+
+    def take(self, which: int) -> None:
+        for ask in self._some(self.asks, which):
+            answer = self.pump.answer(ask.stream_id)
+            if not (ask.is_reset or answer.is_ended or answer.reset is not None):
+                self.pump.gives(ask.stream_id, 90)
+
+    # -- the app --
+
+    def connect(self, which: int) -> None:
+        if self.backend.waiting:
+            self.backend.accepts((frames.MAX_CONCURRENT_STREAMS, which % 4), (frames.INITIAL_WINDOW_SIZE, which * 9))
+
+    def refuse(self, which: int) -> None:
+        if self.backend.waiting:
+            self.backend.connects().sends(b"HTTP/1.1 400 Bad Request\r\n\r\n") if which % 2 else self.backend.refuses()
+
+    def reply(self, which: int) -> None:
+        for number, app, stream_id in self._some(self._open_streams(), which):
+            self._reply(number, app, stream_id, 110)
+
+    def _reply(self, number: int, app: H2App, stream_id: int, most: int) -> None:
+        at = self.answered.get((number, stream_id))
+        if at is None:
+            self.answered[number, stream_id] = 0
+            app.sends(begun_answer(stream_id))
+            return
+        piece = _answer_to(app.asked[stream_id].fields[b":path"])[at : at + most]
+        self.answered[number, stream_id] = at + len(piece)
+        is_last = at + len(piece) == self.ANSWER_BYTES
+        if is_last:
+            self.over.add((number, stream_id))
+        app.sends(content(stream_id, piece, ends=is_last and bool(at % 4)))
+        if is_last and not at % 4:
+            app.sends(trailers(stream_id, [(b"checksum", b"1")]))
+
+    def give(self, which: int) -> None:
+        for _, app, stream_id in self._some(self._open_streams(), which):
+            app.gives(stream_id, 60)
+
+    def cancel(self, which: int) -> None:
+        for number, app, stream_id in self._some(self._open_streams(), which):
+            self.over.add((number, stream_id))
+            app.sends(frames.rst_stream(stream_id, (frames.REFUSED_STREAM, frames.CANCEL, frames.NO_ERROR)[which % 3]))
+
+    def go_away(self, which: int) -> None:
+        for number, app in self._some(self._open_apps(), which):
+            last = min(self.gone_away.get(number, 1000), max(app.asked, default=0) - which % 3 * 2)
+            self.gone_away[number] = max(0, last)
+            self.over |= {(number, stream_id) for stream_id in app.asked if stream_id > last}
+            app.sends(frames.goaway(max(0, last)))
+
+    def set_room(self, which: int) -> None:
+        for _, app in self._some(self._open_apps(), which):
+            app.sends(frames.settings((frames.MAX_CONCURRENT_STREAMS, which % 5)))
+
+    def lose(self, which: int) -> None:
+        for _, app in self._some(self._open_apps(), which):
+            app.closes() if which % 2 else app.vanishes()
+
+    def stop_taking(self, which: int) -> None:
+        for _, app in self._some(self._open_apps(), which):
+            app.transport.stop_taking()
+
+    def take_again(self, which: int) -> None:
+        for _, app in self._some(self._open_apps(), which):
+            app.takes()
+
+    def wait(self, which: int) -> None:
+        self.pump.pass_time(which % 3 * 0.9)
+
+    # -- the end --
+
+    def finish(self) -> None:
+        """Everybody does what is to be done, until nothing is."""
+        for _ in range(400):
+            if len(self.pump.log.ended) == len(self.asks) and all(map(self._is_over, self.asks)):
+                return
+            self._do_all()
+        raise AssertionError("it does not come to an end")
+
+    def _do_all(self) -> None:
+        if self.backend.waiting:
+            self.backend.accepts((frames.INITIAL_WINDOW_SIZE, 10_000))
+        for _, app in self._open_apps():
+            app.takes()
+        for number, app, stream_id in self._open_streams():
+            app.gives(0, 1000)
+            app.gives(stream_id, 1000)
+            if (number, stream_id) in self._open_ids():
+                self._reply(number, app, stream_id, 1000)
+        for which in range(len(self.asks)):
+            self.send_more(which)
+            self.take(which)
+        self.pump.gives(0, 1000)
+        self.pump.settle()
+
+    def _is_over(self, ask: _Ask) -> bool:
+        answer = self.pump.answer(ask.stream_id)
+        return ask.is_reset or answer.is_ended or answer.reset is not None
+
+    def _open_apps(self) -> list[tuple[int, H2App]]:
+        return [
+            (i, app) for i, app in enumerate(self.backend.apps) if app.transport.is_open and app.transport.is_reading
+        ]
+
+    def _open_ids(self) -> set[tuple[int, int]]:
+        return {(number, stream_id) for number, _, stream_id in self._open_streams()}
+
+    def _open_streams(self) -> list[tuple[int, H2App, int]]:
+        return [
+            (number, app, stream_id)
+            for number, app in self._open_apps()
+            for stream_id in app.unanswered
+            if (number, stream_id) not in self.over
+        ]
+
+    @staticmethod
+    def _some(things: list[T], which: int) -> list[T]:
+        return [things[which % len(things)]] if things else []
+
+
+def _answer_to(path: bytes) -> bytes:
+    return (path * _Chaos.ANSWER_BYTES)[: _Chaos.ANSWER_BYTES]
+
+
+ACTIONS = (
+    [_Chaos.ask] * 3 + [_Chaos.reply] * 4 + [_Chaos.send_more] * 3 + [_Chaos.connect, _Chaos.give, _Chaos.take] * 2
+)
+ACTIONS += [_Chaos.cancel, _Chaos.go_away, _Chaos.lose, _Chaos.refuse, _Chaos.leave, _Chaos.set_room, _Chaos.wait]
+ACTIONS += [_Chaos.stop_taking, _Chaos.take_again]
+
+
+class TestAnythingOnStreams:
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 300)), min_size=5, max_size=60),
+        st.sampled_from([0, 7, 100, 65_535]),
+    )
+    def test_each_is_recorded_once_and_no_byte_is_lost_or_doubled(
+        self, actions: list[tuple[Callable[[_Chaos, int], None], int]], client_window: int
+    ) -> None:
+        """Whatever happens in whatever order; in the end nothing is counted any more."""
+        with pytest.MonkeyPatch.context() as patch, capturedLogs() as logs:
+            chaos = _Chaos(patch, client_window)
+            for act, which in actions:
+                act(chaos, which)
+            chaos.finish()
+            pump, pool = chaos.pump, chaos.backend.pool
+            assert [event for event in logs if event["log_level"] >= LogLevel.error] == []
+            assert pump.cluster.endpoints[0].active == 0
+            for number, ask in enumerate(chaos.asks):
+                got = pump.answer(ask.stream_id)
+                if got.status == 200:
+                    assert _answer_to(b"/%d" % number).startswith(got.body)
+                    assert not got.is_whole or len(got.body) == _Chaos.ANSWER_BYTES
+                else:
+                    assert got.status in (0, 502, 503)
+            for app in chaos.backend.apps:
+                for asked in app.asked.values():
+                    ask = chaos.asks[int(asked.fields[b":path"][1:])]
+                    assert ask.body.startswith(asked.body)
+                    assert not asked.is_ended or asked.body == ask.body
+            pool.stop()
+            while chaos.backend.waiting:
+                chaos.backend.refuses()
+            for app in chaos.backend.apps:
+                app.takes()
+            pump.pass_time(2.0)
+            assert (pool.open_count, pool.idle_count, pool.pending_count) == (0, 0, 0)

@@ -14,6 +14,7 @@ from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.intake import Admitted, AnsweredHere, Forwarding, Intake, TurnedAway, Verdict
 from sidecar.proxy.routing import Router
 from sidecar.settings import ClientCertMode, ClientSettings, HostPort, HttpSettings, RulesText, Switch
+from sidecar.tls.sni import ServedNames
 from sidecar.topology import ClientRule, PathMatch, Redirect, Route, RouteMatch, ToCluster, VirtualHost
 from sidecar.wire.events import RequestHead
 from sidecar.wire.head import parse_request_head
@@ -246,3 +247,59 @@ def test_forwarding_trusts_whom_its_hop_trusts() -> None:
     assert not Forwarding(
         b"", b"", Hop(peer="192.0.2.7", local=HostPort("192.0.2.1", 443), is_trusted=False)
     ).is_trusted
+
+
+class TestCheckAuthority:
+    NAMES = ServedNames(frozenset({"one.example", "also.example"}))
+    SPLIT = (
+        VirtualHost(name="one", domains=("one.example",), routes=(TO_APP,)),
+        VirtualHost(name="rest", domains=("*",), routes=(attrs.evolve(TO_APP, name="rest"),)),
+    )
+
+    def check(self, case: Case, asked: str | None, host: str) -> None:
+        for_host = attrs.evolve(head("/"), host=host.encode())
+        case.intake.check_authority(for_host, asked, self.NAMES)
+
+    def split(self) -> Case:
+        """Two virtual hosts: that of one.example, and that of all others."""
+        case = Case()
+        service = case.service
+        default = default_rule(ClientSettings())
+        service.router = Router.compile(self.SPLIT, {"app": case.pump.cluster}, service.timeouts, default)
+        return case
+
+    @pytest.mark.parametrize(
+        ("asked", "host"), [("one.example", "two.example"), ("ONE.example.", "two.example:443"), ("one.example", "")]
+    )
+    def test_other_virtual_host_is_misdirected(self, asked: str, host: str) -> None:
+        """The client was shown no certificate for it, so it may not reuse its connection."""
+        with pytest.raises(RequestError) as caught:
+            self.check(self.split(), asked, host)
+        assert (caught.value.status, caught.value.reason) == (421, "misdirected_request")
+
+    @pytest.mark.parametrize(
+        ("asked", "host"),
+        [
+            ("one.example", "ONE.example:8443"),
+            ("one.example", "also.example"),
+            ("two.example", "two.example"),
+            ("two.example", "three.example"),
+            (None, "two.example"),
+        ],
+        ids=["the same host", "a name of the certificate", "the same, unknown", "the same rules", "no name asked for"],
+    )
+    def test_whatever_makes_no_difference_is_served(self, asked: str | None, host: str) -> None:
+        """The names are the same, or the certificate's, or lead to the same."""
+        self.check(self.split(), asked, host)
+
+    def test_one_route_for_all_tells_nobody_apart(self) -> None:
+        """Behind most sidecars there is one app, whatever its clients call it."""
+        self.check(Case(), "one.example", "two.example")
+
+    def test_client_rules_that_differ_by_host_count(self) -> None:
+        """Else a connection for a host with weak rules would be judged by those of another that was never verified."""
+        rules = RulesText('[{"host": "two.example", "client_cert": "none"}]')
+        case = Case(client=ClientSettings(cert=ClientCertMode.REQUIRED, rules=rules))
+        with pytest.raises(RequestError, match="make another connection"):
+            self.check(case, "one.example", "two.example")
+        self.check(case, "one.example", "three.example")

@@ -236,11 +236,13 @@ class RecordingSecureTransport:
         sent: Plaintext that the client has taken.
         ending: How it was ended: ``close``, ``linger`` or ``abort``; empty while it is open.
         is_half_closed: Whether the owner has said that no more will come.
+        writes: How often something was written.
     """
 
     def __init__(self) -> None:
         self.owner: SecureOwner | None = None
         self.sent = b""
+        self.writes = 0
         self.ending = ""
         self.is_half_closed = False
         self.is_stuck = False
@@ -254,6 +256,7 @@ class RecordingSecureTransport:
         assert not self.is_half_closed, "written behind the end"
         if self.ending:
             return
+        self.writes += 1
         if self._queue:
             self._queue += data
         elif self.is_stuck:
@@ -288,6 +291,10 @@ class RecordingSecureTransport:
     def take(self) -> None:
         """The client reads again, all of it."""
         self.is_stuck = False
+        self.take_once()
+
+    def take_once(self) -> None:
+        """The client reads what is queued, and from the next write on nothing again."""
         was_queued, self._queue, self.sent = bool(self._queue), b"", self.sent + self._queue
         if was_queued and not self.ending and self.owner is not None:
             self.owner.resumeProducing()

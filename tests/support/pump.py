@@ -164,11 +164,15 @@ class Pump:
         )
         self.peer = FakePeer(self, self.deadlines)
         self._admission, self._forwarding = admission, forwarding
-        self.downstream = DownstreamConnection(
-            self.tls, self.peer, self.service, SESSION, forwarding=forwarding, admission=admission
-        )
+        self.downstream = self.make_downstream(forwarding, admission)
         self.tls.owner = self.downstream
         self._is_lost = False
+
+    def make_downstream(self, forwarding: Forwarding, admission: Admission | Decision) -> Any:
+        """Return what is tested: a `DownstreamConnection`, or in pumps for other protocols another of its kind."""
+        return DownstreamConnection(
+            self.tls, self.peer, self.service, SESSION, forwarding=forwarding, admission=admission
+        )
 
     def judge_again(self, admission: Admission | Decision | None = None, forwarding: Forwarding | None = None) -> None:
         """Let what is known of the client have changed; None: that has not."""

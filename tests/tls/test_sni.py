@@ -7,7 +7,7 @@ from OpenSSL import SSL
 
 from sidecar.settings import ClientCertMode, TlsPolicy
 from sidecar.tls.session import read_session
-from sidecar.tls.sni import build_contexts, server_names
+from sidecar.tls.sni import ServedNames, build_contexts, server_names
 from sidecar.tls.trust import ClientTrust
 from sidecar.tls.verify import VerifyReason, is_resumed
 from tests.support.certs import CLIENT, Issued, authority, intermediate, other_authority, rsa_key
@@ -108,3 +108,30 @@ class TestBuildContexts:
         assert verification.is_accepted
         verification = read_session(connect(context, bad, server_name=name).server).verification
         assert verification.reason is VerifyReason.UNKNOWN_CA
+
+
+class TestServedNames:
+    @pytest.mark.parametrize(
+        ("asked", "host", "expected"),
+        [
+            ("first.example", "first.example", True),
+            ("first.example", "x.wild.example", True),
+            ("x.wild.example", "first.example", True),
+            ("x.wild.example", "y.wild.example", True),
+            ("first.example", "x.y.wild.example", False),
+            ("first.example", "wild.example", False),
+            ("first.example", "second.example", False),
+            ("second.example", "both.example", True),
+            ("second.example", "third.example", False),
+            ("third.example", "third.example", True),
+            ("both.example", "third.example", False),
+            ("unknown.example", "first.example", True),
+            ("unknown.example", "unknown.example", False),
+            ("first.example", "", False),
+            ("", "first.example", True),
+        ],
+    )
+    def test_certificate_that_was_asked_for_counts(self, asked: str, host: str, expected: bool) -> None:
+        """Not all that the listener has, and for a name that nobody has it is the default."""
+        names = ServedNames.of([FIRST.bundle, SECOND.bundle, THIRD.bundle])
+        assert names.belong_together(asked, host) is expected

@@ -96,4 +96,10 @@ class TestForApp:
         """What one client does not read stops nobody else, as far as windows go; no other limit of size changes."""
         made = limits.for_app()
         assert made.connection_window == window
-        assert attrs.evolve(made, connection_window=limits.connection_window, late=limits.late) == limits
+        assert made.largest_stream_window == made.stream_window
+        assert (
+            attrs.evolve(
+                made, connection_window=limits.connection_window, late=limits.late, window_growth=limits.window_growth
+            )
+            == limits
+        )

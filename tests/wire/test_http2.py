@@ -268,7 +268,7 @@ class TestCredit:
 
     def test_credit_is_given_for_what_was_acknowledged(self) -> None:
         """Over any time the client may send as much as has left."""
-        connection = posting()
+        connection = posting(limits=Http2Limits(window_growth=1))
         credit = {0: 0, 1: 0}
         for _ in range(200):
             connection.receive(data(1, b"x" * 16_384), 0.0)
@@ -279,6 +279,33 @@ class TestCredit:
         total = 200 * 16_384
         assert total - 64 * 1024 <= credit[1] <= total
         assert total - 1024 * 1024 <= credit[0] <= total
+
+    def test_window_grows_while_all_is_acknowledged(self) -> None:
+        """Up to four times what it was, and not over the connection's; each stream begins anew."""
+        connection = posting()
+        credit = 0
+        for _ in range(200):
+            connection.receive(data(1, b"x" * 16_384), 0.0)
+            connection.acknowledge(1, 16_384)
+            credit += sum(int.from_bytes(found.payload, "big") for found in sent(connection) if found.stream_id)
+        ahead = 64 * 1024 + credit - 200 * 16_384
+        assert 128 * 1024 <= ahead <= 256 * 1024
+        connection.receive(headers(3, POST, END_HEADERS) + data(3, b"x" * 16_384) * 4, 0.0)
+        assert fault_of(connection, data(3, b"x")).reason == "window_exceeded"
+
+    def test_window_does_not_grow_while_something_is_held(self) -> None:
+        """An app that is slow makes us hold no more than the window was."""
+        connection = posting()
+        connection.receive(data(1, b"x" * 16_384) * 4, 0.0)
+        for _ in range(100):
+            connection.acknowledge(1, 8_192)
+            for found in sent(connection):
+                if found.stream_id:
+                    size = int.from_bytes(found.payload, "big")
+                    assert size == 32_768
+                    connection.receive(data(1, b"x" * 16_384) * 2, 0.0)
+        connection.acknowledge(1, 0)
+        assert fault_of(connection, data(1, b"x" * 16_384) * 4).reason == "window_exceeded"
 
     def test_streams_share_the_connection_window(self) -> None:
         """All bodies together are bounded too."""
