@@ -130,6 +130,7 @@ class Console:
             Cluster(
                 cluster=name,
                 upstream=status.address,
+                protocol=cluster.spec.protocol.value,
                 weight=status.weight,
                 health=status.health.value,
                 why=status.why,

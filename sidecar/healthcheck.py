@@ -13,6 +13,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from sidecar.settings import (
     Switch,
     UnixPath,
 )
-from sidecar.topology import ClusterSpec, Endpoint, ListenerSpec, Topology, UpstreamTls
+from sidecar.topology import ClusterSpec, Endpoint, ListenerSpec, Topology, UpstreamProtocol, UpstreamTls
 from sidecar.wire.proxyproto import LOCAL_V2 as LOCAL_HEADER
 from sidecar.wire.proxyproto import UNKNOWN_V1 as UNKNOWN_HEADER
 
@@ -46,7 +47,8 @@ USAGE: Final = """\
 usage: sidecar healthcheck [--app] [--NAME VALUE ...]
 
 Exits with 0 if the TLS listener completes a handshake and its certificate is in date, else with 1, and says why in one
-line. With --app the app must answer HTTP too. It reads the settings where `sidecar run` does: give it the same flags.
+line. With --app the app must answer HTTP too, or HTTP/2 if it is one of h2c://. It reads the settings where
+`sidecar run` does: give it the same flags.
 """
 
 _STDOUT: Final = 1
@@ -57,6 +59,11 @@ _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - look
 _LARGEST_READ: Final = 65_536
 _LONGEST_STATUS_LINE: Final = 4096
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?: |\r?\n)")
+
+# What clients and servers begin HTTP/2 with, a preface and SETTINGS of at most 16 KiB (RFC 9113 section 3.4); written
+# out, since the modules that speak it take longer to import than all that is done here.
+_HTTP2_HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_HTTP2_ANSWER: Final = re.compile(rb"\x00[\x00-\x40].\x04\x00\x00\x00\x00\x00", re.DOTALL)
 
 
 class UnhealthyError(SidecarError):
@@ -126,6 +133,7 @@ def _clusters(loaded: Loaded) -> Sequence[ClusterSpec]:
             endpoints=tuple(Endpoint(address=address) for address in settings.upstream.endpoints),
             tls=UpstreamTls() if settings.upstream.tls else None,
             proxy_protocol=settings.app.proxy_protocol,
+            protocol=UpstreamProtocol.H2C if settings.upstream.h2c else UpstreamProtocol.HTTP1,
         ),
     )
 
@@ -249,31 +257,63 @@ def _check_cluster(cluster: ClusterSpec, is_http: bool, until: float) -> str:
 
 
 def _check_app(cluster: ClusterSpec, upstream: HostPort | UnixPath, until: float) -> str:
-    host = "localhost" if isinstance(upstream, UnixPath) else str(upstream)
-    request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sidecar-healthcheck\r\nConnection: close\r\n\r\n"
-    first = {ProxyProtocolOut.V1: UNKNOWN_HEADER, ProxyProtocolOut.V2: LOCAL_HEADER}
+    is_h2c = cluster.protocol is UpstreamProtocol.H2C
     try:
-        with _connect(upstream, until) as sock:
-            sock.sendall(first.get(cluster.proxy_protocol, b"") + request.encode())
-            line = _first_line(sock, until)
+        answer = _ask(cluster, upstream, until, in_http2=is_h2c)
     except OSError as error:
         raise UnhealthyError(f"no answer of the app at {upstream} (SIDECAR_UPSTREAM): {_why(error)}") from None
-    match = _STATUS_LINE.match(line)
-    if match is None:
-        fact = "closes the connection without an answer" if not line else "answers with something that is not HTTP/1.1"
-        raise UnhealthyError(f"the app at {upstream} (SIDECAR_UPSTREAM) {fact}")
-    return f"answers {match[1].decode()}"
+    if is_h2c and _HTTP2_ANSWER.match(answer):
+        return "speaks HTTP/2"
+    status = _STATUS_LINE.match(answer)
+    if status is not None and not is_h2c:
+        return f"answers {status[1].decode()}"
+    fact = _mistake(cluster, upstream, until, answer)
+    raise UnhealthyError(f"the app at {upstream} (SIDECAR_UPSTREAM) {fact}")
 
 
-def _first_line(sock: socket.socket, until: float) -> bytes:
-    line = b""
-    while b"\n" not in line and len(line) < _LONGEST_STATUS_LINE:
+def _mistake(cluster: ClusterSpec, upstream: HostPort | UnixPath, until: float, answer: bytes) -> str:
+    """What is wrong with an answer. Of what an app makes of a wrong protocol, to ask in the right one is surer."""
+    is_h2c = cluster.protocol is UpstreamProtocol.H2C
+    expected = _STATUS_LINE if is_h2c else _HTTP2_ANSWER
+    is_other = expected.match(answer) is not None
+    if not is_other:
+        with suppress(OSError):
+            is_other = expected.match(_ask(cluster, upstream, until, in_http2=not is_h2c)) is not None
+    if is_other and is_h2c:
+        return "does not speak HTTP/2 without TLS: for an HTTP/1.1 app write http://, or leave out protocol: h2c"
+    if is_other:
+        return "speaks HTTP/2, and no HTTP/1.1: write h2c://, or protocol: h2c for a cluster"
+    if not answer:
+        return "closes the connection without an answer"
+    return f"answers with something that is not {'HTTP/2' if is_h2c else 'HTTP/1.1'}"
+
+
+def _ask(cluster: ClusterSpec, upstream: HostPort | UnixPath, until: float, *, in_http2: bool) -> bytes:
+    """Return how the app's answer begins; empty if it closes the connection. Raises OSError: there is none in time."""
+    first = {ProxyProtocolOut.V1: UNKNOWN_HEADER, ProxyProtocolOut.V2: LOCAL_HEADER}
+    host = "localhost" if isinstance(upstream, UnixPath) else str(upstream)
+    head = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sidecar-healthcheck\r\nConnection: close\r\n\r\n"
+    with _connect(upstream, until) as sock:
+        try:
+            sock.sendall(first.get(cluster.proxy_protocol, b"") + (_HTTP2_HELLO if in_http2 else head.encode()))
+        except ConnectionError:
+            pass  # it may have said something before it hung up
+        return _beginning(sock, until)
+
+
+def _beginning(sock: socket.socket, until: float) -> bytes:
+    """Read a line, or the head of a first frame; less if the peer closes."""
+    data = b""
+    while b"\n" not in data and not _HTTP2_ANSWER.match(data) and len(data) < _LONGEST_STATUS_LINE:
         sock.settimeout(_left(until))
-        data = sock.recv(_LONGEST_STATUS_LINE)
-        if not data:
+        try:
+            piece = sock.recv(_LONGEST_STATUS_LINE)
+        except ConnectionError:
             break
-        line += data
-    return line
+        if not piece:
+            break
+        data += piece
+    return data
 
 
 # -- sockets ----------------------------------------------------------------------------------------------------

@@ -236,6 +236,7 @@ def _sum(one: Cluster, other: Cluster) -> Cluster:
     return Cluster(
         cluster=one.cluster,
         upstream=one.upstream,
+        protocol=one.protocol,
         weight=one.weight,
         health=worse.health,
         why=worse.why,

@@ -24,7 +24,7 @@ from sidecar.proxy.listener import Approach, Listener, Peer
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.reloading import Reloader
 from sidecar.settings import HostPort, Limits, LogLevel
-from sidecar.topology import ClusterSpec, Endpoint, Topology
+from sidecar.topology import ClusterSpec, Endpoint, Topology, UpstreamProtocol
 from sidecar.wire.proxyproto import ProxyHeader
 from tests.support.certs import NOW, Issued, authority, intermediate, reveals, revocation_list
 from tests.support.ports import FakeReactor, RecordingTransport
@@ -302,6 +302,7 @@ class TestClusters:
         assert attrs.asdict(cluster) == {
             "cluster": "app",
             "upstream": "127.0.0.1:8080",
+            "protocol": "http/1.1",
             "weight": 1,
             "health": "healthy",
             "why": "",
@@ -315,6 +316,11 @@ class TestClusters:
             "last_error": "refused",
             "keep_alive_seconds": 5.0,
         }
+
+    def test_protocol_is_shown(self, world: World) -> None:
+        """Who looks for a gRPC app that does not answer wants to know what it was spoken to in."""
+        world.cluster.spec = attrs.evolve(world.cluster.spec, protocol=UpstreamProtocol.H2C)
+        assert [cluster.protocol for cluster in world.console.clusters()] == ["h2c"]
 
 
 class TestFigures:

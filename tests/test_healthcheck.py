@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 
 from sidecar import healthcheck
 from sidecar.healthcheck import main
+from sidecar.wire.h2frames import ACK, PREFACE, SETTINGS, frame, goaway
 from sidecar.wire.proxyproto import LOCAL_V2, UNKNOWN_V1
 from tests.support.certs import DAY, NOW, Issued, authority
 from tests.support.program import ROOT, environment
@@ -25,6 +27,10 @@ from tests.support.program import ROOT, environment
 Serve = Callable[[socket.socket], None]
 
 GOOD = authority().issue("localhost")
+
+HTTP2_HELLO = PREFACE + frame(SETTINGS, 0, 0)
+HTTP2_ANSWER = frame(SETTINGS, 0, 0, bytes((0, 5, 0, 0, 64, 0)))
+REFUSED_IN_HTTP1 = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
 class Servers:
@@ -108,13 +114,23 @@ def check(capfd: pytest.CaptureFixture[str], *arguments: str, **settings: str) -
 
 
 def answering(data: bytes) -> Serve:
-    """Read the request, then send *data* and close."""
+    """Read the request, or a preface of HTTP/2, then send *data* and close."""
 
     def serve(sock: socket.socket) -> None:
         request = b""
-        while not request.endswith(b"\r\n\r\n"):
+        while not request.endswith((b"\r\n\r\n", HTTP2_HELLO)):
             request += sock.recv(4096)
         sock.sendall(data)
+
+    return serve
+
+
+def of_two_protocols(to_http1: bytes, to_http2: bytes) -> Serve:
+    """Answer a request in one way, and a preface of HTTP/2 in another; then close."""
+
+    def serve(sock: socket.socket) -> None:
+        is_http2 = sock.recv(3, socket.MSG_PEEK | socket.MSG_WAITALL) == b"PRI"
+        answering(to_http2 if is_http2 else to_http1)(sock)
 
     return serve
 
@@ -249,6 +265,129 @@ class TestApp:
         assert check(capfd, "--app", listen=listen, upstream=closed_address)[0] == 1
 
 
+class TestHttp2App:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            pytest.param(HTTP2_ANSWER + frame(SETTINGS, ACK, 0), id="settings"),
+            pytest.param(frame(SETTINGS, 0, 0), id="no settings"),
+            pytest.param(frame(SETTINGS, 0, 0, bytes(16_380)), id="many settings"),
+        ],
+    )
+    def test_settings_are_an_answer(self, servers: Servers, capfd: pytest.CaptureFixture[str], data: bytes) -> None:
+        """With them a server begins, whatever it serves."""
+        address = servers.start(answering(data))
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=f"h2c://{address}")
+        assert status == 0, line
+        assert line.endswith(f"; the app at {address} speaks HTTP/2\n")
+
+    def test_answer_may_come_in_pieces(self, servers: Servers, capfd: pytest.CaptureFixture[str]) -> None:
+        """A head of nine bytes is one however it is cut; what follows is not waited for."""
+
+        def serve(sock: socket.socket) -> None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in HTTP2_ANSWER[:9]:
+                sock.send(bytes((byte,)))
+            silent(sock)
+
+        assert check(capfd, "--app", listen=servers.tls(), upstream=f"h2c://{servers.start(serve)}")[0] == 0
+
+    def test_it_is_asked_as_the_protocol_begins(
+        self, servers: Servers, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        """By a preface and SETTINGS, on sockets of both kinds."""
+        seen: list[bytes] = []
+
+        def serve(sock: socket.socket) -> None:
+            seen.append(sock.recv(len(HTTP2_HELLO) + 1))
+            sock.sendall(HTTP2_ANSWER)
+
+        upstream = f"h2c+{servers.start(serve, tmp_path / 'app.sock')}"
+        assert check(capfd, "--app", listen=servers.tls(), upstream=upstream)[0] == 0
+        assert seen == [HTTP2_HELLO]
+
+    @pytest.mark.parametrize("to_http1", [b"HTTP/1.1 200 OK\r\n\r\n", REFUSED_IN_HTTP1], ids=["served", "refused"])
+    @pytest.mark.parametrize(
+        "to_http2", [REFUSED_IN_HTTP1, b"", b"<!DOCTYPE HTML>\n"], ids=["refused", "closed", "without a head"]
+    )
+    def test_app_of_http1_is_told_from_one_of_h2c(
+        self, servers: Servers, capfd: pytest.CaptureFixture[str], to_http1: bytes, to_http2: bytes
+    ) -> None:
+        """However it takes the preface; the line says what to write instead."""
+        address = servers.start(of_two_protocols(to_http1, to_http2))
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=f"h2c://{address}")
+        assert status == 1
+        assert f"the app at {address} (SIDECAR_UPSTREAM) does not speak HTTP/2 without TLS" in line
+        assert "write http://" in line
+
+    @pytest.mark.parametrize(
+        "to_http1",
+        [
+            pytest.param(HTTP2_ANSWER + goaway(0, 1), id="refused in frames"),
+            pytest.param(b"", id="closed"),
+            pytest.param(b"\x00\x00", id="cut"),
+        ],
+    )
+    def test_app_of_h2c_is_told_from_one_of_http1(
+        self, servers: Servers, capfd: pytest.CaptureFixture[str], to_http1: bytes
+    ) -> None:
+        """However it takes the request; nothing of what it sent is shown."""
+        address = servers.start(of_two_protocols(to_http1, HTTP2_ANSWER))
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=f"http://{address}")
+        assert status == 1
+        assert f"the app at {address} (SIDECAR_UPSTREAM) speaks HTTP/2, and no HTTP/1.1: write h2c://" in line
+
+    @pytest.mark.parametrize(
+        ("data", "why"),
+        [
+            pytest.param(b"", "closes the connection without an answer", id="nothing"),
+            pytest.param(b"SSH-2.0-OpenSSH_9.6\r\n", "answers with something that is not HTTP/2", id="ssh"),
+            pytest.param(HTTP2_ANSWER[:8], "answers with something that is not HTTP/2", id="cut"),
+            pytest.param(frame(SETTINGS, ACK, 0), "answers with something that is not HTTP/2", id="ack first"),
+            pytest.param(frame(SETTINGS, 0, 1), "answers with something that is not HTTP/2", id="on a stream"),
+            pytest.param(goaway(0, 1), "answers with something that is not HTTP/2", id="goaway first"),
+            pytest.param(b"\x00" * 100_000, "answers with something that is not HTTP/2", id="endless"),
+        ],
+    )
+    def test_what_is_neither_is_unhealthy(
+        self, servers: Servers, capfd: pytest.CaptureFixture[str], data: bytes, why: str
+    ) -> None:
+        """Nothing is advised where nobody knows what is spoken."""
+        address = servers.start(answering(data))
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=f"h2c://{address}")
+        assert (status, line) == (1, f"unhealthy: the app at {address} (SIDECAR_UPSTREAM) {why}\n")
+
+    def test_app_that_resets_the_connection_is_asked_once_more(
+        self, servers: Servers, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """Who closes with a request unread resets, and its last words may be lost."""
+
+        def serve(sock: socket.socket) -> None:
+            if sock.recv(3, socket.MSG_PEEK | socket.MSG_WAITALL) == b"PRI":
+                sock.sendall(HTTP2_ANSWER)
+                silent(sock)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=servers.start(serve))
+        assert (status, "speaks HTTP/2" in line) == (1, True)
+
+    @pytest.mark.usefixtures("short_deadline")
+    def test_silent_app_is_unhealthy_in_time(self, servers: Servers, capfd: pytest.CaptureFixture[str]) -> None:
+        """The deadline is one for all, and is not waited for twice."""
+        status, line = check(capfd, "--app", listen=servers.tls(), upstream=f"h2c://{servers.start(silent)}")
+        assert status == 1
+        assert line.endswith("(SIDECAR_UPSTREAM): nothing came within 0.2 s\n")
+
+    def test_cluster_of_h2c_is_asked_in_it(self, servers: Servers, capfd: pytest.CaptureFixture[str]) -> None:
+        """As one that SIDECAR_UPSTREAM names."""
+        cluster = {"name": "greeter", "endpoints": servers.start(answering(HTTP2_ANSWER)), "protocol": "h2c"}
+        listener = {"name": "in", "address": servers.tls(), "cluster": "greeter"}
+        status, line = check(capfd, "--app", clusters=json.dumps([cluster]), listeners=json.dumps([listener]))
+        assert status == 0, line
+        assert line.endswith(" speaks HTTP/2\n")
+
+
 class TestOtherListeners:
     def test_header_goes_ahead_where_one_is_looked_for(
         self, servers: Servers, capfd: pytest.CaptureFixture[str]
@@ -362,8 +501,9 @@ class TestMain:
         assert (done.returncode, done.stdout) == (1, b"")
 
     def test_little_is_imported(self, servers: Servers) -> None:
-        """It runs every few seconds: neither an event loop nor YAML, nor what makes certificates, is loaded for it."""
-        code = "sys.stdout.write(str({'twisted', 'OpenSSL', 'yaml', 'prometheus_client', 'asyncio'} & {*sys.modules}))"
+        """It runs every few seconds: no event loop, YAML, HTTP/2, nor what makes certificates, is loaded for it."""
+        heavy = {"twisted", "OpenSSL", "yaml", "prometheus_client", "asyncio", "h2", "hpack"}
+        code = f"sys.stdout.write(str({heavy} & {{*sys.modules}}))"
         done = run(f"--listen={servers.tls()}", then=code)
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith(b"set()")

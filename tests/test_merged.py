@@ -170,6 +170,12 @@ class TestClusters:
             keep_alive_seconds=2.0,
         )
 
+    def test_protocol_stays(self) -> None:
+        """All workers have it from the same settings."""
+        of_grpc = attrs.evolve(CLUSTER, protocol="h2c")
+        (found,) = merged(_with_cluster(of_grpc), _with_cluster(of_grpc)).clusters()
+        assert found.protocol == "h2c"
+
     def test_other_addresses_stand_beside(self) -> None:
         """While workers with other settings take over."""
         other = attrs.evolve(CLUSTER, upstream="http://127.0.0.1:9", keep_alive_seconds=None)

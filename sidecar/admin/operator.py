@@ -171,6 +171,7 @@ class Cluster:
     Attributes:
         cluster: Name of the cluster.
         upstream: Address of the endpoint.
+        protocol: What requests are sent in: ``http/1.1`` or ``h2c``.
         weight: Its share.
         health: ``healthy``, ``unhealthy`` or ``ejected``.
         why: What is wrong with it; "" if it is healthy.
@@ -186,6 +187,7 @@ class Cluster:
 
     cluster: str
     upstream: str
+    protocol: str = "http/1.1"
     weight: int = 1
     health: str = "healthy"
     why: str = ""

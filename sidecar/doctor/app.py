@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -17,9 +17,10 @@ SHORT_KEEP_ALIVE = 2
 
 
 class Spoken(enum.Enum):
-    """What answered."""
+    """What is asked in, or what answered."""
 
-    HTTP = "http"
+    HTTP = "http"  # HTTP/1.1
+    H2C = "h2c"  # HTTP/2 without TLS
     TLS = "tls"
     OTHER = "other"
     SILENCE = "silence"
@@ -64,39 +65,67 @@ def hop(address: HostPort) -> Finding:
     return note(Check.APP_EXPOSED, fact, "put it beside the sidecar (127.0.0.1), or let it speak TLS (https://)")
 
 
-def answer(address: HostPort | UnixPath, found: Answer, *, wants_tls: bool, is_running: bool) -> Finding:
+def answer(address: HostPort | UnixPath, found: Answer, wanted: Spoken, *, is_running: bool) -> Finding:
     """
     Judge what the app answered.
 
     Args:
         address: Where it was asked.
         found: What came.
-        wants_tls: Whether we would speak TLS with it.
+        wanted: What we would speak with it: HTTP, H2C or TLS; ANYTHING if that is not known here.
         is_running: Whether the sidecar serves already, so that clients notice.
     """
     what = f"the app at {address}"
-    match found.spoken:
-        case Spoken.NOTHING:
-            return _no_app(address, found.why, is_running)
-        case Spoken.TLS if not wants_tls:
-            return error(Check.APP, f"{what} speaks TLS, and SIDECAR_UPSTREAM says http", "write https:// there")
-        case Spoken.HTTP if wants_tls:
-            return error(Check.APP, f"{what} speaks plain HTTP, and SIDECAR_UPSTREAM says https", "write http:// there")
-        case Spoken.OTHER if wants_tls:
-            return error(Check.APP, f"{what} does not speak TLS, and SIDECAR_UPSTREAM says https", "name its TLS port")
-        case Spoken.OTHER:
-            fix = "name the app's HTTP port in SIDECAR_UPSTREAM; for another protocol set SIDECAR_MODE=tcp"
-            return error(Check.APP, f"{what} answers with something that is not HTTP/1.1", fix)
-        case Spoken.SILENCE:
-            fact = f"{what} takes connections and did not answer in time"
-            return warning(Check.APP, fact, "look whether it is overloaded, or still starting")
+    if found.spoken is Spoken.NOTHING:
+        return _no_app(address, found.why, is_running)
+    if found.spoken is Spoken.SILENCE:
+        fact = f"{what} takes connections and did not answer in time"
+        return warning(Check.APP, fact, "look whether it is overloaded, or still starting")
+    if (mistake := _MISTAKES.get((wanted, found.spoken))) is not None:
+        fact, fix = mistake
+        return error(Check.APP, f"{what} {fact}", fix)
     if found.keep_alive is not None and found.keep_alive < SHORT_KEEP_ALIVE:
         fact = f"{what} keeps idle connections for {found.keep_alive} s, too short to use them again"
         return note(Check.APP, fact, "raise its keep-alive timeout to 5 s or more: it saves a connection per request")
     return ok(Check.APP, f"{what} {_IN_WORDS[found.spoken]}{f' {found.status}' if found.status else ''}")
 
 
-_IN_WORDS = {Spoken.HTTP: "answers", Spoken.TLS: "speaks TLS", Spoken.ANYTHING: "takes connections"}
+_SAYS_HTTP = "and SIDECAR_UPSTREAM says http"
+_SAYS_HTTPS = "and SIDECAR_UPSTREAM says https"
+_SAYS_H2C = "and SIDECAR_UPSTREAM says h2c"
+_WRITE_H2C = "write h2c:// there, or protocol: h2c for a cluster"
+
+_MISTAKES: Mapping[tuple[Spoken, Spoken], tuple[str, str]] = {
+    (Spoken.HTTP, Spoken.TLS): (f"speaks TLS, {_SAYS_HTTP}", "write https:// there"),
+    (Spoken.HTTP, Spoken.H2C): (f"speaks HTTP/2 without TLS, {_SAYS_HTTP}", _WRITE_H2C),
+    (Spoken.HTTP, Spoken.OTHER): (
+        "answers with something that is not HTTP/1.1",
+        "name the app's HTTP port in SIDECAR_UPSTREAM; for another protocol set SIDECAR_MODE=tcp",
+    ),
+    (Spoken.H2C, Spoken.TLS): (
+        f"speaks TLS, {_SAYS_H2C}",
+        "name a port without TLS; or write https:// there if it speaks HTTP/1.1",
+    ),
+    (Spoken.H2C, Spoken.HTTP): (
+        f"does not speak HTTP/2 without TLS but HTTP/1.1, {_SAYS_H2C}",
+        "write http:// there, or leave out protocol: h2c of a cluster",
+    ),
+    (Spoken.H2C, Spoken.OTHER): (
+        "answers with something that is not HTTP/2",
+        "name the app's port for HTTP/2 without TLS in SIDECAR_UPSTREAM",
+    ),
+    (Spoken.TLS, Spoken.HTTP): (f"speaks plain HTTP, {_SAYS_HTTPS}", "write http:// there"),
+    (Spoken.TLS, Spoken.H2C): (f"speaks HTTP/2 without TLS, {_SAYS_HTTPS}", _WRITE_H2C),
+    (Spoken.TLS, Spoken.OTHER): (f"does not speak TLS, {_SAYS_HTTPS}", "name its TLS port"),
+}
+"""What is wanted, and what is spoken in its stead -> the fact, and what to do."""
+
+_IN_WORDS = {
+    Spoken.HTTP: "answers",
+    Spoken.H2C: "speaks HTTP/2",
+    Spoken.TLS: "speaks TLS",
+    Spoken.ANYTHING: "takes connections",
+}
 
 
 def _no_app(address: HostPort | UnixPath, why: str, is_running: bool) -> Finding:

@@ -2,7 +2,7 @@
 The one module that looks at the world: files, /proc, sockets.
 
 Every wait has a deadline, what is read is bounded, and nothing is changed. A question to the app is one HEAD request,
-which its log will show.
+which its log will show, or how HTTP/2 or TLS begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import ssl
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -47,6 +47,11 @@ _DATE: Final = re.compile(rb"^date:[ \t]*([^\r\n]{1,100})", re.IGNORECASE | re.M
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - looked for, not listened on
 
 _TLS_HANDSHAKE, _TLS_ALERT = 0x16, 0x15  # RFC 8446 section 5.1
+
+# What clients and servers begin HTTP/2 with: a preface and SETTINGS of at most 16 KiB (RFC 9113 section 3.4).
+_HTTP2_HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SETTINGS: Final = b"\x04\x00\x00\x00\x00\x00"  # with NUL bytes, which no head of HTTP/1.1 has
+_HTTP2_ANSWER: Final = re.compile(rb"\x00[\x00-\x40]." + re.escape(_SETTINGS), re.DOTALL)
 
 
 @attrs.define
@@ -119,43 +124,51 @@ class Machine:
         head, _, body = data.partition(b"\r\n\r\n")
         return body if _STATUS.match(head + b"\r\n") else None
 
-    def ask(self, address: HostPort | UnixPath, first: bytes, *, wants_tls: bool, is_http: bool) -> Answer:
+    def ask(self, address: HostPort | UnixPath, first: bytes, wanted: Spoken, *, is_http: bool) -> Answer:
         """
         Ask the app.
 
         Args:
             address: Where.
             first: What goes ahead: a PROXY header.
-            wants_tls: Whether a TLS handshake is begun, in place of a request.
-            is_http: Whether HTTP is spoken at all; if not, and without TLS, only the connection is made.
+            wanted: In what: HTTP, H2C or TLS. With ANYTHING only the connection is made.
+            is_http: Whether HTTP is spoken at all, perhaps inside TLS.
         """
         try:
-            if not wants_tls and not is_http:
+            if wanted is Spoken.ANYTHING:
                 with self._connection(address):
                     return Answer(Spoken.ANYTHING)
-            answer = Answer(self._hello(address, first)) if wants_tls else self._head(address, first)
+            answer = self._asked(address, first, wanted)
         except TimeoutError:
             return Answer(Spoken.SILENCE)
         except OSError as problem:
             return Answer(Spoken.NOTHING, why=_why(problem))
-        return self._understood(answer, address, first, wants_tls=wants_tls, is_http=is_http)
+        return self._understood(answer, address, first, wanted, is_http=is_http)
 
     def _understood(
-        self, answer: Answer, address: HostPort | UnixPath, first: bytes, *, wants_tls: bool, is_http: bool
+        self, answer: Answer, address: HostPort | UnixPath, first: bytes, wanted: Spoken, *, is_http: bool
     ) -> Answer:
         """
         Find out what it speaks who did not understand us. Servers say in many ways that they wanted TLS, or did not: to
         ask again in the other way is surer than their words.
         """
-        if answer.spoken is not Spoken.OTHER and answer.status != 400:
-            return answer
-        try:
-            if not wants_tls:
-                return Answer(Spoken.TLS) if self._hello(address, first) is Spoken.TLS else answer
-            other = self._head(address, first) if is_http else answer
-            return other if other.spoken is Spoken.HTTP else answer
-        except OSError:
-            return answer
+        others: tuple[Spoken, ...] = ()
+        if answer.status == 400:
+            others = (Spoken.TLS,)
+        elif answer.spoken is Spoken.OTHER:
+            others = (Spoken.TLS, Spoken.HTTP, Spoken.H2C) if is_http else (Spoken.TLS,)
+        for other in others:
+            if other is not wanted:
+                with suppress(OSError):
+                    found = self._asked(address, first, other)
+                    if found.spoken is other:
+                        return found
+        return answer
+
+    def _asked(self, address: HostPort | UnixPath, first: bytes, wanted: Spoken) -> Answer:
+        if wanted is Spoken.TLS:
+            return Answer(self._hello(address, first))
+        return self._plain(address, first + (_HTTP2_HELLO if wanted is Spoken.H2C else _head(address)))
 
     def clock(self, address: HostPort) -> datetime | str:
         """Return the time that a web server tells, or why it tells none."""
@@ -173,15 +186,16 @@ class Machine:
             told = None
         return "it is no web server, or sends no Date" if told is None or told.tzinfo is None else told
 
-    def _head(self, address: HostPort | UnixPath, first: bytes) -> Answer:
-        host = "localhost" if isinstance(address, UnixPath) else str(address)
-        request = f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sidecar-doctor\r\n\r\n"
+    def _plain(self, address: HostPort | UnixPath, data: bytes) -> Answer:
+        """Send *data* without TLS, and see what that is answered with."""
         with self._connection(address) as sock:
             try:
-                self._send(sock, first + request.encode())
-                head = self._read(sock, _LARGEST_HEAD, b"\r\n\r\n", b"\x15\x03")
+                self._send(sock, data)
+                head = self._read(sock, _LARGEST_HEAD, b"\r\n\r\n", b"\x15\x03", _SETTINGS)
             except ConnectionError:
                 return Answer(Spoken.OTHER)
+        if _HTTP2_ANSWER.match(head):
+            return Answer(Spoken.H2C)
         status = _STATUS.match(head)
         if status is None:
             return Answer(Spoken.OTHER)
@@ -264,6 +278,11 @@ _BINDINGS: Final = {
     errno.EPERM: Binding.FORBIDDEN,
     errno.EADDRNOTAVAIL: Binding.ABSENT,
 }
+
+
+def _head(address: HostPort | UnixPath) -> bytes:
+    host = "localhost" if isinstance(address, UnixPath) else str(address)
+    return f"HEAD / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sidecar-doctor\r\n\r\n".encode()
 
 
 def inner_files(directory: Path) -> list[Path]:

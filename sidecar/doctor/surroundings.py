@@ -18,6 +18,7 @@ from sidecar.config import hosts, topology
 from sidecar.config.load import Loaded
 from sidecar.config.upstreams import files_of
 from sidecar.doctor import app, confinement, limits, mounts, patience, ports, running
+from sidecar.doctor.app import Spoken
 from sidecar.doctor.configured import written
 from sidecar.doctor.findings import Check, Finding, unchecked
 from sidecar.doctor.listening import Listening, listening
@@ -26,7 +27,7 @@ from sidecar.doctor.material import Own
 from sidecar.doctor.platforms import Platform
 from sidecar.doctor.ports import Running
 from sidecar.settings import HostPort, ListenerMode, ProxyProtocolOut, UnixPath
-from sidecar.topology import ClusterSpec
+from sidecar.topology import ClusterSpec, UpstreamProtocol
 from sidecar.wire.proxyproto import LOCAL_V2, UNKNOWN_V1
 
 MOST_ENDPOINTS = 4
@@ -133,14 +134,13 @@ class _Case:
         is_http: bool,
         is_running: bool,
     ) -> Iterator[Finding]:
-        wants_tls = cluster.tls is not None
-        first = _PREFACES.get(cluster.proxy_protocol, b"")
-        answer = self.machine.ask(address, first, wants_tls=wants_tls, is_http=is_http)
-        yield app.answer(address, answer, wants_tls=wants_tls, is_running=is_running)
+        wanted = _wanted(cluster, is_http=is_http)
+        answer = self.machine.ask(address, _PREFACES.get(cluster.proxy_protocol, b""), wanted, is_http=is_http)
+        yield app.answer(address, answer, wanted, is_running=is_running)
         if isinstance(address, HostPort):
             if hosts.is_local(address.host):
                 yield from app.exposure(address, table)
-            elif not wants_tls:
+            elif cluster.tls is None:
                 yield app.hop(address)
 
     def files(self) -> Iterator[Finding]:
@@ -202,3 +202,12 @@ class _Case:
         """The program itself if it is process 1; else this command, which has the same rights in a container."""
         words = self.machine.text("/proc/1/cmdline").split("\0")
         return "1" if "run" in words and any(os.path.basename(word) == "sidecar" for word in words) else "self"
+
+
+def _wanted(cluster: ClusterSpec, *, is_http: bool) -> Spoken:
+    """What is spoken with the endpoints of a cluster."""
+    if cluster.tls is not None:
+        return Spoken.TLS
+    if cluster.protocol is UpstreamProtocol.H2C:
+        return Spoken.H2C
+    return Spoken.HTTP if is_http else Spoken.ANYTHING

@@ -26,11 +26,17 @@ MAX_CONNECTIONS: Final = "4000"
 _CA_FILE = "ca.crt"
 
 
-def settings(options: Options, app_port: int | None) -> dict[str, str]:
-    """What the sidecar is told: setting name -> text."""
+def settings(options: Options, app_port: int | None, *, is_h2c: bool) -> dict[str, str]:
+    """
+    What the sidecar is told: setting name -> text.
+
+    Args:
+        app_port: None: *options* say where the app is.
+        is_h2c: Whether HTTP/2 without TLS is spoken on that port.
+    """
     found = {"listen": f"0.0.0.0:{options.port or PORT}"}
     if app_port is not None:
-        found["upstream"] = f"http://127.0.0.1:{app_port}"
+        found["upstream"] = options.upstream(app_port, is_h2c=is_h2c)
     found["health"] = HEALTH
     found["max_connections"] = MAX_CONNECTIONS
     if options.secret is not None:

@@ -110,7 +110,7 @@ def add(root: Branch, options: Options) -> list[str]:
     _refuse_names(root)
     app = _app(root, options)
     _refuse_cycle(root, app)
-    settings = _settings(options, _app_port(app, options))
+    settings = _settings(options, app, _app_port(app, options))
     environment = make_environment(options, settings, _from_secrets(options), ecsmappings.taken(root))
     taken = ecsmappings.take(app, environment.app_port)
     controls, lowered = ecscontrols.allow(root, app, environment.settings.listen.port)
@@ -235,10 +235,10 @@ def _refuse_names(root: Branch) -> None:
 # -- what is added --------------------------------------------------------------------------------------------------
 
 
-def _settings(options: Options, app_port: int | None) -> dict[str, str]:
+def _settings(options: Options, app: Branch, app_port: int | None) -> dict[str, str]:
     found = {"listen": f"0.0.0.0:{options.port or PORT}"}
     if app_port is not None:
-        found["upstream"] = f"http://127.0.0.1:{app_port}"
+        found["upstream"] = options.upstream(app_port, is_h2c=ecsmappings.is_h2c(app, app_port))
     found["health"] = HEALTH
     found["max_connections"] = MAX_CONNECTIONS
     if options.client_ca_arn is not None:

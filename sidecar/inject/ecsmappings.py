@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from sidecar.inject import jsonform, mark
+from sidecar.inject import h2c, jsonform, mark
 from sidecar.inject.tree import Branch, InjectError, Tree, branch, branches_at, is_set, number, number_at, text_at
 
 _SPAN = re.compile(r"([0-9]{1,5})-([0-9]{1,5})", re.ASCII)
@@ -25,6 +25,14 @@ def first_port(container: Branch) -> int | None:
 def spans(container: Branch) -> Iterator[range]:
     """The TCP ports that a container maps, in order; raises InjectError."""
     return (span for each in branches_at(container, "portMappings") if (span := _span(each)))
+
+
+def is_h2c(container: Branch, port: int) -> bool:
+    """Whether a mapping of a container says that HTTP/2 without TLS is spoken on *port*; raises InjectError."""
+    return any(
+        port in _span(each) and text_at(each, "appProtocol") in h2c.APP_PROTOCOLS
+        for each in branches_at(container, "portMappings")
+    )
 
 
 def taken(root: Branch) -> dict[range, str]:

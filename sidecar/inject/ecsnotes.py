@@ -45,6 +45,8 @@ def notes(
         f"TLS on port {port}, in front of {remarks.front_of(name, environment)}",
         f"in the service, loadBalancers must name containerName sidecar and containerPort {port}",
     ]
+    if environment.settings.upstream.h2c:
+        found.append("gRPC comes through an ALB only if the target group has the protocol version GRPC, or HTTP2")
     if has_taken:
         found.append(f"the portMappings of {name} for {environment.app_port} are gone: no balancer can be led there")
     for container, original, value in lowered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sidecar.inject import around, pods, services
 from sidecar.inject.objects import Item
@@ -33,9 +33,10 @@ def add(found: Sequence[Item], options: Options) -> list[str]:
     meant = _meant(found, options, notes)
     if not meant:
         raise InjectError("all that has pods here is made by something else", "pipe in what makes it")
+    h2c_targets = _h2c_targets(found, meant)
     for item in meant:
         try:
-            fronts[item] = _add_to(item, options, notes)
+            fronts[item] = _add_to(item, options, h2c_targets[item], notes)
         except InjectError as error:
             raise error.within(item.title) from None
     notes += _left_out(found, options)
@@ -57,13 +58,13 @@ def remove(found: Sequence[Item], options: Options) -> list[str]:
     return notes
 
 
-def _add_to(item: Item, options: Options, notes: list[str]) -> Front:
+def _add_to(item: Item, options: Options, h2c_targets: Collection[str], notes: list[str]) -> Front:
     if options.classic and item.kind in _ENDING:
         fact = "with a classic sidecar its pods would never end"
         raise InjectError(fact, "leave out --classic, or leave this one out with --only")
     template = item.template()
     before = pods.remove(template)
-    front = pods.add(template, options)
+    front = pods.add(template, options, h2c_targets)
     notes.append(f"{item.title}: TLS on port {front.port}, in front of {front.behind}")
     notes += [f"{item.title}: {note}" for note in front.notes]
     asked = pods.client_certificates(before) if before else ""
@@ -111,6 +112,29 @@ def _refuse_ecs_options(options: Options) -> None:
 # -- Services -------------------------------------------------------------------------------------------------------
 
 
+def _h2c_targets(found: Sequence[Item], meant: Sequence[Item]) -> Mapping[Item, set[str]]:
+    """
+    On which ports of their pods HTTP/2 without TLS is spoken, as Services say; those lead to the app again then.
+
+    Raises:
+        InjectError: What a Service was led to before cannot be made out.
+    """
+    targets: dict[Item, set[str]] = {item: set() for item in meant}
+    with_pods = Selection(meant)
+    for service in (item for item in found if item.is_service):
+        behind = _selected_by(service, with_pods)
+        if not behind:
+            continue
+        try:
+            services.restore(service.root)
+            said = services.h2c_targets(service.root)
+        except InjectError as error:
+            raise error.within(service.title) from None
+        for item in behind:
+            targets[item] |= said
+    return targets
+
+
 def _redirect_services(found: Sequence[Item], fronts: Mapping[Item, Front]) -> list[str]:
     notes: list[str] = []
     reached: set[Item] = set()
@@ -123,7 +147,6 @@ def _redirect_services(found: Sequence[Item], fronts: Mapping[Item, Front]) -> l
             continue
         there = [fronts[item] for item in behind]
         try:
-            services.restore(service.root)
             ports, plain = services.redirect(service.root, there), services.plain(service.root, there)
         except InjectError as error:
             raise error.within(service.title) from None
@@ -131,7 +154,8 @@ def _redirect_services(found: Sequence[Item], fronts: Mapping[Item, Front]) -> l
             reached.update(behind)
             notes.append(f"{service.title}: {services.lead(ports)} to the sidecar: clients must speak https")
             notes += _service_warnings(service, there[0].port, [item for item in selected if item not in fronts])
-            notes += _ingress_warnings(service, asking[service.namespace, service.name])
+            notes += _protocol_warnings(service, ports)
+            notes += _ingress_warnings(service, asking[service.namespace, service.name], is_h2c=there[0].is_h2c)
         if plain:
             notes.append(_plain_warning(service, plain, there[0].app))
     for policy in (item for item in found if item.is_policy):
@@ -169,9 +193,16 @@ def _service_warnings(service: Item, port: int, others: Sequence[Item]) -> Itera
         yield f"{service.title}: warning: it leads to {other.title} too, which has no sidecar and will not answer there"
 
 
-def _ingress_warnings(service: Item, ingresses: Sequence[Item]) -> Iterator[str]:
+def _protocol_warnings(service: Item, ports: Sequence[int]) -> Iterator[str]:
+    if told := ", ".join(map(str, services.said_without_tls(service.root, ports))):
+        fact = f"appProtocol of port {told} says that TLS is not spoken there, and who goes by it will speak none"
+        yield f"{service.title}: warning: {fact}: take it out, or write what its readers take for HTTP/2 in TLS"
+
+
+def _ingress_warnings(service: Item, ingresses: Sequence[Item], *, is_h2c: bool) -> Iterator[str]:
+    spoken = "GRPCS" if is_h2c else "HTTPS"
     for ingress in ingresses:
-        fix = "tell its controller (ingress-nginx: annotation nginx.ingress.kubernetes.io/backend-protocol: HTTPS)"
+        fix = f"tell its controller (ingress-nginx: annotation nginx.ingress.kubernetes.io/backend-protocol: {spoken})"
         yield f"{ingress.title}: warning: it asks {service.title} over http: {fix}"
 
 

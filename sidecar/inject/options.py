@@ -15,7 +15,7 @@ from sidecar.config.names import ENVIRONMENT, PREFIX, SETTINGS, did_you_mean
 from sidecar.config.units import quoted
 from sidecar.errors import ConfigError, Problem
 from sidecar.inject.tree import InjectError
-from sidecar.settings import HostPort, Settings
+from sidecar.settings import HostPort, ListenerMode, Settings
 
 IMAGE: Final = f"tls-sidecar:{__version__}"
 
@@ -73,6 +73,11 @@ class Options:
     def client_ca(self) -> str | None:
         """What was given for the CAs of clients."""
         return self.client_ca_secret or self.client_ca_arn
+
+    def upstream(self, port: int, *, is_h2c: bool) -> str:
+        """The app behind *port*, as a setting; in raw TCP mode nobody but the client speaks with it."""
+        is_raw = self.settings.get("mode", "").lower() == ListenerMode.TCP.value
+        return f"{'h2c' if is_h2c and not is_raw else 'http'}://127.0.0.1:{port}"
 
 
 @attrs.frozen

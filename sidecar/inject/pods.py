@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import attrs
 
 from sidecar.config.names import did_you_mean
-from sidecar.inject import container, mark, podnotes, remarks
+from sidecar.inject import container, h2c, mark, podnotes, remarks
 from sidecar.inject.options import Options, make_environment
 from sidecar.inject.prior import Prior
 from sidecar.inject.tree import (
@@ -34,6 +36,7 @@ class Front:
         app_port: Its port; None if it is reached by a socket.
         app_port_names: What that container calls the port.
         port: The sidecar's.
+        is_h2c: Whether HTTP/2 without TLS is spoken with the app.
         behind: What it stands in front of, for messages.
         other_names: What that container calls its other TCP ports.
         foreign: Numbers and names of the TCP ports of all other containers, the sidecar among them.
@@ -48,11 +51,15 @@ class Front:
     other_names: frozenset[str] = frozenset()
     foreign: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    is_h2c: bool = False
 
 
-def add(template: Branch, options: Options) -> Front:
+def add(template: Branch, options: Options, h2c_targets: Collection[str] = ()) -> Front:
     """
     Put the sidecar into a pod template that has none.
+
+    Args:
+        h2c_targets: Names and numbers of ports on which the app speaks HTTP/2 without TLS, as Services say.
 
     Raises:
         InjectError: The pod does not allow it.
@@ -62,7 +69,9 @@ def add(template: Branch, options: Options) -> Front:
     _refuse_windows(spec)
     _refuse_names(spec)
     app = _app(template, spec, options)
-    settings = container.settings(options, _app_port(app, options))
+    app_port = _app_port(app, options)
+    is_h2c = app_port is not None and _speaks_h2c(app, app_port, h2c_targets)
+    settings = container.settings(options, app_port, is_h2c=is_h2c)
     environment = make_environment(options, settings, {}, _taken(spec))
     known = Prior()
     key = "containers" if options.classic else "initContainers"
@@ -82,6 +91,7 @@ def add(template: Branch, options: Options) -> Front:
         other_names=frozenset(text_at(each, "name") for each in podnotes.tcp_ports(app)) - names - {""},
         foreign=_ports_of([each for each in _containers(spec) if each is not app]),
         notes=tuple(podnotes.notes(spec, app, options, environment)),
+        is_h2c=environment.settings.upstream.h2c,
     )
 
 
@@ -150,6 +160,11 @@ def _app_port(app: Branch, options: Options) -> int | None:
         fact = f"the container {text_at(app, 'name')!a} names no containerPort"
         raise InjectError(fact, "give --app-port, or leave this one out with --only")
     return found
+
+
+def _speaks_h2c(app: Branch, port: int, targets: Collection[str]) -> bool:
+    names = _names_of(app, port)
+    return any(map(h2c.is_port_name, names)) or not names.isdisjoint(targets) or str(port) in targets
 
 
 def _names_of(app: Branch, port: int | None) -> frozenset[str]:

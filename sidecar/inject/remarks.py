@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
+import attrs
+
+from sidecar.config.addresses import upstream_text
 from sidecar.inject.options import Environment
 from sidecar.settings import ListenerMode
 
@@ -25,13 +29,16 @@ SPOKEN: Final = {
 }
 """Port -> what is usually spoken there, and is not HTTP."""
 
+GRPC: Final = 50051
+"""The port of most gRPC servers."""
+
 
 def front_of(app: str, environment: Environment) -> str:
     """What the sidecar stands in front of, for a message; *app* is the container that was found."""
     if not environment.is_app_behind:
-        return f"{environment.settings.upstream}, which is elsewhere"
+        return f"{upstream_text(environment.settings.upstream)}, which is elsewhere"
     where = f"port {environment.app_port}" if environment.app_port is not None else "a socket"
-    return f"container {app} on {where}"
+    return f"container {app} on {where}{', in HTTP/2 without TLS (h2c)' if environment.settings.upstream.h2c else ''}"
 
 
 def warnings(environment: Environment) -> list[str]:
@@ -41,11 +48,21 @@ def warnings(environment: Environment) -> list[str]:
     if environment.elsewhere and not upstream.tls:
         where = ", ".join(map(str, environment.elsewhere))
         fact = f"the upstream is elsewhere: requests go to {where} in plain text"
-        found.append(f"{fact}: give https:// for it, or the port of the app here")
+        other = "" if upstream.h2c else "https:// for it, or "
+        found.append(f"{fact}: give {other}the port of the app here")
     elif environment.elsewhere and not environment.is_app_behind:
-        found.append(f"the upstream is elsewhere: requests go to {upstream}, and not to the app here")
-    spoken = SPOKEN.get(environment.app_port or 0)
-    if spoken is not None and environment.settings.downstream.mode is ListenerMode.HTTP:
-        fact = f"port {environment.app_port} is usually {spoken}, and the sidecar takes HTTP alone"
-        found.append(f"{fact}: if it is not HTTP, give --set mode=tcp")
+        found.append(f"the upstream is elsewhere: requests go to {upstream_text(upstream)}, and not to the app here")
+    if environment.settings.downstream.mode is ListenerMode.HTTP and not upstream.h2c:
+        found += _not_http1(environment)
     return found
+
+
+def _not_http1(environment: Environment) -> Iterator[str]:
+    port, upstream = environment.app_port, environment.settings.upstream
+    spoken = SPOKEN.get(port or 0)
+    if spoken is not None:
+        fact = f"port {port} is usually {spoken}, and the sidecar takes HTTP alone"
+        yield f"{fact}: if it is not HTTP, give --set mode=tcp"
+    if port == GRPC and not upstream.tls:
+        fact = f"port {port} is usually gRPC, and requests go there in HTTP/1.1"
+        yield f"{fact}: for gRPC, give --set upstream={upstream_text(attrs.evolve(upstream, h2c=True))}"

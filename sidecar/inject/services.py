@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from sidecar.inject import mark
+from sidecar.inject import h2c, mark
 from sidecar.inject.pods import Front
 from sidecar.inject.prior import Prior
 from sidecar.inject.tree import (
@@ -30,6 +30,26 @@ def selector_of(service: Branch) -> Branch:
 def is_headless(service: Branch) -> bool:
     """Whether its clients connect to the pods themselves, by whatever port they choose."""
     return text_at(branch_at(service, "spec") or {}, "clusterIP") == "None"
+
+
+def h2c_targets(service: Branch) -> set[str]:
+    """The ports of pods, by name or number, on which it says that HTTP/2 without TLS is spoken."""
+    return {
+        text_at(port, _TARGET) or text_at(port, "port")
+        for port in branches_at(branch_at(service, "spec") or {}, "ports")
+        if text_at(port, "protocol") in ("", "TCP") and text_at(port, "appProtocol") in h2c.APP_PROTOCOLS
+    }
+
+
+def said_without_tls(service: Branch, ports: Collection[int]) -> list[int]:
+    """Those of *ports*, the Service's own, of which it says that TLS is not spoken there."""
+    return [
+        own
+        for port in branches_at(branch_at(service, "spec") or {}, "ports")
+        if (own := number_at(port, "port")) is not None
+        and own in ports
+        and text_at(port, "appProtocol") in h2c.WITHOUT_TLS
+    ]
 
 
 def redirect(service: Branch, fronts: Sequence[Front]) -> list[int]:

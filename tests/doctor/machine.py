@@ -34,7 +34,7 @@ class KnownMachine(Machine):
     answer: Answer = attrs.field(default=Answer(Spoken.HTTP, 200))
     bindings: Mapping[int, Binding] = attrs.field(factory=dict)
     time: datetime | str = "nobody was asked"
-    asked: list[tuple[str, bytes, bool, bool]] = attrs.field(factory=list)
+    asked: list[tuple[str, bytes, Spoken, bool]] = attrs.field(factory=list)
 
     def text(self, path: str) -> str:
         return self.texts.get(path, "")
@@ -48,8 +48,8 @@ class KnownMachine(Machine):
     def page(self, address: HostPort, path: str) -> bytes | None:
         return self.pages.get(path.partition("?")[0])
 
-    def ask(self, address: HostPort | UnixPath, first: bytes, *, wants_tls: bool, is_http: bool) -> Answer:
-        self.asked.append((str(address), first, wants_tls, is_http))
+    def ask(self, address: HostPort | UnixPath, first: bytes, wanted: Spoken, *, is_http: bool) -> Answer:
+        self.asked.append((str(address), first, wanted, is_http))
         return self.answer
 
     def clock(self, address: HostPort) -> datetime | str:

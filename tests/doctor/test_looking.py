@@ -19,12 +19,14 @@ from sidecar.doctor.app import Answer, Spoken
 from sidecar.doctor.looking import Machine, inner_files, key_file
 from sidecar.doctor.ports import Binding
 from sidecar.settings import HostPort, UnixPath
+from sidecar.wire.h2frames import ACK, PREFACE, SETTINGS, frame, goaway
 from tests.support.certs import authority
 
 Serve = Callable[[socket.socket], None]
 Start = Callable[[Serve], HostPort]
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
+HTTP2 = frame(SETTINGS, 0, 0, bytes((0, 5, 0, 0, 64, 0)))
 
 
 @pytest.fixture
@@ -96,8 +98,20 @@ def tls_server(directory: Path, when_plain: bytes) -> Serve:
     return serve
 
 
-def ask(address: HostPort | UnixPath, *, wants_tls: bool = False, is_http: bool = True, first: bytes = b"") -> Answer:
-    return Machine().ask(address, first, wants_tls=wants_tls, is_http=is_http)
+def of_two_protocols(to_http1: bytes, to_http2: bytes) -> Serve:
+    """Answer a preface of HTTP/2 in one way, and what else comes in another; close."""
+
+    def serve(sock: socket.socket) -> None:
+        data = sock.recv(65_536)
+        sock.sendall(to_http2 if data.startswith(PREFACE) else to_http1)
+
+    return serve
+
+
+def ask(
+    address: HostPort | UnixPath, wanted: Spoken = Spoken.HTTP, *, is_http: bool = True, first: bytes = b""
+) -> Answer:
+    return Machine().ask(address, first, wanted, is_http=is_http)
 
 
 class TestText:
@@ -239,12 +253,12 @@ class TestAsk:
 
     def test_tls_that_is_wanted_is_found(self, start: Start, tmp_path: Path) -> None:
         """The handshake need not end."""
-        assert ask(start(tls_server(tmp_path, b"")), wants_tls=True).spoken is Spoken.TLS
+        assert ask(start(tls_server(tmp_path, b"")), Spoken.TLS).spoken is Spoken.TLS
 
     @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", HEAD + b"\r\n"])
     def test_http_where_tls_is_wanted_is_found(self, start: Start, answer: bytes) -> None:
         """It answers the handshake, or the question after it."""
-        assert ask(start(saying(answer)), wants_tls=True).spoken is Spoken.HTTP
+        assert ask(start(saying(answer)), Spoken.TLS).spoken is Spoken.HTTP
 
     def test_old_server_that_takes_a_handshake_for_a_request_is_found(self, start: Start) -> None:
         """To what is no request it answers without a head."""
@@ -252,8 +266,8 @@ class TestAsk:
         def serve(sock: socket.socket) -> None:
             sock.sendall(HEAD + b"\r\n" if sock.recv(65_536).startswith(b"HEAD ") else b"<html>")
 
-        assert ask(start(serve), wants_tls=True).spoken is Spoken.HTTP
-        assert ask(start(serve), wants_tls=True, is_http=False).spoken is Spoken.OTHER
+        assert ask(start(serve), Spoken.TLS).spoken is Spoken.HTTP
+        assert ask(start(serve), Spoken.TLS, is_http=False).spoken is Spoken.OTHER
 
     def test_proxy_header_goes_first(self, start: Start) -> None:
         """Else an app that wants one would not answer."""
@@ -266,9 +280,75 @@ class TestAsk:
         ask(start(serve), first=b"PROXY UNKNOWN\r\n")
         assert seen[0].startswith(b"PROXY UNKNOWN\r\nHEAD / HTTP/1.1\r\n")
 
+    def test_http2_begins_with_preface_and_settings(self, start: Start) -> None:
+        """Who speaks it answers with its own; one is not waited for until it closes."""
+        seen: list[bytes] = []
+
+        def serve(sock: socket.socket) -> None:
+            seen.append(sock.recv(65_536))
+            sock.sendall(HTTP2)
+            silent(sock)
+
+        assert ask(start(serve), Spoken.H2C) == Answer(Spoken.H2C)
+        assert seen == [PREFACE + frame(SETTINGS, 0, 0)]
+
+    @pytest.mark.parametrize(
+        "to_http1",
+        [
+            pytest.param(HTTP2 + goaway(0, 1), id="refused-in-frames"),
+            pytest.param(b"", id="closed"),
+            pytest.param(HTTP2[:8], id="cut"),
+        ],
+    )
+    def test_http2_is_found_where_http1_is_wanted(self, start: Start, to_http1: bytes) -> None:
+        """However such a server takes a request, and a handshake of TLS after it."""
+        assert ask(start(of_two_protocols(to_http1, HTTP2))) == Answer(Spoken.H2C)
+
+    @pytest.mark.parametrize(
+        "to_http2",
+        [
+            pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", id="refused"),
+            pytest.param(b"HTTP/1.1 505 Version\r\n\r\n", id="refused-for-the-version"),
+            pytest.param(b"<!DOCTYPE HTML>\r\n\r\n", id="without-a-head"),
+            pytest.param(b"", id="closed"),
+        ],
+    )
+    def test_http1_is_found_where_http2_is_wanted(self, start: Start, to_http2: bytes) -> None:
+        """However such a server takes the preface."""
+        assert ask(start(of_two_protocols(HEAD + b"\r\n", to_http2)), Spoken.H2C).spoken is Spoken.HTTP
+
+    @pytest.mark.parametrize("when_plain", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["refused", "closed"])
+    def test_tls_is_found_where_http2_is_wanted(self, start: Start, tmp_path: Path, when_plain: bytes) -> None:
+        """Its refusal may be in HTTP/1.1, which it does not speak without TLS."""
+        assert ask(start(tls_server(tmp_path, when_plain)), Spoken.H2C).spoken is Spoken.TLS
+
+    def test_http2_is_found_where_tls_is_wanted(self, start: Start) -> None:
+        """It takes a handshake for a preface that is wrong."""
+        assert ask(start(of_two_protocols(HTTP2 + goaway(0, 1), HTTP2)), Spoken.TLS).spoken is Spoken.H2C
+
+    @pytest.mark.parametrize(
+        "data", [frame(SETTINGS, ACK, 0), frame(SETTINGS, 0, 1), goaway(0, 1)], ids=["ack", "on-a-stream", "goaway"]
+    )
+    def test_other_frame_than_settings_is_no_answer(self, start: Start, data: bytes) -> None:
+        """A server begins with them, or speaks something else."""
+        assert ask(start(saying(data)), Spoken.H2C) == Answer(Spoken.OTHER)
+
+    @pytest.mark.usefixtures("impatient")
+    def test_question_that_meets_silence_is_not_the_last(self, start: Start) -> None:
+        """A server of HTTP/2 may wait for the rest of what is a handshake of TLS."""
+
+        def serve(sock: socket.socket) -> None:
+            data = sock.recv(65_536)
+            if data.startswith(PREFACE):
+                sock.sendall(HTTP2)
+            elif not data.startswith(b"HEAD"):
+                silent(sock)
+
+        assert ask(start(serve)) == Answer(Spoken.H2C)
+
     def test_raw_tcp_is_only_connected_to(self, start: Start) -> None:
         """What is spoken there nobody knows."""
-        assert ask(start(silent), is_http=False) == Answer(Spoken.ANYTHING)
+        assert ask(start(silent), Spoken.ANYTHING, is_http=False) == Answer(Spoken.ANYTHING)
 
     def test_missing_app_is_told_with_the_reason(self, closed: HostPort, tmp_path: Path) -> None:
         """On sockets of both kinds, and by a name that has no address."""
@@ -310,7 +390,7 @@ class TestAsk:
         machine, begin = Machine(), time.monotonic()
         address = start(silent)
         for _ in range(10):
-            machine.ask(address, b"", wants_tls=False, is_http=True)
+            machine.ask(address, b"", Spoken.HTTP, is_http=True)
         assert time.monotonic() - begin < 3
 
 

@@ -99,19 +99,25 @@ class TestApp:
     @pytest.mark.parametrize(
         ("settings", "question"),
         [
-            pytest.param({}, ("127.0.0.1:8080", b"", False, True), id="http"),
-            pytest.param({"upstream": "https://127.0.0.1:8443"}, ("127.0.0.1:8443", b"", True, True), id="https"),
-            pytest.param({"mode": "tcp"}, ("127.0.0.1:8080", b"", False, False), id="tcp"),
-            pytest.param({"upstream": "unix:/run/app"}, ("unix:/run/app", b"", False, True), id="unix"),
+            pytest.param({}, ("127.0.0.1:8080", b"", Spoken.HTTP, True), id="http"),
+            pytest.param({"upstream": "https://127.0.0.1:8443"}, ("127.0.0.1:8443", b"", Spoken.TLS, True), id="https"),
+            pytest.param({"upstream": "h2c://127.0.0.1:50051"}, ("127.0.0.1:50051", b"", Spoken.H2C, True), id="h2c"),
+            pytest.param({"mode": "tcp"}, ("127.0.0.1:8080", b"", Spoken.ANYTHING, False), id="tcp"),
             pytest.param(
-                {"upstream_proxy_protocol": "v2"}, ("127.0.0.1:8080", LOCAL_V2, False, True), id="proxy-protocol"
+                {"mode": "tcp", "upstream": "https://127.0.0.1:8443"},
+                ("127.0.0.1:8443", b"", Spoken.TLS, False),
+                id="tcp-in-tls",
+            ),
+            pytest.param({"upstream": "unix:/run/app"}, ("unix:/run/app", b"", Spoken.HTTP, True), id="unix"),
+            pytest.param(
+                {"upstream_proxy_protocol": "v2"}, ("127.0.0.1:8080", LOCAL_V2, Spoken.HTTP, True), id="proxy-protocol"
             ),
         ],
     )
     def test_app_is_asked_as_it_would_be(
-        self, settings: dict[str, str], question: tuple[str, bytes, bool, bool]
+        self, settings: dict[str, str], question: tuple[str, bytes, Spoken, bool]
     ) -> None:
-        """With TLS, a PROXY header, or only by a connection."""
+        """With TLS, in HTTP/2, with a PROXY header, or only by a connection."""
         machine = KnownMachine()
         found(settled(**settings), machine)
         assert machine.asked == [question]

@@ -104,6 +104,14 @@ class TestSettings:
         """Each option is told to the program, and nothing but it."""
         assert set(env(**options).items()) - set(env().items()) == set(told.items())
 
+    @pytest.mark.parametrize(
+        ("name", "upstream"), [("grpc", "h2c://127.0.0.1:8080"), ("h2c-api", "h2c://127.0.0.1:8080")]
+    )
+    def test_protocol_is_read_from_the_name_of_the_port(self, name: str, upstream: str) -> None:
+        """As service meshes read it."""
+        [container] = injected_pod(POD_SPEC.replace("name: http", f"name: {name}"))["initContainers"]
+        assert container["env"][1] == {"name": "SIDECAR_UPSTREAM", "value": upstream}
+
 
 class TestVolumes:
     def test_secrets_are_directories_that_only_the_sidecar_has(self) -> None:

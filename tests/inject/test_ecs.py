@@ -149,6 +149,34 @@ class TestOrder:
         assert sidecar({"containerDefinitions": [app, other]})["dependsOn"][0]["containerName"] == "web"
 
 
+class TestGrpc:
+    GRPC = app_with(portMappings=[{"containerPort": 50051, "appProtocol": "grpc", "name": "api"}])
+
+    def upstream(self, definition: Any) -> str:
+        variables = {each["name"]: each["value"] for each in definition["containerDefinitions"][-1]["environment"]}
+        return variables["SIDECAR_UPSTREAM"]
+
+    def test_app_of_grpc_is_spoken_to_in_h2c(self) -> None:
+        """And a second run, which finds the mapping gone, knows it still; removal brings it back."""
+        once = injected(json.dumps(task(**self.GRPC)))
+        assert self.upstream(json.loads(once)) == "h2c://127.0.0.1:50051"
+        assert injected(once) == once
+        assert json.loads(removed(once)) == task(**self.GRPC)
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            pytest.param({"app_port": 50051}, "h2c://127.0.0.1:50051", id="named-port"),
+            pytest.param({"app_port": 8080}, "http://127.0.0.1:8080", id="other-port"),
+            pytest.param({"settings": {"mode": "tcp"}}, "http://127.0.0.1:50051", id="raw"),
+            pytest.param({"settings": {"upstream": "127.0.0.1:50051"}}, "127.0.0.1:50051", id="said-otherwise"),
+        ],
+    )
+    def test_what_is_said_counts_more(self, options: dict[str, Any], expected: str) -> None:
+        """The mapping tells of its own port, and only where nobody says anything else."""
+        assert self.upstream(injected_task(self.GRPC, **options)) == expected
+
+
 class TestPortMappings:
     def test_app_is_not_reached_round_the_sidecar(self) -> None:
         """The app's port goes from its mappings, others stay, and the sidecar has its own."""

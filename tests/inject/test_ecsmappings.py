@@ -98,6 +98,26 @@ class TestPutBack:
             ecsmappings.put_back(app_with([]), noted)
 
 
+class TestIsH2c:
+    @pytest.mark.parametrize(
+        ("mapping", "expected"),
+        [
+            pytest.param({"containerPort": 8080, "appProtocol": "grpc"}, True, id="grpc"),
+            pytest.param({"containerPort": 8080, "appProtocol": "http2"}, True, id="http2"),
+            pytest.param({"containerPortRange": "8078-8081", "appProtocol": "grpc"}, True, id="range"),
+            pytest.param({"containerPort": 8080, "appProtocol": "http"}, False, id="http"),
+            pytest.param({"containerPort": 8080, "appProtocol": None}, False, id="null"),
+            pytest.param({"containerPort": 8080}, False, id="nothing"),
+            pytest.param({"containerPort": 8080, "name": "grpc"}, False, id="only-a-name"),
+            pytest.param({"containerPort": 9090, "appProtocol": "grpc"}, False, id="other-port"),
+            pytest.param({"containerPort": 8080, "appProtocol": "grpc", "protocol": "udp"}, False, id="udp"),
+        ],
+    )
+    def test_mapping_of_the_port_says_so(self, mapping: dict[str, Any], expected: bool) -> None:
+        """By the word for Service Connect; names are anybody's."""
+        assert ecsmappings.is_h2c(app_with([{"containerPort": 1}, mapping]), 8080) is expected
+
+
 class TestFirstPort:
     @pytest.mark.parametrize(
         ("mappings", "port"),

@@ -40,6 +40,13 @@ class TestNotes:
         """Warnings that are always there are read by nobody."""
         assert "warning" not in notes(json.dumps(task()), cert_arn=CERT_ARN, **options)
 
+    @pytest.mark.parametrize(("protocol", "is_said"), [("grpc", True), ("http", False)])
+    def test_grpc_needs_another_target_group(self, protocol: str, is_said: bool) -> None:
+        """One for HTTP/1.1, which is the default, lets no gRPC through."""
+        mapping = {"containerPort": 50051, "appProtocol": protocol}
+        said = notes(json.dumps(task(**app_with(portMappings=[mapping]))))
+        assert ("the target group has the protocol version GRPC" in said) is is_said
+
     def test_client_certificates_do_not_go_in_silence(self) -> None:
         """A second run that forgets an option opens the app to everybody; that is said."""
         once = injected(json.dumps(task()), client_ca_arn=CERT_ARN)

@@ -187,6 +187,49 @@ class TestServices:
             assert said in line
 
 
+class TestH2c:
+    SERVICE = SERVICE.replace("    targetPort: http\n", "    targetPort: http\n    appProtocol: kubernetes.io/h2c\n")
+    BOTH = f"{SERVICE}---\n{deployment()}"
+    UPSTREAM = "value: h2c://127.0.0.1:8080\n"
+
+    def test_service_says_what_the_app_speaks(self) -> None:
+        """Wherever it stands; a second run, in which it leads to the sidecar, knows it still."""
+        once = injected(self.BOTH)
+        assert self.UPSTREAM in once
+        assert injected(once) == once
+        assert removed(once) == self.BOTH
+        assert self.UPSTREAM in injected(f"{deployment()}---\n{self.SERVICE}")
+        assert "in front of container web on port 8080, in HTTP/2 without TLS (h2c)" in notes(self.BOTH)
+
+    @pytest.mark.parametrize(
+        "service",
+        [
+            pytest.param(SERVICE.replace("app: web", "app: db"), id="of-another-app"),
+            pytest.param(SERVICE.replace("  name: web\n", "  name: web\n  namespace: other\n", 1), id="elsewhere"),
+            pytest.param(SERVICE.replace("targetPort: http", "targetPort: 9090"), id="other-port"),
+        ],
+    )
+    def test_service_of_others_says_nothing(self, service: str) -> None:
+        """Selector, namespace and port decide."""
+        assert "value: http://127.0.0.1:8080\n" in injected(f"{service}---\n{deployment()}")
+
+    def test_operator_counts_more(self) -> None:
+        """Who knows better says so; in raw TCP mode there is no protocol."""
+        assert self.UPSTREAM not in injected(self.BOTH, settings={"upstream": "http://127.0.0.1:8080"})
+        assert "value: http://127.0.0.1:8080\n" in injected(self.BOTH, settings={"mode": "tcp"})
+
+    def test_protocol_that_is_no_longer_true_is_said(self) -> None:
+        """The port of the Service leads to the sidecar now, which speaks TLS."""
+        assert "Service web: warning: appProtocol of port 80 says that TLS is not spoken there" in notes(self.BOTH)
+        assert "appProtocol" not in notes(self.BOTH.replace("kubernetes.io/h2c", "grpc"))
+
+    def test_changed_mark_is_refused_with_its_service(self) -> None:
+        """Before anything is read from where it leads."""
+        once = injected(self.BOTH).replace('["http"]', "[[]]")
+        with pytest.raises(InjectError, match="Service web"):
+            stream.inject(once.encode(), Options())
+
+
 class TestAround:
     INGRESS = (
         "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata:\n  name: web\nspec:\n"
@@ -213,6 +256,12 @@ class TestAround:
         assert message in notes(f"{SERVICE}---\n{deployment()}---\n{text}")
         elsewhere = text.replace("  name: web\n", "  name: web\n  namespace: other\n", 1)
         assert message not in notes(f"{SERVICE}---\n{deployment()}---\n{elsewhere}")
+
+    def test_controller_is_told_of_grpc(self) -> None:
+        """In HTTP/1.1 no call would come through."""
+        text = f"{SERVICE}---\n{deployment()}---\n{self.INGRESS}".replace("name: http", "name: grpc")
+        assert "backend-protocol: GRPCS)" in notes(text.replace("targetPort: http", "targetPort: grpc"))
+        assert "backend-protocol: HTTPS)" in notes(f"{SERVICE}---\n{deployment()}---\n{self.INGRESS}")
 
     @pytest.mark.parametrize(
         ("ports", "is_said"),

@@ -59,6 +59,23 @@ class TestParseSettings:
         assert refusal_of(["a=1", "mode"]).count("\n") == 1
 
 
+class TestUpstream:
+    @pytest.mark.parametrize(
+        ("settings", "is_h2c", "expected"),
+        [
+            pytest.param({}, False, "http://127.0.0.1:8080", id="http"),
+            pytest.param({}, True, "h2c://127.0.0.1:8080", id="h2c"),
+            pytest.param({"mode": "http"}, True, "h2c://127.0.0.1:8080", id="h2c-said-twice"),
+            pytest.param({"mode": "TCP"}, True, "http://127.0.0.1:8080", id="raw"),
+        ],
+    )
+    def test_protocol_is_said_unless_bytes_are_passed_on(
+        self, settings: dict[str, str], is_h2c: bool, expected: str
+    ) -> None:
+        """In raw TCP mode clients speak it themselves, and the setting would be refused."""
+        assert Options(settings=settings).upstream(8080, is_h2c=is_h2c) == expected
+
+
 class TestMakeEnvironment:
     def test_set_wins_over_what_is_worked_out(self) -> None:
         """What an operator writes counts, in the place where it would have stood."""

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.inject import yamlwrite
+from sidecar.inject import yamlread, yamlwrite
+from sidecar.inject.options import Options
+from sidecar.inject.pods import add
 from sidecar.inject.tree import NULL, TRUE, InjectError, Plain
 from tests.inject.manifests import POD_SPEC, injected, injected_pod, pod, removed
 
@@ -99,6 +101,28 @@ class TestAdd:
         """The app is the first container and its first TCP port, unless something else is said."""
         [container] = injected_pod(spec, **options)["initContainers"]
         assert container["env"][1]["value"] == f"http://127.0.0.1:{upstream}"
+
+    @pytest.mark.parametrize(
+        ("target", "options", "upstream"),
+        [
+            pytest.param("http", {}, "h2c://127.0.0.1:8080", id="by-name"),
+            pytest.param("8080", {}, "h2c://127.0.0.1:8080", id="by-number"),
+            pytest.param("5000", {"app_port": 5000}, "h2c://127.0.0.1:5000", id="port-that-nobody-names"),
+            pytest.param("9090", {}, "http://127.0.0.1:8080", id="other-number"),
+            pytest.param("8080", {"settings": {"upstream": "unix:/run/a"}}, "unix:/run/a", id="said-otherwise"),
+        ],
+    )
+    def test_port_that_a_service_calls_h2c_is_spoken_to_in_it(
+        self, target: str, options: dict[str, Any], upstream: str
+    ) -> None:
+        """If it is the app's; what the operator says of the upstream counts more."""
+        template = yamlread.read(pod())[0]
+        assert isinstance(template, dict)
+        front = add(template, Options(**options), {target})
+        spec: Any = template["spec"]
+        variables = {each["name"]: each["value"] for each in spec["initContainers"][0]["env"]}
+        assert variables["SIDECAR_UPSTREAM"] == upstream
+        assert front.is_h2c is upstream.startswith("h2c")
 
     def test_container_that_kubectl_takes_is_the_app(self) -> None:
         """Whoever named a default container for kubectl has said which it is."""

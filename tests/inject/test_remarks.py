@@ -33,6 +33,10 @@ class TestWarnings:
             pytest.param({"upstream": "http://127.0.0.1:5432", "mode": "tcp"}, id="raw"),
             pytest.param({"upstream": "unix:/run/app.sock"}, id="socket"),
             pytest.param({"upstream": "https://localhost:9443"}, id="https-here"),
+            pytest.param({"upstream": "https://localhost:50051"}, id="https-where-grpc-is-usual"),
+            pytest.param({"upstream": "h2c://127.0.0.1:50051"}, id="grpc"),
+            pytest.param({"upstream": "h2c://127.0.0.1:9092"}, id="grpc-where-something-else-is-usual"),
+            pytest.param({"upstream": "http://127.0.0.1:50051", "mode": "tcp"}, id="raw-grpc"),
             pytest.param({"drain_timeout": "60s"}, id="drain-which-the-platform-limits"),
         ],
     )
@@ -46,7 +50,9 @@ class TestWarnings:
             pytest.param("http://10.0.0.9:80", "requests go to 10.0.0.9:80 in plain text", id="address"),
             pytest.param("http://db:80,http://127.0.0.1:81", "requests go to db:80 in plain text", id="one-of-two"),
             pytest.param("http://127.0.0.1:81,http://[fd00::9]:80", "go to [fd00::9]:80 in plain", id="the-other"),
-            pytest.param("https://api.example", "requests go to api.example:443, and not to the app here", id="https"),
+            pytest.param(
+                "https://api.example", "requests go to https://api.example:443, and not to the app", id="https"
+            ),
         ],
     )
     def test_upstream_that_is_elsewhere_is_said(self, upstream: str, said: str) -> None:
@@ -54,6 +60,19 @@ class TestWarnings:
         [line] = warnings(environment(upstream=upstream))
         assert line.startswith("the upstream is elsewhere: ")
         assert said in line
+
+    def test_h2c_elsewhere_is_told_no_https(self) -> None:
+        """With it, requests would go there in HTTP/1.1."""
+        [said] = warnings(environment(upstream="h2c://10.0.0.9:50051"))
+        assert said.endswith("requests go to 10.0.0.9:50051 in plain text: give the port of the app here")
+
+    def test_usual_port_of_grpc_is_said(self) -> None:
+        """A gRPC server has no answer to HTTP/1.1; the advice can be typed as it is."""
+        [said] = warnings(environment(upstream="http://127.0.0.1:50051,http://127.0.0.1:50052"))
+        assert said == (
+            "port 50051 is usually gRPC, and requests go there in HTTP/1.1: "
+            "for gRPC, give --set upstream=h2c://127.0.0.1:50051,h2c://127.0.0.1:50052"
+        )
 
     def test_what_check_warns_of_is_said(self) -> None:
         """By the name and the place in which it was given."""
@@ -76,7 +95,10 @@ class TestFrontOf:
         [
             pytest.param("http://127.0.0.1:8080", "container web on port 8080", id="port"),
             pytest.param("unix:/run/app.sock", "container web on a socket", id="socket"),
-            pytest.param("http://10.0.0.9:80", "10.0.0.9:80, which is elsewhere", id="elsewhere"),
+            pytest.param("h2c://127.0.0.1:50051", "container web on port 50051, in HTTP/2 without TLS (h2c)", id="h2c"),
+            pytest.param("h2c+unix:/run/a", "container web on a socket, in HTTP/2 without TLS (h2c)", id="h2c-socket"),
+            pytest.param("http://10.0.0.9:80", "http://10.0.0.9:80, which is elsewhere", id="elsewhere"),
+            pytest.param("h2c://10.0.0.9:80", "h2c://10.0.0.9:80, which is elsewhere", id="h2c-elsewhere"),
         ],
     )
     def test_it_says_where_requests_go(self, upstream: str, said: str) -> None:

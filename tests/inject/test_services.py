@@ -70,6 +70,40 @@ class TestRedirect:
             services.restore(root)
 
 
+class TestH2cTargets:
+    @pytest.mark.parametrize(
+        ("port", "expected"),
+        [
+            pytest.param("{port: 80, targetPort: api, appProtocol: kubernetes.io/h2c}", {"api"}, id="name"),
+            pytest.param("{port: 80, targetPort: 50051, appProtocol: grpc}", {"50051"}, id="number"),
+            pytest.param("{port: 50051, appProtocol: h2c}", {"50051"}, id="own-number"),
+            pytest.param("{port: 50051, targetPort: null, appProtocol: http2}", {"50051"}, id="null"),
+            pytest.param("{port: 80, targetPort: api, appProtocol: http}", set(), id="http"),
+            pytest.param("{port: 80, targetPort: api, name: grpc}", set(), id="only-a-name"),
+            pytest.param("{port: 80, targetPort: api, appProtocol: grpc, protocol: UDP}", set(), id="udp"),
+        ],
+    )
+    def test_ports_that_are_said_to_be_of_h2c_are_found(self, port: str, expected: set[str]) -> None:
+        """As pods have them. The name of a Service's port is its own."""
+        assert services.h2c_targets(service(f"[{port}]")) == expected
+
+
+class TestSaidWithoutTls:
+    @pytest.mark.parametrize(
+        ("protocol", "ports", "expected"),
+        [
+            pytest.param("kubernetes.io/h2c", [80], [80], id="h2c"),
+            pytest.param("kubernetes.io/h2c", [81], [], id="other-port"),
+            pytest.param("grpc", [80], [], id="grpc"),
+            pytest.param("https", [80], [], id="https"),
+        ],
+    )
+    def test_only_h2c_says_so(self, protocol: str, ports: list[int], expected: list[int]) -> None:
+        """Of gRPC nobody knows whether it is in TLS."""
+        root = service(f"[{{port: 80, appProtocol: {protocol}}}, {{appProtocol: {protocol}}}]")
+        assert services.said_without_tls(root, ports) == expected
+
+
 class TestSelectorOf:
     @pytest.mark.parametrize("root", [{}, {"spec": {}}, {"spec": {"selector": {}}}])
     def test_no_selector_is_none(self, root: Branch) -> None:

@@ -1,0 +1,26 @@
+"""
+Which apps speak HTTP/2 without TLS, as their manifests say it: gRPC servers, mostly.
+
+What is said is believed, since a port cannot be asked; ``--set upstream=http://…`` says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+APP_PROTOCOLS: Final = frozenset({"kubernetes.io/h2c", "h2c", "http2", "grpc"})
+"""Values of ``appProtocol``, of a Service's port and of an ECS port mapping."""
+
+WITHOUT_TLS: Final = frozenset({"kubernetes.io/h2c", "h2c"})
+"""Those that also tell whoever connects to the Service that TLS is not spoken there."""
+
+_PORT_NAMES = ("grpc", "h2c")
+
+
+def is_port_name(name: str) -> bool:
+    """
+    Whether the name of a container's port says so: ``grpc`` or ``h2c``, perhaps with a suffix behind a hyphen.
+
+    Not gRPC-Web, which is for HTTP/1.1; nor ``http2``, which may be the second port for HTTP.
+    """
+    return name.partition("-")[0] in _PORT_NAMES and not f"{name}-".startswith("grpc-web-")
