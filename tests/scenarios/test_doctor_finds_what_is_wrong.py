@@ -16,6 +16,7 @@ from typing import Any
 from tests.scenarios.conftest import Launch
 from tests.support.apps import App
 from tests.support.certs import CLIENT, DAY, NOW, authority, intermediate, reveals
+from tests.support.grpcapp import GrpcApp
 from tests.support.program import ROOT, Port, environment, sidecar_command
 
 DEADLINE_SECONDS = 5.0
@@ -132,6 +133,26 @@ class TestBeforeTheStart:
             findings = doctor(listen=str(listen), admin=str(admin), upstream=f"127.0.0.1:{behind.port}")
         assert wrong(findings) == ["app"]
         assert any("speaks TLS" in fact for _, _, fact in findings)
+
+    def test_grpc_server_and_web_app_are_told_apart(self, launch: Launch, own_app: App, tmp_path: Path) -> None:
+        """Each is well where it is expected, and known where the other is."""
+        web_app = launch(
+            upstream=own_app.upstream, listen_tls="off", tls_cert=None
+        )  # another sidecar, which speaks HTTP/1.1
+        with GrpcApp(tmp_path / "grpc") as grpc_app:
+            facts = [said_of_app(grpc_app.upstream), said_of_app(f"http://{grpc_app.address}")]
+        facts.append(said_of_app(f"h2c://127.0.0.1:{web_app.port}"))
+        assert [severity for severity, _ in facts] == ["ok", "error", "error"]
+        assert facts[0][1] == f"the app at {grpc_app.address} speaks HTTP/2"
+        assert "speaks HTTP/2 without TLS, and SIDECAR_UPSTREAM says http" in facts[1][1]
+        assert "does not speak HTTP/2 without TLS but HTTP/1.1" in facts[2][1]
+
+
+def said_of_app(upstream: str) -> tuple[str, str]:
+    """Severity and fact of what the doctor finds at the app, while the sidecar does not run."""
+    with Port() as listen, Port() as admin:
+        findings = doctor(listen=str(listen), admin=str(admin), upstream=upstream)
+    return next((severity, fact) for severity, check, fact in findings if check == "app")
 
 
 class TestCost:
