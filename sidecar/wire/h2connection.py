@@ -179,7 +179,7 @@ class Connection(abc.ABC, Generic[_Event]):
             if self._late_bytes:
                 self._credit_late()
         except ConnectionFault as fault:
-            self._break(fault.code)
+            self._break(fault)
             raise
         return events
 
@@ -187,11 +187,11 @@ class Connection(abc.ABC, Generic[_Event]):
         """The caller's transport has *unsent* bytes left of all that it was given."""
         self._control_bytes = min(self._control_bytes, unsent)
 
-    def _break(self, code: Code) -> None:
+    def _break(self, fault: ConnectionFault) -> None:
         self._is_broken = True
         self._streams.clear()
         self._block = None
-        self._out.append(h2frames.goaway(min(self.last_stream_id, self._accepts_up_to), code))
+        self._out.append(h2frames.goaway(min(self.last_stream_id, self._accepts_up_to), fault.code, fault.reason))
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block is not None:

@@ -122,9 +122,9 @@ def settings(pairs: list[tuple[int, int]]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join([struct.pack("!HL", *pair) for pair in pairs]))
 
 
-def goaway(last_stream_id: int, code: int) -> bytes:
-    """Serialise GOAWAY without debug data: the peer is told no more than the code."""
-    return frame(GOAWAY, 0, 0, struct.pack("!LL", last_stream_id, code))
+def goaway(last_stream_id: int, code: int, reason: str = "") -> bytes:
+    """Serialise GOAWAY; *reason* is its debug data, for people."""
+    return frame(GOAWAY, 0, 0, struct.pack("!LL", last_stream_id, code) + reason.encode())
 
 
 def protocol_error(reason: str, message: str) -> ConnectionFault:

@@ -1,19 +1,19 @@
 """
-Header blocks of HTTP/2 to fields and back (RFC 7541), with the `hpack` library behind the reading side.
+Header blocks of HTTP/2 to fields and back (RFC 7541), with Huffman codes and the static table of the `hpack` library.
 
-Reading: what a block may cost is known before it is decoded. `hpack` copies the rest of the block for every literal in
-it, and takes as many table size updates as it is sent; so a look over the block comes first, which expands nothing.
+Reading: the limits hold while a block is read, so that nothing is expanded beyond them. The last strings of a
+connection are remembered as they were decoded, which in Python is the larger part of the work.
 
-Writing is our own, since `hpack` looks through its whole table for every field, puts every field into it (cookies too)
-and lets the peer say how large it gets. Here a field line enters the table when it is sent for the second time, if
-there is room, and is never evicted: so an index is a subtraction, and what differs in every response costs nothing.
+Writing: a field line enters the table when it is sent for the second time, if there is room, and is never evicted: so
+an index is a subtraction, what differs in every response costs nothing, and secrets never get there.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
+from hpack import HPACKError
+from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from sidecar.wire.h2frames import Code, ConnectionFault
@@ -30,11 +30,14 @@ _STATIC_FIELDS: Final = 61
 MAX_SIZE_UPDATES: Final = 2
 """RFC 7541 section 4.2: the smallest size since the last block, and the last one, are all that a block can tell."""
 
-_SURELY_CHEAP_BYTES: Final = 128
-"""Blocks up to this length are not looked over: whatever is in them, decoding costs less than a request does."""
-
-
 # -- reading ----------------------------------------------------------------------------------------------------
+
+_STATIC: Final[tuple[Field, ...]] = ((b"", b""), *HeaderTable.STATIC_TABLE)
+"""By index, which begins with 1."""
+
+MAX_REMEMBERED_STRINGS: Final = 16
+_REMEMBERED_BYTES: Final = 64
+"""Longer strings are not: with two tables of 4 KiB they would be most of what a connection holds."""
 
 
 class BlockDecoder:
@@ -45,12 +48,14 @@ class BlockDecoder:
         changes: Blocks that have changed the table: between two equal values, equal blocks mean equal fields.
     """
 
-    __slots__ = ("_decoder", "_max_fields", "_table_state", "changes")
+    __slots__ = ("_entries", "_left", "_max_bytes", "_max_fields", "_strings", "_table_bytes", "changes")
 
     def __init__(self, limits: Http2Limits) -> None:
-        self._decoder = Decoder(limits.hard_header_list_bytes)
+        self._max_bytes = limits.hard_header_list_bytes
         self._max_fields = limits.hard_fields
-        self._table_state = self._look_at_table()
+        self._entries: list[Field] = []  # newest last
+        self._strings: dict[bytes, bytes] = {}  # as they came -> decoded; of this connection, which may be secret
+        self._table_bytes = self._left = TABLE_BYTES
         self.changes = 0
 
     def decode(self, block: bytes) -> list[Field]:
@@ -61,46 +66,109 @@ class BlockDecoder:
             ConnectionFault: The block is broken, or costs too much. The table is of no use any more.
         """
         try:
-            if len(block) > _SURELY_CHEAP_BYTES:
-                _look_over(block, self._max_fields)
-            fields: list[Field] = list(self._decoder.decode(block, raw=True))
-        except OversizedHeaderListError:
-            raise ConnectionFault(
-                Code.ENHANCE_YOUR_CALM,
-                "header_bomb",
-                f"a header block expands to more than {self._decoder.max_header_list_size:,} bytes",
-            ) from None
-        except (HPACKError, IndexError):  # IndexError: a block that ends where a string should begin
+            return self._decode(block)
+        except (HPACKError, IndexError):  # IndexError: it ends in the middle of something, or names an empty place
             raise _broken() from None
-        newest, count, size = self._look_at_table()
-        if newest is not self._table_state[0] or (count, size) != self._table_state[1:]:
-            self._table_state = newest, count, size
-            self.changes += 1
+
+    def _decode(self, block: bytes) -> list[Field]:
+        fields: list[Field] = []
+        at = self._size_updates(block)
+        size, total, most = len(block), 0, self._max_bytes
+        has_changed = at > 0
+        while at < size:
+            first = block[at]
+            at += 1
+            if first & 0x80:  # indexed, RFC 7541 section 6.1
+                index = first & 0x7F
+                if index == 0x7F:
+                    index, at = _long_integer(block, at, index)
+                field = self._field(index)
+            else:
+                is_indexed = first & 0x40
+                if first & 0x60 == 0x20:
+                    raise _broken()  # section 4.2: the size of the table changes before all fields
+                mask = 0x3F if is_indexed else 0x0F
+                index = first & mask
+                if index == mask:
+                    index, at = _long_integer(block, at, mask)
+                if index:
+                    name = self._field(index)[0]
+                else:
+                    name, at = self._string(block, at)
+                value, at = self._string(block, at)
+                field = name, value
+                if is_indexed:
+                    self._add(field)
+                    has_changed = True
+            fields.append(field)
+            total += len(field[0]) + len(field[1]) + _FIELD_OVERHEAD
+            if total > most or len(fields) > self._max_fields:
+                raise self._bomb()
+        self.changes += has_changed
         return fields
 
-    def _look_at_table(self) -> tuple[Field | None, int, int]:
-        """
-        Return what no change leaves as it is: every entry that comes is another object, whatever it says, and entries
-        that go make fewer of them.
-        """
-        entries = self._decoder.header_table.dynamic_entries
-        return (entries[0] if entries else None), len(entries), self._decoder.header_table_size
+    def _bomb(self) -> ConnectionFault:
+        limits = f"{self._max_bytes:,} bytes or {self._max_fields:,} fields"
+        return ConnectionFault(Code.ENHANCE_YOUR_CALM, "header_bomb", f"a header block expands to more than {limits}")
 
+    def _field(self, index: int) -> Field:
+        """RFC 7541 section 2.3.3; raises IndexError where there is none."""
+        if index <= _STATIC_FIELDS:
+            if not index:
+                raise _broken()
+            return _STATIC[index]
+        return self._entries[_STATIC_FIELDS - index]
 
-def _look_over(block: bytes, max_fields: int) -> None:
-    """
-    Go over the representations in *block* (RFC 7541 section 6) without expanding anything.
-
-    Raises:
-        ConnectionFault: There are too many fields or size updates.
-        IndexError: It ends in the middle of one.
-    """
-    at, size, fields, updates = 0, len(block), 0, 0
-    while at < size:
+    def _string(self, block: bytes, at: int) -> tuple[bytes, int]:
+        """Read a string (RFC 7541 section 5.2); return it with the position behind it."""
         first = block[at]
-        if first & 0x80:  # indexed
-            _, at = _integer(block, at, 0x7F)
-        elif first & 0x60 == 0x20:  # table size update
+        at += 1
+        length = first & 0x7F
+        if length == 0x7F:
+            length, at = _long_integer(block, at, length)
+        end = at + length
+        string = block[at:end]
+        if len(string) < length:
+            raise _broken()
+        if first & 0x80:
+            decoded = self._strings.get(string)
+            string = self._decode_string(string) if decoded is None else decoded
+        return string, end
+
+    def _decode_string(self, string: bytes) -> bytes:
+        decoded = decode_huffman(string)
+        if len(string) <= _REMEMBERED_BYTES:
+            strings = self._strings
+            if len(strings) >= MAX_REMEMBERED_STRINGS:
+                del strings[next(iter(strings))]
+            strings[string] = decoded
+        return decoded
+
+    def _add(self, field: Field) -> None:
+        """RFC 7541 section 4.4: the oldest make room; what is larger than the table empties it."""
+        self._left -= len(field[0]) + len(field[1]) + _FIELD_OVERHEAD
+        self._entries.append(field)
+        if self._left < 0:
+            self._evict()
+
+    def _evict(self) -> None:
+        gone = 0
+        entries, left = self._entries, self._left
+        while left < 0:
+            name, value = entries[gone]
+            left += len(name) + len(value) + _FIELD_OVERHEAD
+            gone += 1
+        del entries[:gone]
+        self._left = left
+
+    def _size_updates(self, block: bytes) -> int:
+        """Take the changes of the table's size that a block begins with; return where they end."""
+        at = updates = 0
+        while at < len(block) and block[at] & 0xE0 == 0x20:
+            size = block[at] & 0x1F
+            at += 1
+            if size == 0x1F:
+                size, at = _long_integer(block, at, size)
             updates += 1
             if updates > MAX_SIZE_UPDATES:
                 raise ConnectionFault(
@@ -108,26 +176,17 @@ def _look_over(block: bytes, max_fields: int) -> None:
                     "table_size_flood",
                     f"a header block has over {MAX_SIZE_UPDATES} table size updates",
                 )
-            _, at = _integer(block, at, 0x1F)
-            continue
-        else:  # literal, with indexing (6 bits of index) or without (4)
-            index, at = _integer(block, at, 0x3F if first & 0x40 else 0x0F)
-            for _ in range(1 if index else 2):
-                length, at = _integer(block, at, 0x7F)
-                at += length
-        fields += 1
-        if fields > max_fields:
-            raise ConnectionFault(
-                Code.ENHANCE_YOUR_CALM, "header_bomb", f"a header block has over {max_fields:,} fields"
-            )
+            if size > TABLE_BYTES:
+                raise _broken()
+            self._left += size - self._table_bytes
+            self._table_bytes = size
+            if self._left < 0:
+                self._evict()
+        return at
 
 
-def _integer(block: bytes, at: int, mask: int) -> tuple[int, int]:
-    """Read an integer (RFC 7541 section 5.1); return it with the position behind it."""
-    value = block[at] & mask
-    at += 1
-    if value < mask:
-        return value, at
+def _long_integer(block: bytes, at: int, value: int) -> tuple[int, int]:
+    """Read the rest of an integer (RFC 7541 section 5.1) that begins with *value*; return it with the position."""
     for shift in (0, 7, 14, 21):
         octet = block[at]
         at += 1

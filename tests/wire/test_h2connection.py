@@ -78,6 +78,16 @@ def fault_of(connection: Connection[Any], received: bytes) -> ConnectionFault:
     return caught.value
 
 
+class TestBreaking:
+    def test_peer_is_told_the_reason(self, made: Made) -> None:
+        """Programs print the debug data of GOAWAY: so whoever tripped a limit finds its name."""
+        connection = made()
+        connection.data_to_send()
+        fault = fault_of(connection, frame(SETTINGS, 0, 1))
+        goaway = frames.parse(connection.data_to_send())[-1]
+        assert (goaway.code, goaway.payload[8:]) == (fault.code, fault.reason.encode())
+
+
 class TestFrames:
     FAULTS: tuple[tuple[str, bytes, Code], ...] = (
         ("even stream", data(2, b"x"), Code.PROTOCOL_ERROR),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from hpack import Decoder
+from hpack import Decoder, Encoder, HPACKError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.wire.h2frames import Code, ConnectionFault
-from sidecar.wire.h2hpack import BlockDecoder, FieldEncoder
+from sidecar.wire.h2hpack import MAX_REMEMBERED_STRINGS, MAX_SIZE_UPDATES, BlockDecoder, FieldEncoder
 from sidecar.wire.h2limits import Http2Limits
 from tests.support.frames import Field, block, decoded, integer, literal
 
 LIMITS = Http2Limits(header_list_bytes=1024, fields=10)
 
 MANY = block([(b"n", b"x" * 100)] * 2)
-"""So much that what follows is looked over before it is decoded."""
+"""Fields that are good, before something that is not."""
 
 
 def refused(data: bytes, decoder: BlockDecoder | None = None) -> ConnectionFault:
@@ -91,8 +91,8 @@ class TestBlockDecoder:
             (literal(b"a", b"1", 0x40), 2),  # the same entry once more moves the first
             (literal(b"b", b"2", 0x10), 2),
             (b"\x20", 3),
-            (b"\x20", 3),  # it is empty already
-            (b"\x3f\xe1\x1f", 4),
+            (b"\x20", 4),  # it is empty already, which nobody looks at
+            (b"\x3f\xe1\x1f", 5),
         ):
             decoder.decode(data)
             assert decoder.changes == changes, data
@@ -107,6 +107,54 @@ class TestBlockDecoder:
 
 def write(encoder: FieldEncoder, fields: list[Field], status: int = 200) -> bytes:
     return encoder.status(status) + encoder.fields(fields)
+
+
+class TestLikeTheLibrary:
+    """`hpack` reads the same, whoever has written it."""
+
+    WIDE = Http2Limits()
+
+    FIELDS = st.lists(
+        st.tuples(
+            st.sampled_from([b":path", b"cookie", b"x-a", b"x-long-name-of-a-field", b"te"]),
+            st.sampled_from([b"", b"/", b"1", b"trailers", b"v" * 90]) | st.binary(max_size=80),
+        ),
+        max_size=12,
+    )
+
+    @settings(deadline=None)
+    @given(st.lists(st.tuples(FIELDS, st.booleans(), st.sampled_from([None, 0, 100, 4096])), max_size=8))
+    def test_blocks_of_the_library(self, blocks: list[tuple[list[Field], bool, int | None]]) -> None:
+        """With and without Huffman codes, and with tables that shrink and grow."""
+        encoder, ours = Encoder(), BlockDecoder(self.WIDE)
+        for fields, huffman, size in blocks:
+            if size is not None:
+                encoder.header_table_size = size
+            assert ours.decode(encoder.encode(fields, huffman=huffman)) == fields
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.lists(st.binary(max_size=12) | st.sampled_from([b"\x82", b"\x40\x01a\x01b", b"\xbe", b"\x3f\xe1\x1f"])))
+    def test_any_bytes(self, pieces: list[bytes]) -> None:
+        """What one takes for a broken block, so does the other."""
+        library, ours = Decoder(2**20), BlockDecoder(self.WIDE)
+        for piece in pieces:
+            try:
+                expected = [tuple(field) for field in library.decode(piece, raw=True)]
+            except (HPACKError, IndexError):
+                with pytest.raises(ConnectionFault):
+                    ours.decode(piece)
+                return
+            if sum(octet & 0xE0 == 0x20 for octet in piece) > MAX_SIZE_UPDATES:
+                return  # of which the library takes any number
+            assert ours.decode(piece) == expected
+
+    def test_strings_that_are_remembered_are_few_and_short(self) -> None:
+        """A peer that sends another string each time, or long ones, makes us keep no more."""
+        encoder, ours = Encoder(), BlockDecoder(self.WIDE)
+        for n in range(100):
+            ours.decode(encoder.encode([(b"x-%d" % n, b"value %d" % n), (b"long", b"%d" % n * 90)]))
+        assert len(ours._strings) == MAX_REMEMBERED_STRINGS
+        assert sum(map(len, ours._strings)) < 2048
 
 
 class TestFieldEncoder:
