@@ -56,7 +56,7 @@ class TestEncryptedHop:
         with Container(image, options=beside(app)) as sidecar:
             sidecar.wait_until_it_says("serving https")
             answer = curl(app.address, "/service", "--insecure")
-            assert answer.startswith("HTTP/1.1 200 OK\n")
+            assert answer.startswith("HTTP/2 200 \n")
             assert answer.endswith(f"\n\nHello from {app.execute('hostname')}\n")
             process = json.loads(docker("inspect", sidecar.name))[0]["HostConfig"]
             assert (process["ReadonlyRootfs"], process["CapDrop"], process["CapAdd"]) == (True, ["ALL"], None)
@@ -76,7 +76,7 @@ class TestEncryptedHop:
             sidecar.wait_until_it_says("serving https")
             only = ("--tlsv" + version, "--tls-max", version)
             resolve = ("--resolve", f"app.example:443:{app.address}", "--cacert", certs / "ca.crt")
-            assert curl("app.example", "/service", *only, *resolve).startswith("HTTP/1.1 200 OK\n")
+            assert curl("app.example", "/service", *only, *resolve).startswith("HTTP/2 200 \n")
 
 
 class TestClientCertificates:
@@ -90,10 +90,11 @@ class TestClientCertificates:
         )  # fmt: skip
         with Container(image, options=options) as sidecar:
             sidecar.wait_until_it_says("serving https")
-            refused = curl(app.address, "/service", "--insecure", "--head")
+            refused = curl(app.address, "/service", "--http1.1", "--insecure", "--head")
             let_in = curl(
                 app.address,
                 "/service",
+                "--http1.1",
                 "--insecure",
                 "--head",
                 "--key",

@@ -172,7 +172,7 @@ class TestContinue:
         file.write_bytes(body(100_000))
 
         done = curl(
-            program, "-v", "-H", "Expect: 100-continue", "--expect100-timeout", "20", "--max-time", "10",
+            program, "--http1.1", "-v", "-H", "Expect: 100-continue", "--expect100-timeout", "20", "--max-time", "10",
             "--data-binary", f"@{file}", f"{program.url}/echo",
         )  # fmt: skip
 

@@ -179,7 +179,7 @@ class TestVerifyClientOn:
         self, listener: Program, pki: Pki
     ) -> None:
         """`curl -v -k -I` shows the TLS session, `400 Bad Request`, and `Connection: close`."""
-        done = curl(listener, "-v", "-k", "-I", f"{listener.url}/hello")
+        done = curl(listener, "--http1.1", "-v", "-k", "-I", f"{listener.url}/hello")
 
         assert done.returncode == 0
         assert "SSL connection using TLSv1.3" in done.stderr

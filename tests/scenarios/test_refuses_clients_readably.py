@@ -82,12 +82,19 @@ VERSIONS = pytest.mark.parametrize("version", [pytest.param(TLS12, id="1.2"), py
 class TestCurl:
     def test_no_certificate_is_answered_with_400(self, program: Program) -> None:
         """`curl -v -k -I` without a certificate completes the handshake and reads `400 Bad Request`, then the end."""
-        done = curl(program, "-v", "-k", "-I", program.url)
+        done = curl(program, "--http1.1", "-v", "-k", "-I", program.url)
 
         assert done.returncode == 0
         assert "SSL connection using" in done.stderr
         assert done.stdout.splitlines()[0].strip() == "HTTP/1.1 400 Bad Request"
         assert "connection: close" in done.stdout.lower()
+
+    def test_over_http_2_it_is_an_answer_too(self, program: Program) -> None:
+        """Nothing but the request ends; the connection would serve another."""
+        done = curl(program, "--http2", "-k", "-I", program.url)
+
+        assert done.returncode == 0
+        assert done.stdout.splitlines()[0].strip() == "HTTP/2 400"
 
     def test_reason_is_one_line(self, program: Program) -> None:
         """The body of the refusal is one sentence."""
@@ -110,7 +117,7 @@ class TestCurl:
         """`curl -I` with a certificate gets 200."""
         done = curl(program, "-k", "-I", "--cert", str(good), "--key", str(good), f"{program.url}/hello")
 
-        assert done.stdout.splitlines()[0].strip() == "HTTP/1.1 200 OK"
+        assert done.stdout.splitlines()[0].strip() == "HTTP/2 200"
 
     def test_client_name_is_in_the_access_log(self, program: Program, good: Path) -> None:
         """The subject of the certificate stands beside the request."""

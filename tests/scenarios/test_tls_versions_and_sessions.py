@@ -95,11 +95,12 @@ class TestPolicy:
         assert done.returncode != 0
         assert "alert handshake failure" in done.stderr
 
-    def test_alpn_agrees_on_http_1_1(self, program: Program) -> None:
-        """A client that offers h2 and http/1.1 gets http/1.1."""
-        done = s_client(program, "-alpn", "h2,http/1.1")
+    @pytest.mark.parametrize(("offered", "agreed"), [("http/1.1,h2", "h2"), ("http/1.1", "http/1.1")])
+    def test_alpn_agrees_on_the_newest(self, program: Program, offered: str, agreed: str) -> None:
+        """Whatever order a client offers them in."""
+        done = s_client(program, "-alpn", offered)
 
-        assert "ALPN protocol: http/1.1" in done.stdout
+        assert f"ALPN protocol: {agreed}" in done.stdout
 
     def test_client_of_another_protocol_is_refused(self, program: Program) -> None:
         """A client that offers only what we do not speak is told so."""
