@@ -276,8 +276,7 @@ class Exchange:
 
         On a stream anything may have to be: an app that ends says which requests it has not looked at.
         """
-        assert self._upstream is not None
-        is_kept = self._upstream.is_stream or self._is_repeatable
+        is_kept = self.head.method in _SAFE_TO_REPEAT or self._is_for_stream or self._is_repeatable
         self._sent = sent if is_kept and len(sent) <= MAX_REPEATED_BYTES else b""
 
     @property
@@ -363,7 +362,7 @@ class Exchange:
         data, self._held = self._held, b""
         upstream.begin(self, self.head)
         self._is_reused = is_reused
-        if (is_reused or upstream.is_stream) and not self._is_repeated:
+        if (is_reused or self._is_for_stream) and not self._is_repeated:
             self._remember(data)
         upstream.send(data, self._request_complete, self._trailers)
         if self.bytes_received and self._request_complete:

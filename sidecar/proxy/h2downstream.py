@@ -179,7 +179,8 @@ class Http2Connection:
             self._take(events)
             self._is_receiving = False
         self._flush()
-        self._settle(is_progress=bool(events))
+        # What is no request is none, however often it comes.
+        self._settle(is_progress=any(not isinstance(event, Reset) for _, event in events))
 
     def eofReceived(self, clean: bool) -> None:
         if not self._streams:
@@ -216,7 +217,9 @@ class Http2Connection:
             self._is_reading_paused = False
             self.peer.resume_reading()
         self._codec.sent(0)
-        for stream in list(self._streams.values()):
+        for stream_id, stream in list(self._streams.items()):
+            if stream_id in self._streams:
+                self._streams[stream_id] = self._streams.pop(stream_id)  # it is the others' turn next time
             stream.writable()
             self._flush()
             if self.is_full:
@@ -354,21 +357,18 @@ class Http2Connection:
     # -- inside --
 
     def _take(self, events: list[tuple[int, StreamEvent]]) -> None:
-        """Hand events on, those of a stream that follow each other at once."""
-        at, count = 0, len(events)
-        while at < count:
-            stream_id = events[at][0]
-            end = at + 1
-            while end < count and events[end][0] == stream_id:
-                end += 1
-            self._of_stream(stream_id, [event for _, event in events[at:end]])
-            at = end
+        """Hand events on, those of a stream at once."""
+        by_stream: dict[int, list[StreamEvent]] = {}
+        for stream_id, event in events:
+            by_stream.setdefault(stream_id, []).append(event)
+        for stream_id, of_stream in by_stream.items():
+            self._of_stream(stream_id, of_stream)
 
     def _of_stream(self, stream_id: int, events: list[StreamEvent]) -> None:
         last = events[-1]
         reset = last if isinstance(last, Reset) else None
         if isinstance(events[0], (RequestHead, Refused)):
-            self.requests += 1
+            self._count_request()
             if reset is None:
                 self._begin(stream_id, events)
             elif reset.reason == "client_reset":
@@ -381,7 +381,7 @@ class Http2Connection:
         stream = self._streams.get(stream_id)
         if stream is None:
             if reset is not None:  # it was faulty from the start
-                self.requests += 1
+                self._count_request()
                 self._record_faulty(reset)
             return
         if any(event is WRITABLE for event in events):
@@ -396,10 +396,13 @@ class Http2Connection:
         """A stream broke a rule before there was anything to be done about it but to say so."""
         self.service.record_refused(self, RequestError(reset.reason, reset.message, 0))
 
-    def _begin(self, stream_id: int, events: list[StreamEvent]) -> None:
+    def _count_request(self) -> None:
+        self.requests += 1
         self._requests_left -= 1
         if not self._requests_left:
             self.drain()
+
+    def _begin(self, stream_id: int, events: list[StreamEvent]) -> None:
         stream = self._streams[stream_id] = Stream(self, stream_id)
         first = events[0]
         if isinstance(first, Refused):
@@ -446,10 +449,12 @@ class Http2Connection:
         deadline, timeouts = self.peer.deadline, self.service.timeouts
         if waits_for is _Wait.ROOM or (waits_for is _Wait.FRAME and self._streams):
             deadline.set(timeouts.body)
-        elif waits_for is _Wait.FRAME:
-            deadline.set(timeouts.header)
-        elif waits_for is _Wait.NOTHING:
+            return
+        if waits_for is _Wait.NOTHING:
             deadline.set(0)
+            return
+        if waits_for is _Wait.FRAME:
+            deadline.set(timeouts.header)
         elif (left := self._quiet_since + self._idle_seconds - self.service.now()) > 0:
             deadline.set(left)
         else:

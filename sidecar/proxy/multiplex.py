@@ -22,7 +22,10 @@ from sidecar.wire.h2streams import WRITABLE, ClientStreamEvent, Reset, Writable
 from sidecar.wire.http2client import ClientConnection
 
 STALE_SECONDS: Final = 5.0
-"""How long an app may say nothing at all while a request is given up, until its connection is not used again."""
+"""How long an app may say nothing at all to requests, until one that is given up ends the use of its connection."""
+
+FULL_SECONDS: Final = 60.0
+"""How long an app may read nothing, until its connection is cut."""
 
 _BY_APP: Final = frozenset({"app_reset", "app_gone_away"})
 """Reasons for which the app ended a stream; all others are rules that it broke."""
@@ -57,7 +60,7 @@ class Carrier:
     __slots__ = (
         "_clock",
         "_codec",
-        "_heard_at",
+        "_full_call",
         "_is_flush_due",
         "_is_gone",
         "_is_receiving",
@@ -65,6 +68,7 @@ class Carrier:
         "_patience",
         "_streams",
         "_turns",
+        "_unheard_since",
         "idle_since",
         "is_full",
         "is_last",
@@ -84,19 +88,21 @@ class Carrier:
         self._owner = owner
         self._clock = reactor
         self._patience: Any = None  # IDelayedCall, while the app has said nothing
+        self._full_call: Any = None  # IDelayedCall, while it does not read
+        self._unheard_since: float | None = None  # when the first request was sent to which it has said nothing
         self._turns = turns
         self._streams: dict[int, UpstreamStream] = {}
         self._is_flush_due = False
         self._is_receiving = False
         self._is_gone = False
-        self._heard_at = self.idle_since = reactor.seconds()
+        self.idle_since = reactor.seconds()
         self.is_full = False
         self.is_last = False
 
     @property
     def room(self) -> int:
-        """How many more streams it takes now; 0 before it is ready."""
-        if self.is_last or self._patience is not None or not self.transport.is_open:
+        """How many more streams it takes now; 0 before it is ready, and while the app does not read."""
+        if self.is_last or self.is_full or self._patience is not None or not self.transport.is_open:
             return 0
         return self._codec.room
 
@@ -131,11 +137,11 @@ class Carrier:
     def dataReceived(self, data: bytes) -> None:
         if self._is_gone:
             return
-        self._heard_at = self._clock.seconds()
+        self._unheard_since = None
         if self.transport.is_flushed:
             self._codec.sent(0)
         try:
-            events = self._codec.receive(data, self._heard_at)
+            events = self._codec.receive(data, self._clock.seconds())
         except ConnectionFault as fault:
             self._flush()
             self._break(ResponseError(fault.reason, str(fault)))
@@ -160,15 +166,35 @@ class Carrier:
 
     def pauseProducing(self) -> None:
         self.is_full = True
+        self._full_call = self._clock.callLater(FULL_SECONDS, self._still_full)
         for stream in list(self._streams.values()):
             stream.full()
 
+    def _still_full(self) -> None:
+        self._full_call = None
+        if self.transport.has_progressed():
+            self._full_call = self._clock.callLater(FULL_SECONDS, self._still_full)
+        else:
+            self._break(ResponseError("app_stalled", f"the app has read nothing for {FULL_SECONDS:g} s"))
+
     def resumeProducing(self) -> None:
         self.is_full = False
+        self._end_full_call()
         self._codec.sent(0)
         for stream in list(self._streams.values()):
+            if self.is_full:
+                return
+            if stream.id in self._streams:
+                self._streams[stream.id] = self._streams.pop(stream.id)  # it is the others' turn next time
             stream.writable()
-        self._flush()
+            self._flush()
+        if self._patience is None:
+            self._owner.stream_ended(self)  # there is room again
+
+    def _end_full_call(self) -> None:
+        call, self._full_call = self._full_call, None
+        if call is not None and call.active():
+            call.cancel()
 
     # -- from streams --
 
@@ -176,6 +202,8 @@ class Carrier:
         """Open a stream, for which there is `room`; return its number."""
         stream_id = self._codec.open(method, target, section, end=ends)
         self._streams[stream_id] = stream
+        if self._unheard_since is None:
+            self._unheard_since = self._clock.seconds()
         self._flush_soon()
         return stream_id
 
@@ -194,17 +222,17 @@ class Carrier:
         self._codec.acknowledge(stream_id, size)
         self._flush_soon()
 
-    def leave(self, stream_id: int, since: float, code: int | None) -> None:
+    def leave(self, stream_id: int, code: int | None) -> None:
         """
         The stream's exchange wants no more of it.
 
         Args:
-            since: When it began.
             code: For RST_STREAM, if it is not over.
         """
         if code is not None:
             self._codec.reset(stream_id, code)
-            if self._clock.seconds() - max(since, self._heard_at) >= STALE_SECONDS:
+            since = self._unheard_since
+            if since is not None and self._clock.seconds() - since >= STALE_SECONDS:
                 self.is_last = True
         if self._streams.pop(stream_id, None) is not None:
             self._owner.stream_ended(self)
@@ -213,16 +241,13 @@ class Carrier:
     # -- inside --
 
     def _take(self, events: list[tuple[int, ClientStreamEvent]]) -> None:
-        at, count = 0, len(events)
-        while at < count:
-            stream_id = events[at][0]
-            end = at + 1
-            while end < count and events[end][0] == stream_id:
-                end += 1
+        by_stream: dict[int, list[ClientStreamEvent]] = {}
+        for stream_id, event in events:
+            by_stream.setdefault(stream_id, []).append(event)
+        for stream_id, of_stream in by_stream.items():
             stream = self._streams.get(stream_id)
             if stream is not None:
-                self._of_stream(stream, [event for _, event in events[at:end]])
-            at = end
+                self._of_stream(stream, of_stream)
 
     def _of_stream(self, stream: UpstreamStream, events: list[ClientStreamEvent]) -> None:
         response: list[ResponseEvent] = [e for e in events if not isinstance(e, (Reset, Writable))]
@@ -258,6 +283,7 @@ class Carrier:
         if self._patience is not None and self._patience.active():
             self._patience.cancel()
         self._patience = None
+        self._end_full_call()
         self._is_gone = True
         self.is_last = True
         self._owner.forget_carrier(self)
@@ -294,7 +320,6 @@ class UpstreamStream:
         "_lessee",
         "_owed",
         "_rest",
-        "_since",
         "_taken",
         "_trailers",
         "broken_by",
@@ -309,9 +334,8 @@ class UpstreamStream:
     is_stream = True
     is_reusable = True
 
-    def __init__(self, carrier: Carrier, now: float) -> None:
+    def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
-        self._since = now
         self._lessee: Lessee | None = None
         self._rest = b""  # of the request, for which the app has no room
         self._ends = False
@@ -448,7 +472,7 @@ class UpstreamStream:
 
     def _leave(self, code: int | None) -> None:
         if self._end() is not None and self.id:
-            self._carrier.leave(self.id, self._since, code)
+            self._carrier.leave(self.id, code)
 
     def _end(self) -> Lessee | None:
         """Return whose it was until now."""

@@ -406,7 +406,7 @@ class Stream:
         """End once everything has been sent."""
         self._leave_splice()
         self.shut_down_writing()
-        if not self._rest:
+        if not (self._rest or self._rest_ends):
             self._cut(Code.NO_ERROR)  # what else the client sends is not looked at
 
     def linger(self) -> None:

@@ -54,7 +54,7 @@ class StreamPool(Pool):
         """Return a stream on a connection that has room; None: there is none."""
         for carrier in self._carriers:
             if carrier.room:
-                return UpstreamStream(carrier, self._now())
+                return UpstreamStream(carrier)
         return None
 
     def connect(self, ready: Ready, preface: bytes = b"") -> None:
@@ -66,6 +66,13 @@ class StreamPool(Pool):
             self._reactor.callLater(0, ready, ConnectFailed("upstream_overflow", text))
             return
         self._waiting.append(ready)
+        if any(carrier.room for carrier in self._carriers):
+            self._turns.call(self._serve_or_make)  # whoever asks has just been refused, or there was none a moment ago
+        else:
+            self._make_enough()
+
+    def _serve_or_make(self) -> None:
+        self._serve_waiting()
         self._make_enough()
 
     def look(self, preface: bytes = b"") -> None:

@@ -389,7 +389,8 @@ class Connection(abc.ABC, Generic[_Event]):
     def _give_back_of_all(self, size: int) -> None:
         """Give back what all streams share, also when the one that had it is over."""
         self._due += size
-        if self._due >= self._connection_share:
+        # While streams hold most of the window, what is left of it must not wait for half of it.
+        if self._due >= min(self._connection_share, self._credit):
             self._out.append(h2frames.window_update(0, self._due))
             self._credit += self._due
             self._due = 0
@@ -517,9 +518,13 @@ class Connection(abc.ABC, Generic[_Event]):
             )
 
     def _wake(self) -> None:
+        room = self._window
         for stream_id, stream in self._streams.items():
-            if stream.is_blocked and self._room(stream):
+            if room <= 0:
+                return
+            if stream.is_blocked and stream.window > 0:
                 stream.is_blocked = False
+                room -= min(stream.wanted, stream.window)
                 self._events.append((stream_id, WRITABLE))
 
     # -- to the peer --
@@ -544,7 +549,11 @@ class Connection(abc.ABC, Generic[_Event]):
         self._send_body(stream_id, data if taken == size else data[:taken], ends)
         self._window -= taken
         stream.window -= taken
-        stream.is_blocked = taken < size
+        if taken < size:
+            stream.is_blocked = True
+            stream.wanted = size - taken
+            if taken:
+                self._streams[stream_id] = self._streams.pop(stream_id)  # it is the others' turn
         if ends:
             self._writing_ended(stream_id, stream)
         return taken
@@ -585,7 +594,7 @@ class Connection(abc.ABC, Generic[_Event]):
             data = data[(count - 1) * MAX_FRAME_BYTES :]
         if size or ends_stream:
             self._out.append(frame(h2frames.DATA, END_STREAM if ends_stream else 0, stream_id, data))
-        self._accounts.sent_data(max(1, count), size)
+        self._accounts.sent_data(count, size)
 
     def reset(self, stream_id: int, code: int) -> None:
         """End a stream at once, with what was sent of it."""

@@ -148,7 +148,7 @@ def check_shape(kind: int, stream_id: int, size: int) -> None:
     if kind in _OF_CONNECTION:
         is_misplaced = stream_id != 0
     else:  # clients open odd streams only, and servers none that we have allowed
-        is_misplaced = not stream_id & 1 and (stream_id != 0 or kind != WINDOW_UPDATE)
+        is_misplaced = not stream_id & 1 and (kind != WINDOW_UPDATE if stream_id == 0 else kind != PRIORITY)
     if is_misplaced:
         raise protocol_error("bad_stream_id", f"a frame of type {kind} on stream {stream_id}")
     if (kind in _SIZES and size != _SIZES[kind]) or (kind == GOAWAY and size < 8) or (kind == SETTINGS and size % 6):

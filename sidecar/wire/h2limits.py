@@ -15,6 +15,8 @@ import attrs
 
 from sidecar.wire.h2frames import Code, ConnectionFault
 
+_BLOCK_BYTES_OF_APPS: Final = 1024 * 1024
+
 LEAST_WINDOW: Final = 65_535
 """RFC 9113 section 6.9.2: what a client may send on a stream before it has seen our SETTINGS."""
 
@@ -67,6 +69,7 @@ class Http2Limits:
         connection_window: The same for all streams together: what the caller may have to hold.
         header_list_bytes: Names, values and 32 bytes per field (RFC 9113 section 6.5.2); of more the answer is 431.
         fields: Most fields, crumbs of a cookie counted as one; more is answered with 431.
+        hard_factor: How many times the size of a list, and half the number of its fields, are not even read to the end.
         block_bytes: Longest header block as it is sent, all its frames together (CVE-2024-27316). Twice the list, so
             that too large a cookie is answered with 431, and does not end all that is under way beside it.
         continuations: Most CONTINUATION frames of a block, empty ones too (CVE-2024-27316).
@@ -96,6 +99,7 @@ class Http2Limits:
     )
     header_list_bytes: int = attrs.field(default=60 * 1024, validator=attrs.validators.ge(1024))
     fields: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    hard_factor: int = attrs.field(default=2, validator=attrs.validators.ge(2))
     block_bytes: int = attrs.field(default=120 * 1024, validator=attrs.validators.ge(1024))
     continuations: int = attrs.field(default=16, validator=attrs.validators.ge(0))
     settings: int = attrs.field(default=32, validator=attrs.validators.ge(1))
@@ -117,6 +121,7 @@ class Http2Limits:
         Return these limits for a connection that the requests of many clients share.
 
         - What one client does not read must not stop the others: the connection's window has room for all streams.
+        - A head that is too large, even by far, must cost its own request alone.
         - An app that streams small messages has thousands under way when their client takes its request back, or many
           do. They are bounded by the windows in bytes; what they may be in number would be the end of all streams.
         """
@@ -124,6 +129,9 @@ class Http2Limits:
             self,
             connection_window=max(self.connection_window, min(self.streams * self.stream_window, 2**31 - 1)),
             window_growth=1,
+            block_bytes=_BLOCK_BYTES_OF_APPS,
+            continuations=_BLOCK_BYTES_OF_APPS // 16_384,
+            hard_factor=max(2, _BLOCK_BYTES_OF_APPS // self.header_list_bytes),
             late=Allowance(100_000, per_second=10_000, per_answer=100),
         )
 
@@ -139,12 +147,12 @@ class Http2Limits:
 
         Below it, the list must be read although it is refused: the compression of all that follows depends on it.
         """
-        return 2 * self.header_list_bytes
+        return self.hard_factor * self.header_list_bytes
 
     @property
     def hard_fields(self) -> int:
         """The same for the number of fields, with every crumb counted."""
-        return 4 * self.fields
+        return 2 * self.hard_factor * self.fields
 
 
 @attrs.define

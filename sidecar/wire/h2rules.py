@@ -37,9 +37,7 @@ CONNECTION_SPECIFIC: Final = frozenset(
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]++")
 
 # RFC 9113 section 8.2.1, and RFC 9110 section 5.5 beyond it: no control characters at all, no blanks around.
-# No group is repeated possessively here: see `grammar.HOST`.
-_VISIBLE: Final = rb"[\x21-\x7e\x80-\xff]++"
-_VALUE: Final = re.compile(rb"(?:%b(?:[\t ]++%b)*)?" % (_VISIBLE, _VISIBLE))
+_VALUE: Final = re.compile(rb"(?![\t ])[\t\x20-\x7e\x80-\xff]*+(?<![\t ])")
 
 _Head = TypeVar("_Head")
 

@@ -101,6 +101,7 @@ class Stream:
         credit: What is left of that.
         due: Credit that is still to be given back.
         is_blocked: Whether the caller wants to send and the peer's windows do not let it.
+        wanted: How many bytes it wanted to send then.
         method: Of the request; the server role has no use for it.
         interim_count: Interim heads that have come before the response.
     """
@@ -115,23 +116,31 @@ class Stream:
     credit: int = 0
     due: int = 0
     is_blocked: bool = False
+    wanted: int = 0
     method: bytes = b""
     interim_count: int = 0
 
 
 class EndedStreams:
-    """How the streams that ended last did so; of older ones nothing is known."""
+    """
+    How the streams that ended last did so; of older ones nothing is known.
 
-    __slots__ = ("_hows",)
+    Attributes:
+        has_forgotten: Whether there are older ones.
+    """
+
+    __slots__ = ("_hows", "has_forgotten")
 
     def __init__(self) -> None:
         self._hows: dict[int, HowEnded] = {}  # in the order of their ends
+        self.has_forgotten = False
 
     def add(self, stream_id: int, how: HowEnded) -> None:
         """Remember an end, and forget the oldest if there are too many."""
         self._hows[stream_id] = how
         if len(self._hows) > MAX_ENDED:
             del self._hows[next(iter(self._hows))]
+            self.has_forgotten = True
 
     def how(self, stream_id: int) -> HowEnded | None:
         """Return how a stream ended; None if that was long ago, or never."""

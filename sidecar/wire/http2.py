@@ -86,6 +86,8 @@ class ServerConnection(Connection[StreamEvent]):
             self._trailers(stream_id, stream, ends_stream, depends_on, block)
         else:
             how = self._ended.how(stream_id)
+            if how is None and self._ended.has_forgotten:
+                how = HowEnded.BY_US  # perhaps; it is no reason to end all that is beside it
             if how is None:
                 raise h2frames.protocol_error("bad_stream_id", f"stream {stream_id} was passed over, or ended long ago")
             if how is not HowEnded.BY_US:
@@ -100,6 +102,11 @@ class ServerConnection(Connection[StreamEvent]):
             self._accounts.charge(Kind.LATE, self._now)
             return
         head: RequestHead | RequestError
+        if len(self._streams) >= self.limits.streams:
+            self._reader.skip(block)
+            limit = f"over {self.limits.streams:,} requests at a time"
+            self._end_unopened(stream_id, StreamFault(Code.REFUSED_STREAM, "too_many_streams", limit))
+            return
         try:
             head = self._reader.request(block, ends_stream)
         except ConnectionFault:
@@ -110,9 +117,6 @@ class ServerConnection(Connection[StreamEvent]):
             head.__context__ = None
         if depends_on == stream_id:
             head = self_dependent(stream_id)
-        elif len(self._streams) >= self.limits.streams:
-            limit = f"over {self.limits.streams:,} requests at a time"
-            head = StreamFault(Code.REFUSED_STREAM, "too_many_streams", limit)
         if isinstance(head, StreamFault):
             self._end_unopened(stream_id, head)
             return

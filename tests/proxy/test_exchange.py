@@ -1577,7 +1577,10 @@ class TestRepeatingOnStreams:
         first = on_streams.begun()
         on_streams.pump.client_sends(request_bytes)
         first.sends(refusal)
-        on_streams.backend.accepts()
+        on_streams.pump.settle()
+        if number:
+            on_streams.backend.accepts()
+        assert on_streams.backend.waiting == []  # one that refuses has room for it, when it has ended others
         again = on_streams.backend.apps[number]
         assert again.asked[stream_id] == first.asked[3]
         again.answers(stream_id)

@@ -7,8 +7,9 @@ from typing import Any, cast
 import pytest
 
 from sidecar.errors import ResponseError
+from sidecar.proxy import multiplex
 from sidecar.proxy.connect import ConnectFailed
-from sidecar.proxy.multiplex import STALE_SECONDS, Carrier, UpstreamStream
+from sidecar.proxy.multiplex import FULL_SECONDS, STALE_SECONDS, Carrier, UpstreamStream
 from sidecar.proxy.sockets import SocketTransport
 from sidecar.proxy.turnend import TurnEnd
 from sidecar.wire.events import Data, RequestHead, ResponseEvent, ResponseHead, Trailers
@@ -110,7 +111,7 @@ class World:
     def asks(self, body: bytes = b"", *, ends: bool = True, trailers: bytes = b"") -> Lessee:
         """Send a request; it leaves at the end of the turn."""
         assert self.carrier.room
-        stream = UpstreamStream(self.carrier, self.clock.seconds())
+        stream = UpstreamStream(self.carrier)
         lessee = Lessee(stream)
         lessee.is_request_whole = ends
         stream.begin(lessee, cast(RequestHead, None))
@@ -293,8 +294,41 @@ class TestStreams:
         assert lessee.stream.has_response_bytes
         assert (lessee.body, lessee.trailers) == (b"x", b"grpc-status: 0\r\n")
 
-    def test_replies_are_limited_where_nobody_reads_them(self, world: World) -> None:
+    def test_app_that_does_not_read_gets_no_more(self, world: World) -> None:
+        """Heads of further requests, of clients that come and go, would pile up; then the connection is cut."""
+        lessee = world.asks(b"x", ends=False)
+        world.clock.turn()
+        world.transport.stop_taking()
+        lessee.stream.send(b"x", False, b"")
+        world.clock.turn()
+        assert world.carrier.room == 0
+        world.clock.advance(FULL_SECONDS + 1)
+        assert not world.transport.is_open
+        assert lessee.told == ["full", "app_stalled"]
+
+    def test_app_that_reads_again_has_room_again(self, world: World) -> None:
+        """Who waits for it is told."""
+        world.transport.stop_taking()
+        world.asks()
+        world.clock.turn()
+        world.transport.take()
+        assert world.carrier.room
+        assert world.owner.told == ["ended"]
+        world.clock.advance(2 * FULL_SECONDS)
+        assert world.transport.is_open
+
+    def test_clients_that_come_and_go_show_that_an_app_is_stale(self, world: World) -> None:
+        """None of their requests waits for as long as that; all of them together do."""
+        for _ in range(int(STALE_SECONDS)):
+            assert not world.carrier.is_last
+            lessee = world.asks()
+            world.clock.advance(1)
+            lessee.stream.close()
+        assert world.carrier.is_last
+
+    def test_replies_are_limited_where_nobody_reads_them(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """An app that asks and asks and takes no answer does not fill our memory; what it took is forgotten."""
+        monkeypatch.setattr(multiplex, "FULL_SECONDS", 1000.0)
         lessee = world.asks()
         replies = 0
         while replies < 2 * LIMITS.control_bytes:
@@ -560,7 +594,7 @@ class TestGivingUp:
 
     def test_stream_that_was_never_opened_is_nothing_to_the_app(self, world: World) -> None:
         """A client may leave before its request was sent."""
-        stream = UpstreamStream(world.carrier, 0.0)
+        stream = UpstreamStream(world.carrier)
         stream.begin(Lessee(stream), cast(RequestHead, None))
         stream.close()
         stream.release()

@@ -201,12 +201,43 @@ class TestWindows:
         assert connection.blocked_streams == []
 
     def test_streams_share_the_window_of_the_connection(self, made: Made) -> None:
-        """When it opens, all that wait are told."""
+        """When it opens, those that wait are told, who has had the least first, as far as there is room."""
         connection = made((frames.INITIAL_WINDOW_SIZE, 2**30))
         assert connection.send_data(1, b"x" * 100_000) == 65_535
         assert connection.send_data(3, b"x") == 0
         assert connection.receive(window_update(3, 1), 0.0) == []
-        assert connection.receive(window_update(0, 10), 0.0) == [(1, WRITABLE), (3, WRITABLE)]
+        assert connection.receive(window_update(0, 10), 0.0) == [(3, WRITABLE), (1, WRITABLE)]
+        assert connection.send_data(3, b"x") == 1
+        assert connection.send_data(1, b"x" * 34_465) == 9
+        assert connection.receive(window_update(0, 10), 0.0) == [(1, WRITABLE)]
+
+    def test_stream_that_was_served_waits_for_the_others(self, made: Made) -> None:
+        """However fast it is filled again: else the oldest would take all that there is."""
+        connection = made((frames.INITIAL_WINDOW_SIZE, 2**30))
+        connection.send_data(1, b"x" * 100_000)
+        connection.send_data(3, b"x" * 100_000)
+        served = []
+        for _ in range(6):
+            ((stream_id, _),) = connection.receive(window_update(0, 1000), 0.0)
+            served.append(stream_id)
+            assert connection.send_data(stream_id, b"x" * 100_000) == 1000
+        assert served == [3, 1, 3, 1, 3, 1]
+
+    @pytest.mark.parametrize("held", range(0, 1024, 93))
+    def test_what_is_held_does_not_keep_the_rest_of_the_window(self, made: Made, held: int) -> None:
+        """Streams whose bytes nobody takes leave the others what is left of the window, down to a KiB."""
+        connection = made(limits=Http2Limits(connection_window=1024 * 1024, stream_window=1024 * 1024))
+        for _ in range(held):
+            connection.receive(data(1, b"x" * 1024), 0.0)
+        connection.data_to_send()
+        credit = (1024 - held) * 1024
+        for _ in range(3000):
+            assert credit >= 1024, "the peer may send nothing more, and never will"
+            connection.receive(data(3, b"x" * 1024), 0.0)
+            connection.acknowledge(3, 1024)
+            credit -= 1024
+            for found in frames.parse(connection.data_to_send()):
+                credit += int.from_bytes(found.payload, "big") if not found.stream_id else 0
 
     def test_setting_changes_the_windows_of_open_streams(self, made: Made) -> None:
         """RFC 9113 section 6.9.2: also to below nothing."""

@@ -97,9 +97,6 @@ class TestForApp:
         made = limits.for_app()
         assert made.connection_window == window
         assert made.largest_stream_window == made.stream_window
-        assert (
-            attrs.evolve(
-                made, connection_window=limits.connection_window, late=limits.late, window_growth=limits.window_growth
-            )
-            == limits
-        )
+        changed = ("connection_window", "late", "window_growth", "block_bytes", "continuations", "hard_factor")
+        assert attrs.evolve(made, **{name: getattr(limits, name) for name in changed}) == limits
+        assert made.hard_header_list_bytes > 900 * 1024 > made.header_list_bytes

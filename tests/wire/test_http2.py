@@ -461,7 +461,7 @@ class TestWindows:
         assert connection.send_data(1, b"x" * 100_000) == 65_535
         assert connection.send_data(3, b"x") == 0
         assert connection.receive(window_update(3, 1), 0.0) == []
-        assert connection.receive(window_update(0, 10), 0.0) == [(1, WRITABLE), (3, WRITABLE)]
+        assert connection.receive(window_update(0, 10), 0.0) == [(3, WRITABLE), (1, WRITABLE)]
 
     def test_window_may_shrink_below_nothing(self) -> None:
         """RFC 9113 section 6.9.2: then nothing is sent until it has grown again."""
