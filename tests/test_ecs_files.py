@@ -442,6 +442,11 @@ class TestReadme:
             assert f"`{variable}` {seconds:g} s" in README
         assert f"exit code {EXIT_CONFIG}" in README
 
+    def test_matcher_that_grpc_replaces_is_that_of_the_template(self) -> None:
+        """The reader finds what to replace."""
+        [replaced] = re.findall(r"`Matcher: \{GrpcCode: \S+\}` instead of `(Matcher: \{[^`]+\})`", README)
+        assert (ECS / "alb.yaml").read_text(encoding="utf-8").count(f" {replaced}\n") == 1
+
     def test_files_it_names_are_there(self) -> None:
         """Nobody is sent to a file that does not exist."""
         for path in set(re.findall(r"\becs/[\w-]+\.(?:json|yaml)", README)):

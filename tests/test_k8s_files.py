@@ -236,6 +236,11 @@ class TestReadme:
         directories = {file.parent.relative_to(K8S) for file in FILES if file.name == "kustomization.yaml"}
         assert {str(directory) for directory in directories if f"`{directory}`" not in self.README} == set()
 
+    def test_protocol_that_it_calls_right_is_that_of_the_service(self) -> None:
+        """Whoever goes by it speaks TLS."""
+        [protocol] = re.findall(r"`appProtocol: (\S+)` stays, and is right", self.README)
+        assert [port["appProtocol"] for port in base("Service")["spec"]["ports"]] == [protocol]
+
     def test_paths_exist(self) -> None:
         """What a command names is there."""
         named = set(re.findall(r"k8s/[a-z0-9./-]+[a-z0-9]", self.README))

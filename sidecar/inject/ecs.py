@@ -201,10 +201,8 @@ def _app(root: Branch, options: Options) -> Branch:
 
 
 def _app_port(app: Branch, options: Options) -> int | None:
-    if options.app_port is not None:
+    if options.says_app_port:
         return options.app_port
-    if "upstream" in options.settings:
-        return None
     found = ecsmappings.first_port(app)
     if found is None:
         what = "maps only ranges of ports" if any(True for _ in ecsmappings.spans(app)) else "has no portMappings"

@@ -29,10 +29,7 @@ def spans(container: Branch) -> Iterator[range]:
 
 def is_h2c(container: Branch, port: int) -> bool:
     """Whether a mapping of a container says that HTTP/2 without TLS is spoken on *port*; raises InjectError."""
-    return any(
-        port in _span(each) and text_at(each, "appProtocol") in h2c.APP_PROTOCOLS
-        for each in branches_at(container, "portMappings")
-    )
+    return any(port in _span(each) and _says_h2c(each) for each in branches_at(container, "portMappings"))
 
 
 def taken(root: Branch) -> dict[range, str]:
@@ -98,6 +95,12 @@ def _span(mapping: Branch) -> range:
     if match is None or int(match[1]) > int(match[2]):
         raise InjectError(f"containerPortRange is {text[:60]!a}, which is no range", "write it as FIRST-LAST")
     return range(int(match[1]), int(match[2]) + 1)
+
+
+def _says_h2c(mapping: Branch) -> bool:
+    """By its protocol, which counts more than its name: a ``grpc-gateway`` with ``http`` is no gRPC server."""
+    protocol = text_at(mapping, "appProtocol")
+    return protocol in h2c.APP_PROTOCOLS if protocol else h2c.is_port_name(text_at(mapping, "name"))
 
 
 def _without(mapping: Branch, port: int) -> list[Branch]:

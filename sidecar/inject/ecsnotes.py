@@ -52,7 +52,13 @@ def notes(
     for container, original, value in lowered:
         found.append(f"{ecscontrols.NAMESPACE} of {container} is {value} now, not {original}")
     found += _stays_open(app, environment)
-    warnings = [*remarks.warnings(environment), *_too_long(environment), *_too_much_memory(root)]
+    others = [ecsmappings.shown(span) for span in ecsmappings.spans(app)]
+    warnings = [
+        *remarks.warnings(environment),
+        *remarks.other_ports(name, others, options, environment, wall="the security group"),
+        *_too_long(environment),
+        *_too_much_memory(root),
+    ]
     if options.cert_arn is None and "tls_cert" not in options.settings:
         warnings.append("no --cert-arn: the certificate is made at start; an ALB takes it, clients cannot check it")
     return [*found, *(f"warning: {each}" for each in warnings)]

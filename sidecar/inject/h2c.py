@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 APP_PROTOCOLS: Final = frozenset({"kubernetes.io/h2c", "h2c", "http2", "grpc"})
-"""Values of ``appProtocol``, of a Service's port and of an ECS port mapping."""
+"""
+Values of ``appProtocol``, of a Service's port and of an ECS port mapping.
 
-WITHOUT_TLS: Final = frozenset({"kubernetes.io/h2c", "h2c"})
-"""Those that also tell whoever connects to the Service that TLS is not spoken there."""
+Whoever goes by that of a Service may take each of them for a word against TLS: two say so, and meshes such as Istio
+read the others like that.
+"""
 
 _PORT_NAMES = ("grpc", "h2c")
 

@@ -152,9 +152,10 @@ def _redirect_services(found: Sequence[Item], fronts: Mapping[Item, Front]) -> l
             raise error.within(service.title) from None
         if ports:
             reached.update(behind)
-            notes.append(f"{service.title}: {services.lead(ports)} to the sidecar: clients must speak https")
+            spoken = "TLS (gRPC: channel credentials)" if there[0].is_h2c else "https"
+            notes.append(f"{service.title}: {services.lead(ports)} to the sidecar: clients must speak {spoken}")
             notes += _service_warnings(service, there[0].port, [item for item in selected if item not in fronts])
-            notes += _protocol_warnings(service, ports)
+            notes += _protocol_warnings(service, ports, there)
             notes += _ingress_warnings(service, asking[service.namespace, service.name], is_h2c=there[0].is_h2c)
         if plain:
             notes.append(_plain_warning(service, plain, there[0].app))
@@ -193,10 +194,14 @@ def _service_warnings(service: Item, port: int, others: Sequence[Item]) -> Itera
         yield f"{service.title}: warning: it leads to {other.title} too, which has no sidecar and will not answer there"
 
 
-def _protocol_warnings(service: Item, ports: Sequence[int]) -> Iterator[str]:
-    if told := ", ".join(map(str, services.said_without_tls(service.root, ports))):
-        fact = f"appProtocol of port {told} says that TLS is not spoken there, and who goes by it will speak none"
-        yield f"{service.title}: warning: {fact}: take it out, or write what its readers take for HTTP/2 in TLS"
+def _protocol_warnings(service: Item, ports: Sequence[int], fronts: Sequence[Front]) -> Iterator[str]:
+    # Whoever follows the advice takes away what the next run would know a gRPC app by.
+    unnamed = next((front.app for front in fronts if front.is_h2c and not front.is_named_h2c), None)
+    also = f"; inject knew the app by it: name the port of container {unnamed} grpc, or give --set upstream"
+    for port, protocol in services.said_without_tls(service.root, ports).items():
+        fact = f"appProtocol of port {port} is {protocol}, by which meshes and gateways may speak without TLS"
+        fix = "write https, or what they take for HTTP/2 in TLS"
+        yield f"{service.title}: warning: {fact}: {fix}{also if unnamed is not None else ''}"
 
 
 def _ingress_warnings(service: Item, ingresses: Sequence[Item], *, is_h2c: bool) -> Iterator[str]:

@@ -74,6 +74,11 @@ class Options:
         """What was given for the CAs of clients."""
         return self.client_ca_secret or self.client_ca_arn
 
+    @property
+    def says_app_port(self) -> bool:
+        """Whether it is said where the app is, so that no port has to be found."""
+        return self.app_port is not None or "upstream" in self.settings
+
     def upstream(self, port: int, *, is_h2c: bool) -> str:
         """The app behind *port*, as a setting; in raw TCP mode nobody but the client speaks with it."""
         is_raw = self.settings.get("mode", "").lower() == ListenerMode.TCP.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
@@ -17,6 +18,7 @@ STOP_MARGIN: Final = 5
 """Seconds from the end of draining to that of the process."""
 
 _SHARING = ("shareProcessNamespace", "hostPID")
+_PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 _LOOPBACK = "listens on 127.0.0.1 alone"
 
 
@@ -31,6 +33,7 @@ def notes(spec: Branch, app: Branch, options: Options, environment: Environment)
     warnings = [*remarks.warnings(environment)]
     if environment.is_app_behind:
         warnings += [*_ways_round(spec, app, environment), *_ends_of_the_app(spec, app, options, environment)]
+    warnings += [*_probes(app), *_other_ports(spec, app, options, environment)]
     warnings += _of_the_pod(spec, options, environment)
     return [*_stays_open(app, environment), *(f"warning: {each}" for each in warnings)]
 
@@ -47,9 +50,33 @@ def tcp_ports(container: Branch) -> Iterator[Branch]:
 
 def _stays_open(app: Branch, environment: Environment) -> Iterator[str]:
     port, name = environment.app_port, text_at(app, "name")
-    named = sorted({number for each in tcp_ports(app) if (number := number_at(each, "containerPort"))} - {port})
-    if ports := ", ".join(str(each) for each in ([port] if port else []) + named):
+    if ports := ", ".join(([str(port)] if port else []) + _not_taken(app, environment)):
         yield f"without TLS, the app stays open on {ports} to all who reach the pod, unless {name} {_LOOPBACK}"
+
+
+def _not_taken(app: Branch, environment: Environment) -> list[str]:
+    """The TCP ports that the app names, without that which the sidecar stands in front of."""
+    named = {number for each in tcp_ports(app) if (number := number_at(each, "containerPort"))}
+    return [str(each) for each in sorted(named - {environment.app_port})]
+
+
+def _other_ports(spec: Branch, app: Branch, options: Options, environment: Environment) -> Iterator[str]:
+    wall = "a firewall on every node" if spec.get("hostNetwork") == TRUE else "a NetworkPolicy"
+    others = _not_taken(app, environment)
+    return remarks.other_ports(text_at(app, "name"), others, options, environment, wall=wall)
+
+
+def _probes(app: Branch) -> Iterator[str]:
+    """Those by gRPC: the kubelet speaks it without TLS, so that they cannot be led through the sidecar instead."""
+    name, found = text_at(app, "name"), defaultdict[int, list[str]](list)
+    for key in _PROBES:
+        asked = branch_at(branch_at(app, key) or {}, "grpc") or {}
+        if (port := number_at(asked, "port")) is not None:
+            found[port].append(key)
+    for port, keys in found.items():
+        fact = f"the {' and the '.join(keys)} of {name}: by grpc the kubelet asks port {port} at the pod's address"
+        command = f"exec: {{command: [grpc_health_probe, -addr=127.0.0.1:{port}]}}"
+        yield f"{fact}, in vain once {name} {_LOOPBACK}: ask by a command first, such as {command}"
 
 
 def _ways_round(spec: Branch, app: Branch, environment: Environment) -> Iterator[str]:

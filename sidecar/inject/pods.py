@@ -53,6 +53,11 @@ class Front:
     notes: tuple[str, ...] = ()
     is_h2c: bool = False
 
+    @property
+    def is_named_h2c(self) -> bool:
+        """Whether the container's own name for the port says so, too."""
+        return any(map(h2c.is_port_name, self.app_port_names))
+
 
 def add(template: Branch, options: Options, h2c_targets: Collection[str] = ()) -> Front:
     """
@@ -150,10 +155,8 @@ def _app(template: Branch, spec: Branch, options: Options) -> Branch:
 
 
 def _app_port(app: Branch, options: Options) -> int | None:
-    if options.app_port is not None:
+    if options.says_app_port:
         return options.app_port
-    if "upstream" in options.settings:
-        return None
     ports = (number_at(port, "containerPort") for port in podnotes.tcp_ports(app))
     found = next((port for port in ports if port is not None), None)
     if found is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import attrs
 
 from sidecar.config.addresses import upstream_text
-from sidecar.inject.options import Environment
-from sidecar.settings import ListenerMode
+from sidecar.inject.options import Environment, Options
+from sidecar.settings import ListenerMode, Settings
 
 SPOKEN: Final = {
     1433: "SQL Server",
@@ -38,7 +38,24 @@ def front_of(app: str, environment: Environment) -> str:
     if not environment.is_app_behind:
         return f"{upstream_text(environment.settings.upstream)}, which is elsewhere"
     where = f"port {environment.app_port}" if environment.app_port is not None else "a socket"
-    return f"container {app} on {where}{', in HTTP/2 without TLS (h2c)' if environment.settings.upstream.h2c else ''}"
+    return f"container {app} on {where}{_spoken(environment.settings)}"
+
+
+def other_ports(
+    app: str, others: Sequence[str], options: Options, environment: Environment, *, wall: str
+) -> Iterator[str]:
+    """
+    That one port of several was taken, which may be the wrong one; nothing if it was said which.
+
+    Args:
+        others: The ports of the container *app* that were not.
+        wall: What keeps clients from them.
+    """
+    if others and not options.says_app_port:
+        rest = ", ".join(others)
+        fact = f"only port {environment.app_port} of {app} gets TLS, the first in its list, and {rest} none"
+        fix = f"shut {rest} by {wall}, or let {app} listen there on 127.0.0.1 alone"
+        yield f"{fact}: {fix}; and confirm or choose the port with --app-port"
 
 
 def warnings(environment: Environment) -> list[str]:
@@ -55,6 +72,15 @@ def warnings(environment: Environment) -> list[str]:
     if environment.settings.downstream.mode is ListenerMode.HTTP and not upstream.h2c:
         found += _not_http1(environment)
     return found
+
+
+def _spoken(settings: Settings) -> str:
+    """In raw TCP mode whatever the client speaks."""
+    if settings.downstream.mode is not ListenerMode.HTTP:
+        return ""
+    if settings.upstream.h2c:
+        return ", in HTTP/2 without TLS (h2c)"
+    return f", in HTTP/1.1{' with TLS' if settings.upstream.tls else ''}"
 
 
 def _not_http1(environment: Environment) -> Iterator[str]:

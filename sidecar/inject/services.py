@@ -41,15 +41,16 @@ def h2c_targets(service: Branch) -> set[str]:
     }
 
 
-def said_without_tls(service: Branch, ports: Collection[int]) -> list[int]:
-    """Those of *ports*, the Service's own, of which it says that TLS is not spoken there."""
-    return [
-        own
+def said_without_tls(service: Branch, ports: Collection[int]) -> dict[int, str]:
+    """Those of *ports*, the Service's own, with an ``appProtocol`` that is read as HTTP/2 without TLS, and that."""
+    return {
+        own: protocol
         for port in branches_at(branch_at(service, "spec") or {}, "ports")
         if (own := number_at(port, "port")) is not None
         and own in ports
-        and text_at(port, "appProtocol") in h2c.WITHOUT_TLS
-    ]
+        and text_at(port, "protocol") in ("", "TCP")
+        and (protocol := text_at(port, "appProtocol")) in h2c.APP_PROTOCOLS
+    }
 
 
 def redirect(service: Branch, fronts: Sequence[Front]) -> list[int]:

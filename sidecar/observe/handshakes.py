@@ -158,10 +158,27 @@ HINTS: Final = {
     "unsupported_version": "update the client, which speaks no TLS version that is served here",
     "no_shared_cipher": "update the client, which offers no cipher suite that is served here",
     "no_shared_group": "update the client, which offers no key exchange that is served here",
-    "no_shared_alpn": "let the client offer http/1.1",
+    "no_shared_alpn": "let the client offer http/1.1 or h2; gRPC, which offers h2 alone, needs SIDECAR_HTTP2=on",
     "plain_http": "use https:// in the client's URL",
     "client_rejects_our_ca": _OURS,
     "client_rejects_our_certificate": _OURS,
+    **{
+        reason: f"if it is a client of yours, raise SIDECAR_HTTP2_MAX_{setting}"
+        for reason, setting in {
+            "continuation_flood": "CONTINUATIONS",
+            "reset_flood": "RESETS",
+            "unread_replies": "CONTROL_BYTES",
+            "settings_flood": "SETTINGS",
+            "ping_flood": "PINGS",
+            "priority_flood": "PRIORITIES",
+            "window_update_flood": "WINDOW_UPDATES",
+            "empty_data_flood": "EMPTY_DATA",
+            "padding_flood": "PADDED_DATA",
+            "unknown_frame_flood": "UNKNOWN_FRAMES",
+            "closed_stream_flood": "LATE_FRAMES",
+        }.items()
+    },
+    "header_bomb": "if it is a client of yours, raise SIDECAR_MAX_HEADER_BYTES or SIDECAR_MAX_HEADERS",
     "handshake_timeout": "look at what is between us; a client that connects in advance needs no mending",
 }
 """What an operator can do, by reason."""

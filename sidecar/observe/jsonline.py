@@ -43,6 +43,8 @@ class JsonFormat:
         )
         if entry.route:
             line += f',"route":{quoted(entry.route)},"cluster":{quoted(entry.cluster)}'
+        if exchange.grpc_status:
+            line += f',"grpc_status":{exchange.grpc_status}'
         if exchange.first_byte_at is not None:
             line += f',"upstream_ms":{(exchange.first_byte_at - exchange.started_at) * 1000:.3f}'
         if b"user-agent" in fields.names:

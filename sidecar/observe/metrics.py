@@ -146,6 +146,7 @@ class Metrics:
     )
 
     # -- HTTP/2 --
+    grpc_calls: dict[str, int] = _counter("grpc_calls", "gRPC calls that ended with a status.", "grpc_status")
     http2_connections: int = _counter("http2_connections", "Downstream connections that agreed on HTTP/2.")
     http2_limited_frames: dict[str, int] = _counter(
         "http2_limited_frames", "Frames of kinds that are limited, on connections that have ended.", "kind"

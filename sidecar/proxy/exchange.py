@@ -39,6 +39,7 @@ from sidecar.wire.events import (
     ResponseHead,
     Trailers,
 )
+from sidecar.wire.fields import Fields
 from sidecar.wire.framing import last_chunk
 from sidecar.wire.target import canonical, origin_form
 
@@ -171,6 +172,7 @@ class Exchange:
         destination: Where it goes; None before that is known.
         endpoint: The one that it was sent to; None before.
         response: Head of the app's final response; None before it came.
+        grpc_status: How a gRPC call ended, by its number; "" for anything else, and for a call that was cut.
         bytes_sent: Body bytes sent to the client.
         bytes_received: Body bytes received from the client.
         started_at, first_byte_at: Moments on the clock; `first_byte_at` is None before the response head.
@@ -184,6 +186,7 @@ class Exchange:
     client = ""
     destination: Destination | None = None
     endpoint: Endpoint | None = None
+    grpc_status = ""
     bytes_sent = 0
     bytes_received = 0
     first_byte_at: float | None = None
@@ -510,12 +513,12 @@ class Exchange:
             self._upstream.transport.resumeProducing()
         self._wait()
 
-    def downstream_lost(self) -> None:
-        """The client is gone: so is the request."""
+    def downstream_lost(self, reason: str = "downstream_lost", detail: str = "") -> None:
+        """The client is gone, or (*reason*) wants no answer any more: so is the request."""
         if self._state is not _ENDED:
             self._state = _ENDED
             self._give_up_upstream()
-            self.downstream.service.record(self, "downstream_lost")
+            self.downstream.service.record(self, reason, detail)
 
     # -- deadlines and failures --
 
@@ -592,6 +595,13 @@ class Exchange:
     def _has_failed(self) -> bool:
         """Whether the endpoint has been told already that its answer speaks against it."""
         return self.response is not None and self.response.status in _FAILURES
+
+    def note_grpc_status(self, fields: Fields) -> None:
+        """Take from a head or trailers how a gRPC call ended, if that is there, and is a number."""
+        if b"grpc-status" in fields.names:
+            status = fields.first(b"grpc-status").strip(b" \t")
+            if status.isdigit() and len(status) <= 2:
+                self.grpc_status = str(int(status))
 
     @property
     def protocol(self) -> str:

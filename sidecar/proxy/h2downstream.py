@@ -374,7 +374,7 @@ class Http2Connection:
             elif reset.reason == "client_reset":
                 # Taken back before anybody has looked at it, and so often that it must not cost an answer.
                 self.service.metrics.requests += 1
-                self.service.metrics.count(0, "downstream_lost")
+                self.service.metrics.count(0, "downstream_reset")
             else:
                 self._record_faulty(reset)
             return
@@ -390,7 +390,7 @@ class Http2Connection:
         if body and not stream.is_over:
             stream.receive(body)
         if reset is not None and not stream.is_over:
-            stream.was_reset(reset.reason)
+            stream.was_reset(reset)
 
     def _record_faulty(self, reset: Reset) -> None:
         """A stream broke a rule before there was anything to be done about it but to say so."""

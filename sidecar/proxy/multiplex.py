@@ -144,7 +144,9 @@ class Carrier:
             events = self._codec.receive(data, self._clock.seconds())
         except ConnectionFault as fault:
             self._flush()
-            self._break(ResponseError(fault.reason, str(fault)))
+            is_http1 = self._patience is not None and data.startswith(b"HTTP/1.")
+            why = "it answers in HTTP/1.1; for such an app write http://" if is_http1 else str(fault)
+            self._break(ResponseError(fault.reason, why))
             return
         self._is_receiving = True
         if self._patience is not None and self._codec.is_begun:

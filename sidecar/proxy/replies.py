@@ -131,6 +131,9 @@ _GRPC_UNKNOWN: Final = 2
 _GRPC_RESOURCE_EXHAUSTED: Final = 8
 _TOO_LARGE: Final = frozenset({413, 414, 431})
 
+_GRPC_UNAVAILABLE: Final = 14
+_GRPC_BY_REASON: Final = {"client_certificate_missing": 16}  # UNAUTHENTICATED: 400 would be INTERNAL, a bug of the app
+
 
 def is_grpc(fields: Fields) -> bool:
     """Whether a request is a gRPC call, by its Content-Type; gRPC-Web is none, its clients read HTTP statuses."""
@@ -148,9 +151,19 @@ def grpc_refusal(status: int, reason: str, message: str) -> Reply:
         status: That other clients get.
     """
     code = _GRPC_RESOURCE_EXHAUSTED if status in _TOO_LARGE else _GRPC_STATUS.get(status, _GRPC_UNKNOWN)
+    code = _GRPC_BY_REASON.get(reason, code)
+    return Reply(200, b"Content-Type: application/grpc\r\n" + _grpc_lines(code, reason, message), b"")
+
+
+def grpc_trailers(reason: str) -> bytes:
+    """Return the trailers that end a call whose answer had begun, and will not go on: it can be made again."""
+    message = REPLIES[reason][1] if reason in REPLIES else "The answer of the app behind this proxy broke off."
+    return _grpc_lines(_GRPC_UNAVAILABLE, reason, message)
+
+
+def _grpc_lines(code: int, reason: str, message: str) -> bytes:
     text = "".join(c if " " <= c <= "~" and c != "%" else _percent(c) for c in f"{message} ({reason})")
-    fields = b"Content-Type: application/grpc\r\ngrpc-status: %d\r\ngrpc-message: %b\r\n" % (code, text.encode())
-    return Reply(200, fields, b"")
+    return b"grpc-status: %d\r\ngrpc-message: %b\r\n" % (code, text.encode())
 
 
 def _percent(character: str) -> str:

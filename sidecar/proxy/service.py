@@ -62,6 +62,9 @@ class Service:
         if endpoint is not None:
             endpoint.end()
         self.metrics.count(status, reason, now - exchange.started_at)
+        if exchange.grpc_status:
+            calls = self.metrics.grpc_calls
+            calls[exchange.grpc_status] = calls.get(exchange.grpc_status, 0) + 1
         if downstream.principal and (identity := downstream.session.verification.identity) is not None:
             self.metrics.client_request(downstream.principal, identity.not_after, now)
         if self.access_log is not None:

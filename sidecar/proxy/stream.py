@@ -38,7 +38,9 @@ from sidecar.wire.events import (
     ResponseHead,
     Trailers,
 )
+from sidecar.wire.fields import Fields
 from sidecar.wire.h2frames import Code
+from sidecar.wire.h2streams import Reset
 
 if TYPE_CHECKING:
     from sidecar.proxy.h2downstream import Http2Connection
@@ -71,6 +73,7 @@ class StreamExchange(Exchange):
                 head = event
             elif isinstance(event, Trailers):
                 trailers = rewrite.response_trailer_section(event.fields)
+                self.note_grpc_status(event.fields)
             elif isinstance(event, InterimHead):
                 stream.send_head(event.status, rewrite.interim_section(event.fields))
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -82,6 +85,7 @@ class StreamExchange(Exchange):
                 self._refuse_ignored_upgrade(head.status)
                 return
             self.note_response(head)
+            self.note_grpc_status(head.fields)
             section = rewrite.response_section(head, head.body, 1, True)
             stream.send_head(head.status, section, ends=ended and not data and not trailers and not is_tunnel)
         if data or (ended and (head is None or trailers)):
@@ -227,20 +231,21 @@ class Stream:
         else:
             self._reply(error.status, error.reason, _sentence(str(error)), exchange)
 
-    def was_reset(self, reason: str) -> None:
+    def was_reset(self, reset: Reset) -> None:
         """The stream is gone, by the client or since it broke a rule, and nothing can be sent on it any more."""
-        exchange, self._exchange = self._exchange, None
-        self._end()
-        if exchange is not None:
-            if reason == "client_reset":
-                exchange.downstream_lost()
-            else:
-                exchange.cancel(reason, status=None)
-        self._leave_splice()
+        is_taken_back = reset.reason == "client_reset"  # by a deadline or a user who has gone on, most often
+        self._lose("downstream_reset" if is_taken_back else reset.reason, reset.message)
 
     def connection_lost(self) -> None:
         """The connection is gone, and the stream with it."""
-        self.was_reset("client_reset")
+        self._lose("downstream_lost", "")
+
+    def _lose(self, reason: str, detail: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        self._end()
+        if exchange is not None:
+            exchange.downstream_lost(reason, detail)
+        self._leave_splice()
 
     def client_ended(self) -> None:
         """The client's connection brings nothing more: a request that is not whole never will be."""
@@ -370,6 +375,15 @@ class Stream:
             self.exchange_refused(exchange, reason, detail)
             return
         self._exchange = None
+        response = exchange.response
+        if response is not None and replies.is_grpc(response.fields) and not (self._rest or self._connection.is_full):
+            # A call is whole only with a status: with that of a failure it is none, and its client knows why.
+            trailers = replies.grpc_trailers(reason)
+            exchange.note_grpc_status(Fields(trailers))
+            self.service.record(exchange, reason, detail)
+            self._connection.send_trailers(self.id, trailers)
+            self._end()
+            return
         self.service.record(exchange, reason, detail)
         self._cut(CUT_CODES.get(reason, Code.INTERNAL_ERROR))
 
@@ -469,6 +483,7 @@ class Stream:
         body = reply.body if exchange is None or exchange.head.method != b"HEAD" else b""
         if exchange is not None:
             exchange.bytes_sent = len(body)
+            exchange.note_grpc_status(Fields(reply.fields))
         self.send_head(reply.status, reply.fields, ends=not body)
         if body:
             self.send(body, ends=True)

@@ -34,6 +34,20 @@ class Kind(enum.Enum):
     UNKNOWN = "unknown_frame_flood"
     LATE = "closed_stream_flood"
 
+    @property
+    def noun(self) -> str:
+        """What there are too many of, for people."""
+        return _NOUNS.get(self.name) or f"{self.name} frames"
+
+
+_NOUNS: Final = {
+    "RESET": "requests taken back",
+    "EMPTY_DATA": "DATA frames without content",
+    "PADDING": "DATA frames of padding",
+    "UNKNOWN": "frames of unknown types",
+    "LATE": "frames for requests that are over",
+}
+
 
 @attrs.frozen
 class Allowance:
@@ -223,8 +237,8 @@ class Accounts:
             raise ConnectionFault(
                 Code.ENHANCE_YOUR_CALM,
                 kind.value,
-                f"{self.counts[kind]:,} frames of a kind that is limited ({kind.name.lower()}) for "
-                f"{self.answers:,} answered requests, at most {account.allowance.burst:,} at once",
+                f"{self.counts[kind]:,} {kind.noun} for {self.answers:,} answered requests; limit "
+                f"{account.allowance.burst:,} at once",
             )
 
     def _refill(self, account: _Account, now: float) -> None:

@@ -66,6 +66,7 @@ def busy() -> Metrics:
     metrics.client_request("spiffe://prod/web", 5000.0, 101.0)
     metrics.http2_limited_frames = {"ping": 3}
     metrics.http2_faults = {"ping_flood": 1}
+    metrics.grpc_calls = {"14": 2}
     metrics.reloads = {"ok": 1, "failed": 1}
     metrics.reload_success_at = 201.0
     metrics.certificate_not_after = CERTIFICATES.not_after()

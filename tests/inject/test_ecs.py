@@ -163,6 +163,12 @@ class TestGrpc:
         assert injected(once) == once
         assert json.loads(removed(once)) == task(**self.GRPC)
 
+    def test_name_of_the_mapping_suffices(self) -> None:
+        """As that of a container's port does on Kubernetes; a second run knows it still."""
+        once = injected_task(app_with(portMappings=[{"containerPort": 8080, "name": "grpc"}]))
+        assert self.upstream(once) == "h2c://127.0.0.1:8080"
+        assert injected_task(once) == once
+
     @pytest.mark.parametrize(
         ("options", "expected"),
         [

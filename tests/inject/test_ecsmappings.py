@@ -108,13 +108,18 @@ class TestIsH2c:
             pytest.param({"containerPort": 8080, "appProtocol": "http"}, False, id="http"),
             pytest.param({"containerPort": 8080, "appProtocol": None}, False, id="null"),
             pytest.param({"containerPort": 8080}, False, id="nothing"),
-            pytest.param({"containerPort": 8080, "name": "grpc"}, False, id="only-a-name"),
+            pytest.param({"containerPort": 8080, "name": "grpc"}, True, id="only-a-name"),
+            pytest.param({"containerPort": 8080, "name": "grpc-api", "appProtocol": None}, True, id="name-and-null"),
+            pytest.param({"containerPort": 8080, "name": "grpc-gateway", "appProtocol": "http"}, False, id="both"),
+            pytest.param({"containerPort": 8080, "name": "grpc-web"}, False, id="grpc-web"),
+            pytest.param({"containerPort": 9090, "name": "grpc"}, False, id="name-of-another-port"),
+            pytest.param({"containerPort": 8080, "name": "grpc", "protocol": "udp"}, False, id="name-of-udp"),
             pytest.param({"containerPort": 9090, "appProtocol": "grpc"}, False, id="other-port"),
             pytest.param({"containerPort": 8080, "appProtocol": "grpc", "protocol": "udp"}, False, id="udp"),
         ],
     )
     def test_mapping_of_the_port_says_so(self, mapping: dict[str, Any], expected: bool) -> None:
-        """By the word for Service Connect; names are anybody's."""
+        """By the word for Service Connect; where it has none, by its name, as on Kubernetes."""
         assert ecsmappings.is_h2c(app_with([{"containerPort": 1}, mapping]), 8080) is expected
 
 

@@ -38,7 +38,24 @@ class TestNotes:
     @pytest.mark.parametrize("options", [{}, {"settings": {"drain_timeout": "110s"}}], ids=["default", "longest-drain"])
     def test_what_is_well_is_not(self, options: dict[str, Any]) -> None:
         """Warnings that are always there are read by nobody."""
-        assert "warning" not in notes(json.dumps(task()), cert_arn=CERT_ARN, **options)
+        assert "warning" not in notes(json.dumps(task()), cert_arn=CERT_ARN, app_port=8080, **options)
+
+    @pytest.mark.parametrize(
+        ("other", "shown"),
+        [
+            pytest.param({"containerPort": 9090}, "9090", id="port"),
+            pytest.param({"containerPortRange": "9090-9099"}, "9090-9099", id="range"),
+        ],
+    )
+    def test_port_that_was_not_taken_is_said(self, other: dict[str, Any], shown: str) -> None:
+        """Which of several was meant is a guess, until the operator says it."""
+        text = json.dumps(task(**app_with(portMappings=[{"containerPort": 8080}, other])))
+        assert (
+            "task definition web: warning: only port 8080 of web gets TLS, the first in its list, "
+            f"and {shown} none: shut {shown} by the security group, or let web listen there on 127.0.0.1 alone; "
+            "and confirm or choose the port with --app-port"
+        ) in notes(text).splitlines()
+        assert "gets TLS" not in notes(text, app_port=8080)
 
     @pytest.mark.parametrize(("protocol", "is_said"), [("grpc", True), ("http", False)])
     def test_grpc_needs_another_target_group(self, protocol: str, is_said: bool) -> None:

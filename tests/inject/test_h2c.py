@@ -26,10 +26,6 @@ class TestPortName:
 
 
 class TestAppProtocols:
-    def test_those_without_tls_are_among_them(self) -> None:
-        """A warning about a protocol comes only where it was heeded."""
-        assert h2c.WITHOUT_TLS < h2c.APP_PROTOCOLS
-
     @pytest.mark.parametrize("protocol", ["", "http", "https", "HTTP2", "kubernetes.io/ws", "grpc-web"])
     def test_others_are_not(self, protocol: str) -> None:
         """HTTP2 in capitals is HTTP/2 in TLS to some."""

@@ -192,6 +192,9 @@ class TestH2c:
     BOTH = f"{SERVICE}---\n{deployment()}"
     UPSTREAM = "value: h2c://127.0.0.1:8080\n"
 
+    def both(self, protocol: str) -> str:
+        return self.BOTH.replace("kubernetes.io/h2c", protocol)
+
     def test_service_says_what_the_app_speaks(self) -> None:
         """Wherever it stands; a second run, in which it leads to the sidecar, knows it still."""
         once = injected(self.BOTH)
@@ -218,10 +221,28 @@ class TestH2c:
         assert self.UPSTREAM not in injected(self.BOTH, settings={"upstream": "http://127.0.0.1:8080"})
         assert "value: http://127.0.0.1:8080\n" in injected(self.BOTH, settings={"mode": "tcp"})
 
-    def test_protocol_that_is_no_longer_true_is_said(self) -> None:
-        """The port of the Service leads to the sidecar now, which speaks TLS."""
-        assert "Service web: warning: appProtocol of port 80 says that TLS is not spoken there" in notes(self.BOTH)
-        assert "appProtocol" not in notes(self.BOTH.replace("kubernetes.io/h2c", "grpc"))
+    @pytest.mark.parametrize("protocol", ["kubernetes.io/h2c", "h2c", "grpc", "http2"])
+    def test_protocol_that_is_no_longer_true_is_said(self, protocol: str) -> None:
+        """The port of the Service leads to the sidecar now, which speaks TLS; `https` is right, and known to be."""
+        [line] = [line for line in notes(self.both(protocol)).splitlines() if "appProtocol" in line]
+        assert line == (
+            f"Service web: warning: appProtocol of port 80 is {protocol}, by which meshes and gateways may speak "
+            "without TLS: write https, or what they take for HTTP/2 in TLS; inject knew the app by it: "
+            "name the port of container web grpc, or give --set upstream"
+        )
+        assert "appProtocol" not in notes(self.both("https"))
+
+    def test_app_that_is_known_otherwise_needs_no_name(self) -> None:
+        """Whoever follows the advice then loses nothing; in raw TCP mode there is nothing to know."""
+        named = self.both("grpc").replace("name: http", "name: grpc").replace("targetPort: http", "targetPort: grpc")
+        for said in (notes(named), notes(self.both("grpc"), settings={"mode": "tcp"})):
+            assert "write https, or what they take for HTTP/2 in TLS" in said
+            assert "inject knew the app by it" not in said
+
+    def test_clients_are_told_the_word_of_grpc(self) -> None:
+        """Who writes a gRPC client knows channel credentials, and no https."""
+        line = "Service web: port 80 leads to the sidecar: clients must speak TLS (gRPC: channel credentials)"
+        assert line in notes(self.BOTH).splitlines()
 
     def test_changed_mark_is_refused_with_its_service(self) -> None:
         """Before anything is read from where it leads."""

@@ -59,6 +59,20 @@ class TestParseSettings:
         assert refusal_of(["a=1", "mode"]).count("\n") == 1
 
 
+class TestSaysAppPort:
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            pytest.param(Options(app_port=8080), True, id="flag"),
+            pytest.param(Options(settings={"upstream": "unix:/run/app.sock"}), True, id="setting"),
+            pytest.param(Options(app="web", port=8443, settings={"mode": "tcp"}), False, id="neither"),
+        ],
+    )
+    def test_flag_or_setting_says_it(self, options: Options, expected: bool) -> None:
+        """Where neither does, the first port of the container is a guess."""
+        assert options.says_app_port is expected
+
+
 class TestUpstream:
     @pytest.mark.parametrize(
         ("settings", "is_h2c", "expected"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]  # PyYAML has no annotations
 
-from tests.inject.manifests import POD_SPEC, notes, pod
+from tests.inject.manifests import POD_SPEC, indented, notes, pod
 
 WELL = POD_SPEC.replace("- name: web\n", "- name: web\n  lifecycle: {preStop: {sleep: {seconds: 20}}}\n")
 PORTS = "containers:\n- name: web\n  ports:\n  - containerPort: 8080\n  - {}\n"
@@ -85,6 +86,88 @@ class TestNotes:
         said = notes(pod(), settings={"upstream": "https://10.0.0.9:443"})
         assert "preStop" not in said
         assert "the app stays open on 8080 to all" in said
+
+
+class TestOtherPorts:
+    TWO = (
+        "containers:\n- name: web\n  ports:\n  - {name: grpc, containerPort: 50051}\n  - {containerPort: 8080}\n"
+        "  - {containerPort: 9000, protocol: UDP}\n"
+    )
+
+    def test_port_that_was_not_taken_is_said(self) -> None:
+        """Which of several was meant is a guess; what is to be done for the others can be read off."""
+        assert (
+            "Pod web: warning: only port 50051 of web gets TLS, the first in its list, and 8080 none: "
+            "shut 8080 by a NetworkPolicy, or let web listen there on 127.0.0.1 alone; "
+            "and confirm or choose the port with --app-port"
+        ) in notes(pod(self.TWO)).splitlines()
+
+    def test_policy_is_no_advice_for_the_network_of_the_node(self) -> None:
+        """None applies there."""
+        said = notes(pod(f"{self.TWO}hostNetwork: true\n"))
+        assert "shut 8080 by a firewall on every node, or" in said
+
+    @pytest.mark.parametrize(
+        ("spec", "options"),
+        [
+            pytest.param(TWO, {"app_port": 50051}, id="confirmed"),
+            pytest.param(TWO, {"app_port": 8080}, id="chosen"),
+            pytest.param(TWO, {"settings": {"upstream": "h2c://127.0.0.1:50051"}}, id="by-setting"),
+            pytest.param(POD_SPEC, {}, id="one"),
+            pytest.param(PORTS.format("{containerPort: 8080, name: again}"), {}, id="one-twice"),
+        ],
+    )
+    def test_choice_of_the_operator_is_not(self, spec: str, options: dict[str, Any]) -> None:
+        """A warning that nobody can answer is read by nobody."""
+        assert "gets TLS" not in notes(pod(spec), **options)
+
+
+class TestProbes:
+    def said(self, probes: str, spec: str = "") -> list[str]:
+        text = pod(POD_SPEC.replace("- name: web\n", f"- name: web\n{indented(probes, 2)}") + spec)
+        return [line for line in notes(text).splitlines() if "kubelet" in line]
+
+    @pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+    def test_probe_by_grpc_is_said(self, probe: str) -> None:
+        """On 127.0.0.1 alone, as a note advises to listen, the kubelet finds nobody."""
+        assert self.said(f"{probe}: {{grpc: {{port: 50051}}}}") == [
+            f"Pod web: warning: the {probe} of web: by grpc the kubelet asks port 50051 at the pod's address, in vain "
+            "once web listens on 127.0.0.1 alone: ask by a command first, such as "
+            "exec: {command: [grpc_health_probe, -addr=127.0.0.1:50051]}"
+        ]
+
+    def test_command_can_be_copied(self) -> None:
+        """It is YAML, and a probe."""
+        [line] = self.said("readinessProbe: {grpc: {port: 50051}}")
+        assert yaml.safe_load(line.partition("such as ")[2]) == {
+            "exec": {"command": ["grpc_health_probe", "-addr=127.0.0.1:50051"]}
+        }
+
+    def test_probes_of_one_port_are_said_at_once(self) -> None:
+        """And those of another by themselves."""
+        first, second = self.said(
+            "livenessProbe: {grpc: {port: 50051}}\nreadinessProbe: {grpc: {port: 50051, service: ready}}\n"
+            "startupProbe: {grpc: {port: 50052}}\n"
+        )
+        assert "the startupProbe of web: by grpc the kubelet asks port 50052 " in first
+        assert "the readinessProbe and the livenessProbe of web: by grpc the kubelet asks port 50051 " in second
+
+    @pytest.mark.parametrize(
+        "probes",
+        [
+            pytest.param("readinessProbe: {exec: {command: [grpc_health_probe]}}", id="command"),
+            pytest.param("readinessProbe: {httpGet: {port: 8080}}", id="http"),
+            pytest.param("readinessProbe: {grpc: null}", id="null"),
+            pytest.param("readinessProbe: null", id="none"),
+        ],
+    )
+    def test_other_probe_is_not(self, probes: str) -> None:
+        """By HTTP it can be led through the sidecar; nearly every pod has one."""
+        assert self.said(probes) == []
+
+    def test_probe_of_another_container_is_not(self) -> None:
+        """It is told nothing of 127.0.0.1."""
+        assert self.said("tty: true", "  readinessProbe: {grpc: {port: 9090}}\n") == []
 
 
 class TestEnd:

@@ -93,8 +93,9 @@ class TestFrontOf:
     @pytest.mark.parametrize(
         ("upstream", "said"),
         [
-            pytest.param("http://127.0.0.1:8080", "container web on port 8080", id="port"),
-            pytest.param("unix:/run/app.sock", "container web on a socket", id="socket"),
+            pytest.param("http://127.0.0.1:8080", "container web on port 8080, in HTTP/1.1", id="port"),
+            pytest.param("https://127.0.0.1:8080", "container web on port 8080, in HTTP/1.1 with TLS", id="https"),
+            pytest.param("unix:/run/app.sock", "container web on a socket, in HTTP/1.1", id="socket"),
             pytest.param("h2c://127.0.0.1:50051", "container web on port 50051, in HTTP/2 without TLS (h2c)", id="h2c"),
             pytest.param("h2c+unix:/run/a", "container web on a socket, in HTTP/2 without TLS (h2c)", id="h2c-socket"),
             pytest.param("http://10.0.0.9:80", "http://10.0.0.9:80, which is elsewhere", id="elsewhere"),
@@ -102,5 +103,18 @@ class TestFrontOf:
         ],
     )
     def test_it_says_where_requests_go(self, upstream: str, said: str) -> None:
-        """The container is named only if it is asked."""
+        """And in what protocol; the container is named only if it is asked."""
         assert front_of("web", environment(upstream=upstream)) == said
+
+    def test_raw_tcp_has_no_protocol(self) -> None:
+        """What the client speaks is passed on."""
+        assert front_of("web", environment(mode="tcp")) == "container web on port 8080"
+
+    @pytest.mark.parametrize(
+        "text",
+        [pod(POD_SPEC.replace("name: http\n    ", "")), json.dumps(task())],
+        ids=["kubernetes", "ecs"],
+    )
+    def test_protocol_that_nobody_said_is_said(self, text: str) -> None:
+        """A port without a name is taken for HTTP/1.1, which a gRPC server does not answer."""
+        assert notes(text).splitlines()[0].endswith("in front of container web on port 8080, in HTTP/1.1")

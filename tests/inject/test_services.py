@@ -92,15 +92,19 @@ class TestSaidWithoutTls:
     @pytest.mark.parametrize(
         ("protocol", "ports", "expected"),
         [
-            pytest.param("kubernetes.io/h2c", [80], [80], id="h2c"),
-            pytest.param("kubernetes.io/h2c", [81], [], id="other-port"),
-            pytest.param("grpc", [80], [], id="grpc"),
-            pytest.param("https", [80], [], id="https"),
+            pytest.param("kubernetes.io/h2c", [80], {80: "kubernetes.io/h2c"}, id="h2c"),
+            pytest.param("grpc", [80], {80: "grpc"}, id="grpc"),
+            pytest.param("http2", [80], {80: "http2"}, id="http2"),
+            pytest.param("kubernetes.io/h2c", [81], {}, id="other-port"),
+            pytest.param("https", [80], {}, id="https"),
         ],
     )
-    def test_only_h2c_says_so(self, protocol: str, ports: list[int], expected: list[int]) -> None:
-        """Of gRPC nobody knows whether it is in TLS."""
-        root = service(f"[{{port: 80, appProtocol: {protocol}}}, {{appProtocol: {protocol}}}]")
+    def test_whatever_may_be_read_so_is_found(self, protocol: str, ports: list[int], expected: dict[int, str]) -> None:
+        """Of gRPC a reader decides whether it is in TLS, and some decide that it is not; UDP has none."""
+        root = service(
+            f"[{{port: 80, appProtocol: {protocol}}}, {{port: 80, protocol: UDP, appProtocol: grpc}}, "
+            f"{{appProtocol: {protocol}}}]"
+        )
         assert services.said_without_tls(root, ports) == expected
 
 

@@ -163,6 +163,7 @@ def busy(factor: int = 1) -> Metrics:
     metrics.tunnels_ended = {"upstream_reset": factor}
     metrics.http2_limited_frames = {"ping": factor}
     metrics.http2_faults = {"ping_flood": factor}
+    metrics.grpc_calls = {"14": factor}
     metrics.reloads = {"ok": factor}
     metrics.reload_success_at = 20.0 * factor
     metrics.certificate_not_after = {("leaf", "CN=localhost", "1"): 30.0 * factor}

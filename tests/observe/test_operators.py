@@ -90,6 +90,7 @@ VALUES = {
     "%START_TIME%": "2001-09-09T01:46:40.125Z",
     "%START_TIME(%s.%3f)%": "1000000000.125",
     "[%START_TIME(%d/%b/%Y:%T %z)%]": "[09/Sep/2001:01:46:40 +0000]",
+    "%GRPC_STATUS%": "-",
     "%REQ(:METHOD)%": "POST",
     "%REQ(:PATH)%": "/a",
     "%REQ(:AUTHORITY)%": "a.example:8443",

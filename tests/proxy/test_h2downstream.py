@@ -162,6 +162,17 @@ class TestDeadlines:
         assert pump.clock.seconds() < 2.5
         assert not pump.service.metrics.http2_faults
 
+    def test_requests_that_are_none_do_not_keep_a_connection(self) -> None:
+        """Malformed heads, and something behind each that does not end."""
+        pump = H2Pump(timeouts=TIMEOUTS)
+        while not pump.tls.ending:
+            assert pump.clock.seconds() < 3
+            pump.client_sends(frames.headers(pump.next_id, POST[1:]) + frames.ping()[:5])
+            pump.next_id += 2
+            pump.pass_time(0.5)
+            if not pump.tls.ending:
+                pump.client_sends(frames.ping()[5:])
+
     def test_client_without_a_good_certificate_has_to_ask_soon(self) -> None:
         """Its certificate is kept in memory for as long as it is here; PING is no request."""
         session = attrs.evolve(SESSION_2, verification=Verification(None, VerifyReason.INVALID))

@@ -45,6 +45,7 @@ TIMEOUTS = Timeouts(
 )
 WINDOW = Http2Limits().stream_window
 POST = fields(b"POST")
+GRPC_ANSWER = OK.replace(b"Content-Length", b"Content-Type: application/grpc\r\nContent-Length")
 GRPC = (*POST, (b"content-type", b"application/grpc+proto"), (b"te", b"trailers"))
 NO_WINDOW = (frames.INITIAL_WINDOW_SIZE, 0)
 
@@ -563,7 +564,7 @@ class TestClientResets:
         pump = H2Pump()
         stream_id = pump.request()
         pump.resets(stream_id)
-        assert pump.log.ended == [Ended(0, "downstream_lost", "")]
+        assert pump.log.ended == [Ended(0, "downstream_reset", "the client reset the stream, code 8")]
         app = pump.accept()
         assert app.sent == b""
         assert len(pump.pool.idle) == 1
@@ -578,7 +579,7 @@ class TestClientResets:
             pump.delivers(app, sent)
         pump.resets(stream_id)
         assert app.is_closed
-        assert pump.last == Ended(200 if sent else 0, "downstream_lost", "")
+        assert pump.last == Ended(200 if sent else 0, "downstream_reset", "the client reset the stream, code 8")
         pump.delivers(second, OK)
         assert pump.answer(other).body == b"ok"
         assert len(pump.log.ended) == 2
@@ -598,7 +599,7 @@ class TestClientResets:
         pump.request(then=frames.rst_stream(1))
         assert not pump.pool.waiting
         assert pump.service.metrics.requests == 1
-        assert pump.service.metrics.reasons == {"downstream_lost": 1}
+        assert pump.service.metrics.reasons == {"downstream_reset": 1}
         assert pump.downstream.is_idle
 
 
@@ -640,6 +641,28 @@ class TestAppFailures:
         if reason != "upstream_stalled":
             pump.delivers(second, pattern(100)[90:])
             assert pump.answer(other).body == pattern(100)
+
+    def test_grpc_call_that_breaks_off_ends_with_a_status(self) -> None:
+        """A client makes it again if it likes; RST_STREAM would be a bug of the app to it."""
+        pump = H2Pump()
+        stream_id, app = pump.starts(GRPC, b"abc")
+        pump.delivers(app, GRPC_ANSWER[:-1])
+        pump.app_resets()
+        answer = pump.answer(stream_id)
+        assert (answer.status, answer.is_ended) == (200, True)
+        assert answer.trailers[b"grpc-status"] == b"14"
+        assert b"(upstream_reset)" in answer.trailers[b"grpc-message"]
+        assert pump.last.reason == "upstream_reset"
+        assert pump.log.exchanges[-1].grpc_status == "14"
+        assert pump.service.metrics.grpc_calls == {"14": 1}
+
+    def test_grpc_call_whose_client_takes_nothing_is_reset(self) -> None:
+        """There is no room for a status."""
+        pump = H2Pump((frames.INITIAL_WINDOW_SIZE, 1), timeouts=TIMEOUTS)
+        stream_id, app = pump.starts(GRPC, b"abc")
+        pump.delivers(app, GRPC_ANSWER.replace(b": 2", b": 9"))
+        pump.pass_time(3.1)
+        assert pump.answer(stream_id).reset == frames.CANCEL
 
     def test_nonsense_behind_a_head_resets_the_stream(self) -> None:
         """A chunk that is none."""
@@ -923,6 +946,19 @@ class TestMaxBody:
 
 
 class TestWebSocket:
+    def test_end_of_the_app_waits_for_room(self) -> None:
+        """A reset in its place would be a broken tunnel, of which the client may drop what it has not read."""
+        pump, app = self.opened()
+        pump.tls.stop_taking()
+        app.deliver(b"x" * 1000)
+        pump.settle()
+        app.deliver_eof()
+        pump.settle()
+        pump.tls.take()
+        pump.settle()
+        answer = pump.answer(1)
+        assert (answer.body, answer.is_ended) == (b"x" * 1000, True)
+
     def asked(self, *pairs: tuple[int, int], then: bytes = b"", **pump: Any) -> tuple[H2Pump, RecordingTransport]:
         """A client that has asked for a tunnel, and a connection to the app."""
         made = H2Pump(*pairs, **pump)

@@ -30,7 +30,7 @@ class TestAccounts:
         with pytest.raises(ConnectionFault) as caught:
             accounts.charge(Kind.PING, 0.0)
         assert (caught.value.code, caught.value.reason) == (Code.ENHANCE_YOUR_CALM, "ping_flood")
-        assert "3 frames" in str(caught.value)
+        assert "3 PING frames" in str(caught.value)
 
     def test_time_refills_up_to_the_burst(self) -> None:
         """A second brings one more; an hour no more than the burst."""

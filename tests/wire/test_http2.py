@@ -14,7 +14,7 @@ from sidecar.errors import ResponseError
 from sidecar.wire.events import END, BodyKind, Data, RequestHead, Trailers
 from sidecar.wire.h2frames import Code, ConnectionFault
 from sidecar.wire.h2limits import Allowance, Http2Limits, Kind
-from sidecar.wire.h2streams import WRITABLE, Refused, Reset, StreamEvent
+from sidecar.wire.h2streams import MAX_ENDED, WRITABLE, Refused, Reset, StreamEvent
 from sidecar.wire.http2 import ServerConnection
 from tests.support import frames
 from tests.support.frames import (
@@ -758,6 +758,17 @@ class TestFloods:
         connection.receive(piece * 7, 0.0)
         fault = fault_of(connection, piece)
         assert (fault.code, fault.reason) == (Code.ENHANCE_YOUR_CALM, "continuation_flood")
+
+    def test_end_that_is_forgotten_is_no_fault_of_others(self) -> None:
+        """Trailers may be on their way for a request that was answered long before, in the count of streams."""
+        connection = begun()
+        connection.receive(headers(1, POST, END_HEADERS), 0.0)
+        connection.send_head(1, 404, SECTION, end=True)
+        for stream_id in range(3, 2 * MAX_ENDED + 5, 2):
+            connection.receive(headers(stream_id), 0.0)
+            connection.send_head(stream_id, 200, SECTION, end=True)
+            connection.data_to_send()
+        assert connection.receive(headers(1, [(b"x-sum", b"1")]), 0.0) == []
 
     def test_streams_that_ended_are_not_kept(self) -> None:
         """A connection that has served many requests holds no more than one that has served few."""

@@ -20,6 +20,7 @@ from tests.support import frames
 from tests.support.frames import (
     ACK,
     CANCEL,
+    CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -532,6 +533,22 @@ class TestCredit:
         for stream_id in range(1, 201, 2):
             events = connection.receive(headers(stream_id, OK, END_HEADERS) + data(stream_id, bytes(16_384)) * 4, 0.0)
             assert len(told(events, stream_id)) == 5
+
+
+class TestLargeHeads:
+    def test_it_costs_its_own_request_alone(self) -> None:
+        """An app that reflects what it was sent into a field must not end the requests of others."""
+        connection = asking(limits=Http2Limits().for_app())
+        first, second = (connection.open(b"GET", b"/", HOST, end=True) for _ in range(2))
+        block = frames.block([*OK, *[(b"x-%d" % n, b"y" * 4000) for n in range(50)]])
+        pieces = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
+        data = frames.frame(HEADERS, END_STREAM, first, pieces[0])
+        for piece in pieces[1:-1]:
+            data += frames.frame(CONTINUATION, 0, first, piece)
+        events = connection.receive(data + frames.frame(CONTINUATION, END_HEADERS, first, pieces[-1]), 0.0)
+        ((stream_id, reset),) = events
+        assert (stream_id, reset.code) == (first, Code.ENHANCE_YOUR_CALM)
+        assert [event for _, event in connection.receive(headers(second, OK), 0.0)][-1] is END
 
 
 class TestManyStreams:
