@@ -69,6 +69,7 @@ FLAGS: Final = {
     "upstream_unreachable": "UF",
     "upstream_overflow": "UO",
     "upstream_tls_failed": "UF",
+    "upstream_not_http1": "UPE",
     "upstream_not_http2": "UF",
     "no_healthy_upstream": "UH",
     "no_route": "NR",

@@ -61,7 +61,14 @@ _FAILURES: Final = frozenset({502, 503, 504})
 """Answers that speak against an endpoint."""
 
 _FAULTS_OF_ENDPOINTS: Final = frozenset(
-    {"upstream_invalid_response", "upstream_reset", "upstream_stalled", "upstream_timeout", "upstream_tls_failed"}
+    {
+        "upstream_invalid_response",
+        "upstream_not_http1",
+        "upstream_reset",
+        "upstream_stalled",
+        "upstream_timeout",
+        "upstream_tls_failed",
+    }
 )
 """Reasons of ours that do, beside connections that could not be made."""
 
@@ -497,6 +504,10 @@ class Exchange:
     def response_failed(self, error: ResponseError) -> None:
         self._upstream = None
         reason = "upstream_reset" if error.reason == "response_cut" else "upstream_invalid_response"
+        if error.reason == http1.SPEAKS_HTTP2:
+            assert self.endpoint is not None
+            reason = "upstream_not_http1"
+            self.endpoint.pool.misfits(ConnectFailed(reason, str(error)))
         self._fail(reason, detail=f"{error.reason}: {error}")
 
     # -- the client --

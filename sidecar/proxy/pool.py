@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import attrs
 from twisted.logger import Logger
+from twisted.python import failure
 
 from sidecar.proxy import connect
 from sidecar.proxy.connect import ConnectFailed, Locate, Security, Transport, Way
@@ -22,7 +23,7 @@ from sidecar.proxy.sockets import NOBODY, StreamProtocol
 from sidecar.proxy.upstream import RawConnection, Upstream, UpstreamConnection
 from sidecar.settings import HostPort, Limits, UnixPath
 from sidecar.topology import ClusterLimits
-from sidecar.wire.http1 import ClientCodec
+from sidecar.wire.http1 import ClientCodec, begins_with_settings
 
 IDLE_SECONDS: Final = 4.0
 """One second less than Node's keep-alive of 5 s, the shortest default among common app servers."""
@@ -37,6 +38,9 @@ MAX_IDLE_CONNECTIONS: Final = 256
 """More idle ones than this are closed at once: they would only hold descriptors of ours and workers of the app."""
 
 LOG_PAUSE_SECONDS: Final = 10.0
+
+LOOK_SECONDS: Final = 0.5
+"""How long an app that spoke HTTP/2 is listened to, to find out whether it still does."""
 
 _SWEEP_SECONDS: Final = 1.0
 
@@ -156,6 +160,7 @@ class Pool:
         self._bytes_received = self._bytes_sent = 0  # of connections that are gone
         self._sweep: Any = None
         self._stopped = False
+        self._is_misfit = False
         self._told_at = -math.inf
 
     @property
@@ -221,8 +226,17 @@ class Pool:
         self._make(UpstreamConnection(codec, self, preface), preface, ready)
 
     def look(self, preface: bytes = b"") -> None:
-        """Find out, for `statistics`, whether a connection can be made."""
-        self.connect_raw(NOBODY, _let_go, preface)
+        """Find out, for `statistics`, whether a connection can be made, to an app that speaks what it should."""
+        if not self._is_misfit:
+            self.connect_raw(NOBODY, _let_go, preface)
+            return
+        looking = _Looking(self)
+        self.connect_raw(looking, looking.begin, preface)
+
+    def misfits(self, why: ConnectFailed) -> None:
+        """The app does not speak HTTP/1.1, which it says as soon as it is connected to: tell it, and look again."""
+        self._is_misfit = True
+        self._failed(why)
 
     def connect_raw(self, protocol: StreamProtocol, ready: RawReady, preface: bytes = b"") -> None:
         """
@@ -390,6 +404,39 @@ class Pool:
             upstream.retire()
         if self._idle or self._idle_prefaced:
             self._sweep = self._reactor.callLater(_SWEEP_SECONDS, self._close_aged)
+
+
+class _Looking:
+    """A connection on which nothing is asked: an app that speaks HTTP/2 begins by itself."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._transport: Transport | None = None
+
+    def begin(self, outcome: Transport | ConnectFailed) -> None:
+        if not isinstance(outcome, ConnectFailed):
+            self._transport = outcome
+            self._pool._reactor.callLater(LOOK_SECONDS, self._end, is_misfit=False)
+
+    def _end(self, *, is_misfit: bool) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            self._pool._is_misfit = is_misfit
+            transport.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._transport is not None and begins_with_settings(data):
+            self._end(is_misfit=True)
+            self._pool._failed(ConnectFailed("upstream_not_http1", "it speaks HTTP/2 without TLS: write h2c://"))
+
+    def eofReceived(self) -> None:
+        self._end(is_misfit=False)
+
+    def connectionLost(self, reason: failure.Failure) -> None:
+        self._transport = None
+
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
 
 
 def _let_go(outcome: Transport | ConnectFailed) -> None:

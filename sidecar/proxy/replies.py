@@ -34,6 +34,7 @@ REPLIES: Final = {
     "upstream_timeout": (504, "The app behind this proxy did not respond in time."),
     "drain_timeout": (503, "This proxy is shutting down."),
     "upstream_overflow": (503, "Too many connections to the app behind this proxy are in use."),
+    "upstream_not_http1": (502, "The app behind this proxy speaks HTTP/2 where HTTP/1.1 was expected."),
     "upstream_not_http2": (502, "The app behind this proxy does not speak HTTP/2 without TLS (h2c)."),
     "upstream_tls_failed": (502, "The connection to the app behind this proxy could not be secured."),
     "no_healthy_upstream": (503, "No instance of the app behind this proxy is available."),

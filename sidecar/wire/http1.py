@@ -43,6 +43,9 @@ from sidecar.wire.events import (
 from sidecar.wire.head import keep_alive_seconds, parse_request_head, parse_response_head
 from sidecar.wire.target import MAX_TARGET_BYTES
 
+SPEAKS_HTTP2: Final = "speaks_http2"
+"""Reason of what is wrong with an app that answers in another version."""
+
 MAX_INTERIM_RESPONSES: Final = 16
 """1xx responses before the final one; an app that sends more never means to finish."""
 
@@ -397,6 +400,8 @@ class ClientCodec:
             if len(self._head.data) > self._max_head_bytes:
                 raise self._head_too_large(len(self._head.data))
             if not b"HTTP/1.".startswith(self._head.data[:7]) or self._head.has_bare_line_end():
+                if begins_with_settings(self._head.data):
+                    raise ResponseError(SPEAKS_HTTP2, "it speaks HTTP/2 without TLS, as gRPC does: write h2c://")
                 raise ResponseError("bad_response_head", "what the app sends is not HTTP/1.x")
             return []
         whole = bytes(self._head.data)
@@ -504,7 +509,9 @@ def _read_body(reader: framing.Reader, data: bytes, events: list[Any]) -> bytes 
     return rest
 
 
-# -- writing ----------------------------------------------------------------------------------------------------
+def begins_with_settings(data: bytes | bytearray) -> bool:
+    """Whether *data* is what a server of HTTP/2 says first: SETTINGS on stream 0 (RFC 9113 section 3.4)."""
+    return len(data) >= 9 and data[:1] == b"\0" and data[3] == 4 and data[5:9] == bytes(4)
 
 
 def response_bytes(status: int, reason: bytes, section: bytes) -> bytes:

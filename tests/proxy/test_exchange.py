@@ -1567,6 +1567,18 @@ class TestOnAStream:
 REFUSALS = {"went away": (frames.goaway(1), 1, 1), "refused": (frames.rst_stream(3, frames.REFUSED_STREAM), 0, 5)}
 
 
+class TestOtherVersion:
+    def test_app_that_speaks_http2_is_told_as_such(self) -> None:
+        """A gRPC server behind http:// begins with SETTINGS; operators learn what to write."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64")
+        assert pump.received().startswith(b"HTTP/1.1 502 ")
+        assert pump.last.reason == "upstream_not_http1"
+        assert "h2c://" in pump.last.detail
+        assert "h2c://" in str(pump.pool.misfit)
+
+
 class TestRepeatingOnStreams:
     @pytest.mark.parametrize(("refusal", "number", "stream_id"), REFUSALS.values(), ids=REFUSALS)
     @pytest.mark.parametrize("request_bytes", [GET, post(3, b"abc")], ids=["GET", "POST"])

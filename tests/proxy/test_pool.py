@@ -17,7 +17,7 @@ from sidecar.errors import TlsError
 from sidecar.proxy import connect
 from sidecar.proxy import pool as module
 from sidecar.proxy.connect import ConnectFailed
-from sidecar.proxy.pool import IDLE_SECONDS, MAX_IDLE_CONNECTIONS, Budget, Pool
+from sidecar.proxy.pool import IDLE_SECONDS, LOOK_SECONDS, MAX_IDLE_CONNECTIONS, Budget, Pool
 from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits
@@ -344,6 +344,52 @@ class TestRaw:
         made[0][3](ConnectFailed("upstream_unreachable", "no route"))
         assert [str(outcome) for outcome in outcomes] == [f"{TARGET}: no route"]
         assert protocol.calls == []
+
+
+class TestLook:
+    SETTINGS = b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64"
+
+    def look(self, pool: Pool, made: list[Any], sock: socket.socket) -> SocketTransport:
+        pool.look()
+        made[-1][3](sock)
+        (connection,) = pool._open
+        assert isinstance(connection.transport, SocketTransport)
+        return connection.transport
+
+    def test_connection_is_enough(self, pool: Pool, made: list[Any], pair: tuple[socket.socket, socket.socket]) -> None:
+        """An app that serves one client at a time is not kept waiting by us."""
+        assert not self.look(pool, made, pair[0]).is_open
+        assert pool.statistics.last_error == ""
+
+    def test_app_that_still_speaks_http2_is_still_wrong(
+        self, pool: Pool, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        """A connection alone would make it look well again."""
+        pool.misfits(ConnectFailed("upstream_not_http1", "it speaks HTTP/2"))
+        assert pool.statistics.last_error
+        transport = self.look(pool, made, pair[0])
+        assert transport.is_open
+        pair[1].sendall(self.SETTINGS)
+        transport.doRead()
+        assert "write h2c://" in pool.statistics.last_error
+        assert not transport.is_open
+        assert pool.statistics.failures == {"upstream_not_http1": 2}
+        reactor.advance(LOOK_SECONDS)
+
+    @pytest.mark.parametrize("says", [b"", b"220 smtp\r\n"], ids=["nothing", "something else"])
+    def test_app_that_says_nothing_of_the_kind_is_believed(
+        self, pool: Pool, reactor: FakeReactor, made: list[Any], pair: tuple[socket.socket, socket.socket], says: bytes
+    ) -> None:
+        """It was replaced by one that speaks HTTP/1.1, for all we know."""
+        pool.misfits(ConnectFailed("upstream_not_http1", "it speaks HTTP/2"))
+        transport = self.look(pool, made, pair[0])
+        if says:
+            pair[1].sendall(says)
+            transport.doRead()
+        reactor.advance(LOOK_SECONDS)
+        reactor.turn()
+        assert not transport.is_open
+        assert (pool.statistics.last_error, pool.open_count) == ("", 0)
 
 
 class TestBytesMoved:

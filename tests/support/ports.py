@@ -343,6 +343,7 @@ class FakePool:
         self.prefaces: list[bytes] = []
         self.stuck_from_the_start = False
         self.in_kernel_from_the_start = 0
+        self.misfit: ConnectFailed | None = None
         self._clock = clock
         self._limits = limits
 
@@ -363,6 +364,9 @@ class FakePool:
         self.raw.append(protocol)
         self.raw_waiting.append(ready)
         self.prefaces.append(preface)
+
+    def misfits(self, why: ConnectFailed) -> None:
+        self.misfit = why
 
     def release(self, upstream: UpstreamConnection) -> None:
         transport = transport_of(upstream)
