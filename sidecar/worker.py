@@ -214,16 +214,16 @@ def _install_reactor() -> Any:
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_KEPT_BYTES: Final = 1024 * 1024
+_KEPT_BYTES: Final = 2 * 1024 * 1024
 
 
 def _keep_freed_memory() -> None:
     """
-    Let malloc keep up to a mebibyte of what it freed last.
+    Let malloc keep up to two mebibytes of what it freed last.
 
     By default glibc gives the end of the heap back from 128 KiB on: a transfer then gets and returns the same pages
-    for every piece it moves, which more than doubles its cost (bench row `download`). Other C libraries have no
-    mallopt, and nothing happens.
+    for every piece it moves, which more than doubles its cost (bench rows `download`, `http2-bulk`). Other C libraries
+    have no mallopt, and nothing happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

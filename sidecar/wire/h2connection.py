@@ -108,7 +108,7 @@ class Connection(abc.ABC, Generic[_Event]):
         self._is_broken = False
         self._now = 0.0
         self._events: list[tuple[int, Any]] = []  # of either role, hence Any
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._control_bytes = 0
         self._late_bytes = 0  # of DATA for streams that are over: credit that is still to be given back
         self._window = self._initial_window = DEFAULT_WINDOW  # what the peer takes: on all streams, on a new one
@@ -589,10 +589,15 @@ class Connection(abc.ABC, Generic[_Event]):
         size = len(data)
         count = -(-size // MAX_FRAME_BYTES)
         if count > 1:
-            for at in range(0, (count - 1) * MAX_FRAME_BYTES, MAX_FRAME_BYTES):
-                self._out.append(frame(h2frames.DATA, 0, stream_id, data[at : at + MAX_FRAME_BYTES]))
-            data = data[(count - 1) * MAX_FRAME_BYTES :]
-        if size or ends_stream:
+            # Views: the pieces are copied once, when all that is to be sent is put together.
+            view, last = memoryview(data), (count - 1) * MAX_FRAME_BYTES
+            head = h2frames.head(MAX_FRAME_BYTES, h2frames.DATA, 0, stream_id)
+            for at in range(0, last, MAX_FRAME_BYTES):
+                self._out.append(head)
+                self._out.append(view[at : at + MAX_FRAME_BYTES])
+            self._out.append(h2frames.head(size - last, h2frames.DATA, END_STREAM if ends_stream else 0, stream_id))
+            self._out.append(view[last:])
+        elif size or ends_stream:
             self._out.append(frame(h2frames.DATA, END_STREAM if ends_stream else 0, stream_id, data))
         self._accounts.sent_data(count, size)
 
@@ -615,7 +620,8 @@ class Connection(abc.ABC, Generic[_Event]):
         out = self._out
         if not out:
             return b""
-        data = out[0] if len(out) == 1 else b"".join(out)
+        first = out[0]
+        data = first if len(out) == 1 and isinstance(first, bytes) else b"".join(out)
         out.clear()
         return data
 

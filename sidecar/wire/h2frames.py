@@ -107,6 +107,11 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
 
 
+def head(size: int, kind: int, flags: int, stream_id: int) -> bytes:
+    """Serialise the head of a frame whose payload has *size* bytes."""
+    return _HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream_id)
+
+
 def rst_stream(stream_id: int, code: int) -> bytes:
     """Serialise RST_STREAM."""
     return frame(RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
@@ -201,18 +206,19 @@ class FrameReader:
         has_preface: Whether the whole preface has arrived, or none is to come.
     """
 
-    __slots__ = ("_have", "_need", "_pieces", "has_preface")
+    __slots__ = ("_begun", "_have", "_need", "_pieces", "has_preface")
 
     def __init__(self, *, begins_with_preface: bool = True) -> None:
+        self._begun: tuple[int, int, int] | None = None  # type, flags and stream of the frame whose payload is coming
         self._pieces: list[bytes] = []  # joined only when there is enough: a slow sender costs no copies
         self._have = 0
-        self._need = len(PREFACE) if begins_with_preface else 9
+        self._need = len(PREFACE) if begins_with_preface else 9  # of the preface, the head of a frame, or its payload
         self.has_preface = not begins_with_preface
 
     @property
     def is_between_frames(self) -> bool:
         """Whether no part of an unfinished frame, or preface, is held."""
-        return not self._have
+        return not self._have and self._begun is None
 
     def frames(self, data: bytes) -> Iterator[Frame]:
         """
@@ -226,14 +232,19 @@ class FrameReader:
         if self._have + len(data) < self._need:
             self._keep(data)
             return
-        if self._have:
-            data = b"".join((*self._pieces, data))
-            self._pieces.clear()
-            self._have = 0
-        at, size = 0, len(data)
+        at = 0
+        if self._begun is not None:
+            # Only what belongs to it is copied together: reads end inside frames more often than not.
+            at = self._need - self._have
+            frame = *self._begun, self._take(data[:at])
+            self._begun = None
+            yield frame
+        elif self._have:
+            data = self._take(data)
         if not self.has_preface:
             self.has_preface = True
             at = len(PREFACE)
+        size = len(data)
         while size - at >= 9:
             high, low, kind, flags, stream_id = _HEAD.unpack_from(data, at)
             length = high << 8 | low
@@ -244,16 +255,25 @@ class FrameReader:
                     "frame_too_large",
                     f"a frame is {length:,} bytes, limit {MAX_FRAME_BYTES:,}",
                 )
-            end = at + 9 + length
+            at += 9
+            end = at + length
             if end > size:
-                self._need = 9 + length
+                self._begun = kind, flags, stream_id & MAX_STREAM_ID
+                self._need = length
                 break
-            yield kind, flags, stream_id & MAX_STREAM_ID, data[at + 9 : end]
+            yield kind, flags, stream_id & MAX_STREAM_ID, data[at:end]
             at = end
         else:
             self._need = 9
         if at < size:
             self._keep(data[at:])
+
+    def _take(self, rest: bytes) -> bytes:
+        """Return what is held with *rest* behind it, and hold nothing."""
+        whole = b"".join((*self._pieces, rest))
+        self._pieces.clear()
+        self._have = 0
+        return whole
 
     def _keep(self, data: bytes) -> None:
         if data:
