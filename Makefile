@@ -11,7 +11,7 @@ ADMIN_PORT ?= 8081
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-quick conformance fuzz lint format audit image deploy-tools kube-tools test-kube
-.PHONY: peers bench bench-deps bench-image lock clean
+.PHONY: peers bench bench-quick bench-deps bench-image lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -94,6 +94,9 @@ bench-deps: peers ## the same, and the other peers and load generators of the be
 BENCH ?=
 bench: $(VENV)/dev ## the benchmark; BENCH="--rows requests --only sidecar,envoy,nginx" for a part of it
 	$(BIN)/python -m bench $(BENCH)
+
+bench-quick: $(VENV)/dev ## a regression guard: ratios to Envoy and nginx against bench/limits.toml, in 90 s
+	$(BIN)/python -m bench --guard
 
 bench-image: peers image ## start and memory of the image beside Envoy's, on a quarter of a CPU (Docker); into bench/image.md
 	$(BIN)/python -m bench.image --image $(IMAGE) --markdown bench/image.md

@@ -1,7 +1,7 @@
 """
 Command line of the benchmark: `python -m bench`, from the root of the repository.
 
-Exit codes: 0 all was measured; 1 something failed, or sidecar exceeds a bar, or nothing could run;
+Exit codes: 0 all was measured; 1 something failed, or sidecar exceeds a limit, or nothing could run;
 2 wrong usage.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -26,11 +27,12 @@ from bench.app import find_executable, running_app
 from bench.certificate import write_certificates
 from bench.errors import BenchError, CannotRunError
 from bench.lab import Cores, Effort, Lab, clean_environment
+from bench.limits import GUARD_PROXIES, read_limits
 from bench.machine import machine_facts, pick_cores, raise_open_files_limit
 from bench.peers import PEERS, VERSION_PATTERN, look_up
 from bench.report import Report
 from bench.rows import ROWS, Row
-from bench.turns import Plan, Run
+from bench.turns import MAX_ATTEMPTS, Plan, Run
 
 QUICK_EFFORT = Effort(
     wrk_seconds=1,
@@ -39,8 +41,22 @@ QUICK_EFFORT = Effort(
     requests=6_000,
     transfers=1,
     idle_connections=300,
+    open_connections=(10, 100, 1_000),
+    paced_seconds=2,
     starts=1,
 )
+GUARD_EFFORT = Effort(
+    wrk_seconds=1,
+    warm_up_requests=1_000,
+    connections=400,
+    requests=6_400,
+    transfers=1,
+    starts=1,
+)
+GUARD_TURNS = 3
+GUARD_BUDGET_SECONDS = 85.0
+"""For the turns; a run has a few seconds more to do, and is to take less than 90."""
+
 DEFAULT_TURNS = 3
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 MEMORY_FOLDER = Path("/dev/shm")
@@ -59,6 +75,7 @@ def parse_options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write every value there")
     parser.add_argument("--python", default=sys.executable, help="interpreter for sidecar")
     parser.add_argument("--quick", action="store_true", help="one short turn: is all in order?")
+    parser.add_argument("--guard", action="store_true", help="short turns beside Envoy and nginx, ratios only")
     parser.epilog = f"rows: {', '.join(row_names)}; proxies: {', '.join(peer_names)}"
     return parser.parse_args(arguments)
 
@@ -76,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     except BenchError as error:
         _tell(str(error))
         return 1
-    text = report.as_text()
+    text = report.as_guard_text() if options.guard else report.as_text()
     print(text, end="")
     if options.markdown:
         options.markdown.write_text(text)
@@ -92,10 +109,14 @@ def measure(options: argparse.Namespace) -> Report:
     Raises:
         CannotRunError: Something the benchmark cannot do without is missing.
     """
-    rows = [row for row in ROWS if row.name in options.rows]
+    limits = read_limits().guarded() if options.guard else read_limits().strict()
+    rows = [row for row in (limits.rows(ROWS) if options.guard else ROWS) if row.name in options.rows]
+    if not rows:
+        raise CannotRunError("None of the chosen rows has a limit that a guard judges.")
     programs = find_programs(rows)
     rows, missed = split_rows(rows, programs)
-    wanted = [peer for peer in PEERS if options.only is None or peer.name in options.only]
+    names = options.only or (GUARD_PROXIES if options.guard else [peer.name for peer in PEERS])
+    wanted = [peer for peer in PEERS if peer.name in names]
     found = [look_up(peer, options.python) for peer in wanted]
     peers = [peer for peer in found if peer]
     absent = [peer.name for peer, here in zip(wanted, found, strict=True) if not here]
@@ -108,9 +129,12 @@ def measure(options: argparse.Namespace) -> Report:
     facts = machine_facts(options.python, _describe_generators(programs), cores)
     raise_open_files_limit()
     with _lab(options, programs, cores) as lab:
-        run = Run(plan=Plan(rows=rows, peers=peers, turns=_turns(options)), lab=lab, tell=_tell)
+        # A guard has no time to wait for a quiet machine; its allowance for noise is for that.
+        attempts, budget = (1, GUARD_BUDGET_SECONDS) if options.guard else (MAX_ATTEMPTS, math.inf)
+        plan = Plan(rows=rows, peers=peers, turns=_turns(options), attempts=attempts, budget_seconds=budget)
+        run = Run(plan=plan, lab=lab, tell=_tell)
         run.take_all_turns()
-    return Report(facts=facts, absent=absent, run=run)
+    return Report(facts=facts, absent=absent, run=run, limits=limits)
 
 
 def find_programs(rows: Sequence[Row]) -> dict[str, str]:
@@ -168,13 +192,14 @@ def _lab(options: argparse.Namespace, programs: Mapping[str, str], cores: Cores)
 
 def _turns(options: argparse.Namespace) -> int:
     """Return how often to measure everything."""
-    turns: int = options.turns or (1 if options.quick else DEFAULT_TURNS)
+    usual = GUARD_TURNS if options.guard else 1 if options.quick else DEFAULT_TURNS
+    turns: int = options.turns or usual
     return turns
 
 
 def _effort(options: argparse.Namespace) -> Effort:
     """Return how much work to do per measurement."""
-    effort = QUICK_EFFORT if options.quick else Effort()
+    effort = GUARD_EFFORT if options.guard else QUICK_EFFORT if options.quick else Effort()
     return attrs.evolve(effort, wrk_seconds=options.seconds or effort.wrk_seconds)
 
 

@@ -40,13 +40,13 @@ def find_executable(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=SBIN_FOLDERS)
 
 
-def nginx_preamble(*, connections: int) -> str:
-    """Return the main and events part of a one-worker nginx configuration."""
+def nginx_preamble(*, connections: int, workers: int = 1) -> str:
+    """Return the main and events part of an nginx configuration; *connections* are those of each worker."""
     # Started by root, workers would become `nobody`, who cannot enter the run's private folder.
     user = "user root;" if os.geteuid() == 0 else ""
     return f"""{user}
 daemon off;
-worker_processes 1;
+worker_processes {workers};
 error_log stderr error;
 pid nginx.pid;
 events {{ worker_connections {connections}; }}
@@ -135,7 +135,7 @@ def running_app(folder: Path, *, core: int, environment: Mapping[str, str]) -> I
     config_path.write_text(app_config(folder, port=app.port, sink_port=free_port(), grpc_port=app.grpc_port))
     log_path = folder / "log"
     command = [executable, "-p", str(folder), "-e", "stderr", "-c", str(config_path)]
-    with logged_process(command, core=core, log_path=log_path, environment=environment, folder=folder) as process:
+    with logged_process(command, cores=(core,), log_path=log_path, environment=environment, folder=folder) as process:
         wait_until_listening(process, name="the app (nginx)", port=app.port, log_path=log_path)
         if process.poll() is not None:
             raise CannotRunError(f"The app (nginx) ended at once:\n{log_tail(log_path)}")

@@ -1,5 +1,5 @@
 """
-The same load on two fresh instances of a proxy: one as in the other rows, one that requires client certificates.
+The same load on two fresh instances of a proxy: one as in the other rows, one with something more to do.
 
 The difference is small beside the drift of a shared machine, so the load is cut into slices that alternate between the
 two, seconds apart and in changing order (A B B A).
@@ -13,7 +13,7 @@ import attrs
 
 from bench.clients import HttpsClient
 from bench.lab import CLIENT_WORKERS, Lab, RunningProxy
-from bench.placement import ClientCertificates
+from bench.placement import Setup
 
 SLICES = 4
 
@@ -47,13 +47,13 @@ class Comparison:
     """Both sides after the work."""
 
     plain: Side
-    mutual: Side
+    other: Side
 
 
 def compare(
     lab: Lab,
     proxy: RunningProxy,
-    clients: ClientCertificates,
+    setup: Setup,
     *,
     mode: str,
     count: int,
@@ -63,25 +63,25 @@ def compare(
     Put the same load on two fresh instances of *proxy*, in its mode.
 
     Args:
-        clients: What the second one does about client certificates; the first one does nothing.
+        setup: What the second one does; the first one does nothing beyond its mode.
         mode: Of `bench.httpsclient`.
         count: Units of work on each, at least `SLICES`; one slice more warms them up, and does not count.
         workers: Threads of each client.
 
     Raises:
-        StartError: An instance does not start, or does not do what *clients* says.
+        StartError: An instance does not start, or does not do what *setup* says.
         MeasurementError: A unit of work failed.
     """
     with ExitStack() as stack:
 
-        def warmed_up(kind: ClientCertificates) -> Side:
-            instance = stack.enter_context(lab.running(proxy.installed, kind, mode=proxy.mode))
+        def warmed_up(kind: Setup) -> Side:
+            instance = stack.enter_context(lab.running(proxy.installed, kind))
             client = stack.enter_context(lab.client(instance, mode, count // SLICES, workers=workers))
             client.work()
             return Side(proxy=instance, client=client)
 
-        sides = (warmed_up(ClientCertificates.NONE), warmed_up(clients))
+        sides = (warmed_up(Setup(mode=proxy.mode)), warmed_up(attrs.evolve(setup, mode=proxy.mode)))
         for index in range(SLICES):
             for one in sides if index % 2 == 0 else reversed(sides):
                 one.take_slice()
-    return Comparison(plain=sides[0], mutual=sides[1])
+    return Comparison(plain=sides[0], other=sides[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.launch import LOOPBACK
+from bench.logged import envoy_format, members
 from bench.placement import Mode, Placement
 
 
@@ -90,6 +91,7 @@ def _http_filter(place: Placement) -> dict[str, Any]:
             "forward_client_cert_details": "SANITIZE_SET",
             "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},  # Hash is always there
         }
+    access_log: dict[str, Any] = {"access_log": [_access_log(place)]} if place.is_logging else {}
     route = {"match": {"prefix": "/"}, "route": {"cluster": "app", "timeout": "0s"}}
     router = {
         "name": "envoy.filters.http.router",
@@ -105,6 +107,18 @@ def _http_filter(place: Placement) -> dict[str, Any]:
             "route_config": {"virtual_hosts": [{"name": "app", "domains": ["*"], "routes": [route]}]},
             "http_filters": [router],
             **identity_fields,
+            **access_log,
+        },
+    }
+
+
+def _access_log(place: Placement) -> dict[str, Any]:
+    """Return Envoy's access log, of JSON on standard output."""
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"json_format": envoy_format(members(are_clients_told=place.are_clients_told))},
         },
     }
 

@@ -26,6 +26,11 @@ TIMEOUT_SECONDS = 20.0
 CHUNK_BYTES = 256 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_FAILURES_PER_WORKER = 5
+SLOW_READS = 100
+SLOW_READ_BYTES = 16 * 1024
+SLOW_PAUSE_SECONDS = 0.02
+"""A slow reader takes at most 0.8 MB/s, for two seconds, and then nothing."""
+
 ROUND_CONNECTIONS = 32
 """Connections that `requests` asks on at once; as many as wrk has."""
 
@@ -123,7 +128,7 @@ class HttpsConnection:
         Raises:
             BadAnswerError: The status is not 200, the length is not given, or the body is cut short.
         """
-        head, start = self._receive_head()
+        head, start = self.receive_head()
         length = content_length(head)
         kept = bytearray(start[:keep_bytes])
         received = len(start)
@@ -148,8 +153,8 @@ class HttpsConnection:
         while self.socket.recv(CHUNK_BYTES):
             pass
 
-    def _receive_head(self) -> tuple[bytes, bytes]:
-        """Return the response head and what came of the body with it."""
+    def receive_head(self) -> tuple[bytes, bytes]:
+        """Receive a response head; return it, and what came of the body with it."""
         data = b""
         while b"\r\n\r\n" not in data:
             piece = self.socket.recv(CHUNK_BYTES)
@@ -221,7 +226,7 @@ class Worker:
         elif self.mode == "requests":
             self.held.extend(HttpsConnection(self.target, self.context) for _ in range(ROUND_CONNECTIONS))
             self._ask_on_all(WorkDone())
-        elif self.mode != "hold":
+        elif self.mode not in ("hold", "slow"):
             self._connect_once(WorkDone())
 
     def work(self) -> WorkDone:
@@ -230,6 +235,7 @@ class Worker:
             "full": self._connect_once,
             "resumed": self._connect_once,
             "hold": self._connect_and_hold,
+            "slow": self._download_slowly,
             "download": self._transfer,
             "upload": self._transfer,
             "requests": self._ask_on_all,
@@ -261,6 +267,22 @@ class Worker:
         connection = HttpsConnection(self.target, self.context)
         self.held.append(connection)
         get_greeting(connection, self.target)
+
+    def _download_slowly(self, done: WorkDone) -> None:
+        """Open a connection and ask for the file; read a little of it, in small pieces, then leave the rest waiting."""
+        connection = HttpsConnection(self.target, self.context)
+        self.held.append(connection)
+        connection.send_head("GET", "/download")
+        head, start = connection.receive_head()
+        if content_length(head) != self.target.transfer_bytes:
+            raise BadAnswerError(f"the file has {content_length(head):,} bytes, not {self.target.transfer_bytes:,}")
+        done.moved_bytes += len(start)
+        for _ in range(SLOW_READS):
+            time.sleep(SLOW_PAUSE_SECONDS)
+            piece = connection.socket.recv(SLOW_READ_BYTES)
+            if not piece:
+                raise BadAnswerError("the file was cut short while it was read slowly")
+            done.moved_bytes += len(piece)
 
     def _ask_on_all(self, _done: WorkDone) -> None:
         """
@@ -319,7 +341,7 @@ def shares(count: int, workers: int) -> list[int]:
 def main(arguments: list[str]) -> None:
     """Prepare; work and report whenever told to; hold on until told to go."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=("full", "resumed", "hold", "download", "upload", "requests"))
+    parser.add_argument("mode", choices=("full", "resumed", "hold", "slow", "download", "upload", "requests"))
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--certificate", required=True)
     parser.add_argument("--client", default="")

@@ -33,15 +33,18 @@ from bench.launch import (
     wait_until_listening,
 )
 from bench.loads import unary_load
+from bench.paced import PacedReport, run_paced
 from bench.peers import InstalledPeer
-from bench.placement import ClientCertificates, Mode, Placement, StartLine
-from bench.procfs import CpuTime, read_alone_bytes, read_cpu_time, read_pss_bytes
+from bench.placement import Mode, Placement, Setup, StartLine
+from bench.procfs import CpuTime, read_alone_bytes, read_cpu_time, read_pss_bytes, read_thread_ns
+from bench.sink import LineSink, line_sink
 from bench.wrk import WrkReport, run_wrk
 
 # A proxy may still be closing connections when the client already has its answers.
 SETTLE_SECONDS = 0.1
 RETRY_SECONDS = 0.002
 CLIENT_WORKERS = 16
+PLAIN = Setup()
 CLIENT_ERRORS = (OSError, ssl.SSLError, BadAnswerError, ValueError)
 
 
@@ -56,6 +59,16 @@ class Effort:
     requests: int = 60_000
     transfers: int = 4
     idle_connections: int = 1000
+    open_connections: tuple[int, ...] = (10, 1_000, 10_000)
+    paced_rate: int = 2_000
+    paced_seconds: int = 5
+    slow_readers: int = 100
+
+    @property
+    def many_connections(self) -> int:
+        """Return the most connections that are open in any row."""
+        return max(self.open_connections)
+
     starts: int = 3
 
 
@@ -77,17 +90,24 @@ class RunningProxy:
     """
     A proxy that listens and has answered one checked request.
 
-    One that wants client certificates has also been seen to refuse clients, see `Lab.running`.
+    One that wants client certificates has also been seen to refuse clients, see `Lab.running`. What it logs, if it
+    does, goes to *sink*.
     """
 
     installed: InstalledPeer
-    mode: Mode
+    setup: Setup
     target: Target
     process: subprocess.Popen[bytes]
     log_path: Path
     listening_seconds: float
     answering_seconds: float
     cipher: str
+    sink: LineSink | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """Return what it makes of what is inside TLS."""
+        return self.setup.mode
 
     @property
     def name(self) -> str:
@@ -103,6 +123,10 @@ class RunningProxy:
         """Return its CPU time once it had a moment to finish what it was doing."""
         time.sleep(SETTLE_SECONDS)
         return read_cpu_time(self.process.pid)
+
+    def thread_ns(self) -> dict[int, int]:
+        """Return the run time of each of its threads, by thread id."""
+        return read_thread_ns(self.process.pid)
 
     def pss_bytes(self) -> int:
         """Return the proportional set size of all its processes."""
@@ -132,42 +156,37 @@ class Lab:
     _numbers: Iterator[int] = attrs.field(factory=itertools.count, init=False)
 
     @contextlib.contextmanager
-    def running(
-        self,
-        installed: InstalledPeer,
-        clients: ClientCertificates = ClientCertificates.NONE,
-        *,
-        mode: Mode = Mode.HTTP,
-    ) -> Iterator[RunningProxy]:
+    def running(self, installed: InstalledPeer, setup: Setup = PLAIN) -> Iterator[RunningProxy]:
         """
         Keep a fresh instance of a proxy for the length of the block.
 
         Raises:
             StartError: It did not start, does not forward to the app correctly (requests, and gRPC calls in
-                that mode), or does less about client certificates than *clients* says.
+                that mode), or does less about client certificates than *setup* says.
         """
-        place = self._place(installed.name, clients, mode)
+        place = self._place(installed.name, setup)
         target = self._target(place)
         start = installed.peer.prepare(place)
         log_path = place.folder / "log"
         started_at = time.monotonic()
-        with self._process(installed, start, log_path) as process:
+        with self._sink(setup) as sink, self._process(installed, setup, start, log_path, sink) as process:
             wait_until_listening(process, name=installed.name, port=place.port, log_path=log_path)
             listening_seconds = time.monotonic() - started_at
             cipher = self._first_answer(installed.name, target, log_path)
             answering_seconds = time.monotonic() - started_at
             check_clients(installed.name, place, target)
-            if mode is Mode.GRPC:
+            if setup.mode is Mode.GRPC:
                 self._check_call(installed.name, place.port)
             yield RunningProxy(
                 installed=installed,
-                mode=mode,
+                setup=setup,
                 target=target,
                 process=process,
                 log_path=log_path,
                 listening_seconds=listening_seconds,
                 answering_seconds=answering_seconds,
                 cipher=cipher,
+                sink=sink,
             )
 
     def warm_up(self, proxy: RunningProxy) -> None:
@@ -187,6 +206,11 @@ class Lab:
             folder=self.folder,
             script=script,
         )
+
+    def paced(self, proxy: RunningProxy) -> PacedReport:
+        """Ask at a fixed rate, whatever the answers take; raises MeasurementError on any error."""
+        # We are on the load generator's core ourselves.
+        return run_paced(proxy.target, rate=self.effort.paced_rate, seconds=self.effort.paced_seconds)
 
     def h2load(self, proxy: RunningProxy, *loads: Load) -> H2loadReport:
         """Put *loads* on a proxy at the same time; raises MeasurementError on any error."""
@@ -208,7 +232,7 @@ class Lab:
             environment=self.environment,
         )
 
-    def _place(self, name: str, clients: ClientCertificates, mode: Mode) -> Placement:
+    def _place(self, name: str, setup: Setup) -> Placement:
         """Make room for one more instance of a proxy."""
         folder = self.folder / f"{name}-{next(self._numbers)}"
         folder.mkdir()
@@ -216,22 +240,26 @@ class Lab:
             folder=folder,
             port=free_port(),
             admin_port=free_port(),
-            app_port=self.app.grpc_port if mode is Mode.GRPC else self.app.port,
+            app_port=self.app.grpc_port if setup.mode is Mode.GRPC else self.app.port,
             certificate=self.certificate,
-            clients=clients,
-            mode=mode,
+            setup=setup,
         )
 
+    def _sink(self, setup: Setup) -> AbstractContextManager[LineSink | None]:
+        """Return a reader for the lines of a proxy that logs."""
+        return line_sink() if setup.is_logging else contextlib.nullcontext()
+
     def _process(
-        self, installed: InstalledPeer, start: StartLine, log_path: Path
+        self, installed: InstalledPeer, setup: Setup, start: StartLine, log_path: Path, sink: LineSink | None
     ) -> AbstractContextManager[subprocess.Popen[bytes]]:
-        """Start a proxy's program on the proxies' core."""
+        """Start a proxy's program on the proxies' core, or on both."""
         return logged_process(
             [*installed.program, *start.arguments],
-            core=self.cores.proxy,
+            cores=self.cores.both if setup.is_spread else (self.cores.proxy,),
             log_path=log_path,
             environment={**self.environment, **start.environment},
             folder=REPOSITORY,
+            output=sink.descriptor if sink else None,
         )
 
     def _first_answer(self, name: str, target: Target, log_path: Path) -> str:

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.errors import StartError
@@ -22,6 +22,9 @@ from bench.procfs import process_tree, read_stat
 LOOPBACK = "127.0.0.1"
 START_TIMEOUT_SECONDS = 20.0
 STOP_TIMEOUT_SECONDS = 5.0
+IMPATIENT_SECONDS = 1.0
+"""What a process of a run may take to end: one that drains for longer loses nothing that is measured."""
+
 POLL_SECONDS = 0.001
 CONNECT_TIMEOUT_SECONDS = 0.05
 LOG_TAIL_LINES = 8
@@ -43,10 +46,10 @@ def log_tail(log_path: Path) -> str:
 
 
 @contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run the block, and start what it starts, on one CPU core; children inherit it."""
+def on_core(*cores: int) -> Iterator[None]:
+    """Run the block, and start what it starts, on one CPU core, or on some; children inherit it."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -57,21 +60,24 @@ def on_core(core: int) -> Iterator[None]:
 def logged_process(
     command: Sequence[str],
     *,
-    core: int,
+    cores: Collection[int],
     log_path: Path,
     environment: Mapping[str, str],
     folder: Path,
+    output: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """
-    Keep a process running on *core* for the length of the block; its output goes to a log.
+    Keep a process running on *cores* for the length of the block; its output goes to a log.
+
+    With *output*, an open descriptor, standard output goes there and only standard error to the log.
 
     It gets a session of its own: Ctrl-C reaches only the benchmark, which then ends it here.
     """
-    with log_path.open("ab") as log, on_core(core):
+    with log_path.open("ab") as log, on_core(*cores):
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=log,
+            stdout=log if output is None else output,
             stderr=log,
             env=dict(environment),
             cwd=folder,
@@ -80,15 +86,15 @@ def logged_process(
     try:
         yield process
     finally:
-        end_process(process)
+        end_process(process, timeout_seconds=IMPATIENT_SECONDS)
 
 
-def end_process(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes], *, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
     """End a process politely, then by force; then whatever of its children is left."""
     children = {pid: read_stat(pid) for pid in process_tree(process.pid)[1:]}
     process.terminate()
     try:
-        process.wait(STOP_TIMEOUT_SECONDS)
+        process.wait(timeout_seconds)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -1,11 +1,12 @@
 """
 The proxies that are compared: how each is found, configured and started.
 
-All get the same work: terminate TLS 1.3 with the run's certificate, one worker, no access log,
+All get the same work: terminate TLS 1.3 with the run's certificate, one worker, no access log, and
 forward to the app. Those that speak HTTP add `X-Forwarded-For` and `X-Forwarded-Proto` and keep
 their connections to the app alive. For some rows they also require client certificates, and tell
-the app whose they are; for others they speak HTTP/2 to the app, or only pass bytes on. Whatever is
-not named here is left at the peer's default.
+the app whose they are; for others they log, or have two workers, or room for more connections;
+or they speak HTTP/2 to the app, or only pass bytes on. Whatever is not named here is left at the
+peer's default.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from bench.app import find_executable, nginx_preamble, nginx_storage
 from bench.clients import REPOSITORY
 from bench.envoy import envoy_bootstrap
 from bench.launch import LOOPBACK
+from bench.logged import haproxy_format, members, nginx_format
 from bench.placement import Mode, Placement, StartLine
 
 VERSION_PATTERN = re.compile(r"(?<![\w.-])\d+\.\d+[\w.+-]*")
@@ -73,8 +75,8 @@ def prepare_sidecar(place: Placement) -> StartLine:
         "SIDECAR_TLS_CERT": str(place.certificate.certificate_path),
         "SIDECAR_TLS_KEY": str(place.certificate.key_path),
         "SIDECAR_ADMIN": f"{LOOPBACK}:{place.admin_port}",
-        "SIDECAR_ACCESS_LOG": "off",
-        "SIDECAR_WORKERS": "1",
+        "SIDECAR_ACCESS_LOG": "json" if place.is_logging else "off",
+        "SIDECAR_WORKERS": str(place.setup.workers),
     }
     if place.is_relay:
         environment["SIDECAR_MODE"] = "tcp"
@@ -90,7 +92,7 @@ def prepare_envoy(place: Placement) -> StartLine:
     """Write Envoy's bootstrap (JSON is valid YAML) and start it with one worker."""
     config_path = place.folder / "envoy.json"
     config_path.write_text(json.dumps(envoy_bootstrap(place), indent=1))
-    arguments = ["--config-path", str(config_path), "--concurrency", "1"]
+    arguments = ["--config-path", str(config_path), "--concurrency", str(place.setup.workers)]
     return StartLine(arguments=[*arguments, "--disable-hot-restart", "--log-level", "warning"])
 
 
@@ -112,6 +114,10 @@ NGINX_PASS = """\
 def nginx_config(place: Placement) -> str:
     """Return nginx's configuration as a TLS reverse proxy."""
     verification = identity_fields = ""
+    access_log = "access_log off;"
+    if place.is_logging:
+        text = nginx_format(members(are_clients_told=place.are_clients_told))
+        access_log = f"log_format members escape=json '{text}';\n  access_log /dev/stdout members;"
     kind, passing = "proxy", NGINX_PASS
     if place.mode is Mode.GRPC:
         kind, passing = "grpc", "      grpc_pass grpc://app;"
@@ -125,10 +131,11 @@ def nginx_config(place: Placement) -> str:
       {kind}_set_header X-SSL-Client-S-DN $ssl_client_s_dn;
       {kind}_set_header X-SSL-Client-I-DN $ssl_client_i_dn;
       {kind}_set_header X-SSL-Client-Fingerprint $ssl_client_fingerprint;"""
-    return f"""{nginx_preamble(connections=4096)}
+    # Those to the app come on top: as many as are kept for it, where clients ask no more than that at a time.
+    return f"""{nginx_preamble(connections=place.setup.connections + 96, workers=place.setup.workers)}
 http {{
 {nginx_storage(place.folder)}
-  access_log off;
+  {access_log}
   keepalive_timeout 600s;
   keepalive_requests 1000000000;
   client_max_body_size 0;
@@ -164,7 +171,7 @@ def haproxy_config(place: Placement) -> str:
     """Return haproxy's configuration; in raw TCP mode it offers no ALPN, as hitch and stunnel do not."""
     mode = "tcp" if place.is_relay else "http"
     protocol = " proto h2" if place.mode is Mode.GRPC else ""
-    verification = alpn = reuse = http_work = ""
+    verification = alpn = reuse = http_work = log = ""
     if place.are_clients_verified:
         verification = f" ca-file {place.certificate.client_ca_path} verify required"
     if not place.is_relay:
@@ -173,15 +180,24 @@ def haproxy_config(place: Placement) -> str:
         http_work = """
   option forwardfor
   http-request set-header X-Forwarded-Proto https"""
+    if place.is_logging:
+        log = "\n  log stdout len 4096 format raw daemon"
+        http_work += f"""
+  unique-id-format %{{+X}}o%ci:%cp_%fi:%fp_%Ts_%rt:%pid
+  http-request capture req.hdr(host) len 64
+  log global
+  log-format '{haproxy_format(members(are_clients_told=place.are_clients_told))}'"""
     if place.are_clients_told:
         http_work += """
   http-request set-header X-SSL-Client-Verify %[ssl_c_verify]
   http-request set-header X-SSL-Client-S-DN %[ssl_c_s_dn]
   http-request set-header X-SSL-Client-I-DN %[ssl_c_i_dn]
   http-request set-header X-SSL-Client-Fingerprint %[ssl_c_sha1,hex]"""
+    # It reserves files for connections to the app that are never made, and would rather not start than warn.
     return f"""global
-  nbthread 1
-  maxconn 4000
+  no strict-limits
+  nbthread {place.setup.workers}
+  maxconn {place.setup.connections}{log}
   ssl-default-bind-options ssl-min-ver TLSv1.3
 defaults
   mode {mode}
@@ -232,7 +248,7 @@ def prepare_hitch(place: Placement) -> StartLine:
         f"""frontend = "[{LOOPBACK}]:{place.port}"
 backend = "[{LOOPBACK}]:{place.app_port}"
 pem-file = "{place.certificate.both_path}"
-workers = 1
+workers = {place.setup.workers}
 tls-protos = TLSv1.3
 {verification}daemon = off
 syslog = off

@@ -31,6 +31,27 @@ class ClientCertificates(enum.Enum):
 
 
 @attrs.frozen(kw_only=True)
+class Setup:
+    """
+    What one instance of a proxy is asked to do: all that differs between rows.
+
+    Attributes:
+        is_logging: Whether it writes a line of JSON per request to standard output.
+        workers: Processes or threads that serve.
+        is_spread: Whether it may use the load generator's core beside its own.
+        connections: How many clients' it must be able to hold; for those that would refuse more by their
+            configuration, and not by their default.
+    """
+
+    mode: Mode = Mode.HTTP
+    clients: ClientCertificates = ClientCertificates.NONE
+    is_logging: bool = False
+    workers: int = 1
+    is_spread: bool = False
+    connections: int = 4_000
+
+
+@attrs.frozen(kw_only=True)
 class Placement:
     """Where one instance of a proxy lives (folder, ports, certificates, the app's port), and what it does there."""
 
@@ -39,8 +60,12 @@ class Placement:
     admin_port: int
     app_port: int
     certificate: CertificateFiles
-    clients: ClientCertificates = ClientCertificates.NONE
-    mode: Mode = Mode.HTTP
+    setup: Setup = Setup()
+
+    @property
+    def mode(self) -> Mode:
+        """What it makes of what is inside TLS."""
+        return self.setup.mode
 
     @property
     def is_relay(self) -> bool:
@@ -48,14 +73,19 @@ class Placement:
         return self.mode is Mode.TCP
 
     @property
+    def is_logging(self) -> bool:
+        """Whether it writes an access log."""
+        return self.setup.is_logging
+
+    @property
     def are_clients_verified(self) -> bool:
         """Whether clients must show a certificate of the run's client CA."""
-        return self.clients is not ClientCertificates.NONE
+        return self.setup.clients is not ClientCertificates.NONE
 
     @property
     def are_clients_told(self) -> bool:
         """Whether the app is to hear of the certificate; only what speaks HTTP can tell it."""
-        return self.clients is ClientCertificates.TOLD
+        return self.setup.clients is ClientCertificates.TOLD
 
 
 @attrs.frozen(kw_only=True)

@@ -6,6 +6,7 @@ Readings from `/proc`: CPU time and memory of a process with all its threads and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -168,6 +169,17 @@ def read_cpu_time(root_pid: int) -> CpuTime:
         user_ticks=sum(stat.user_ticks + stat.reaped_user_ticks for stat in stats),
         system_ticks=sum(stat.system_ticks + stat.reaped_system_ticks for stat in stats),
     )
+
+
+def read_thread_ns(root_pid: int) -> dict[int, int]:
+    """Read the run time of each living thread of a process tree, in nanoseconds by thread id."""
+    paths = (path for pid in process_tree(root_pid) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    times: dict[int, int] = {}
+    for path in paths:
+        # A thread may end between being listed and being read.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            times[int(path.parent.name)] = int(path.read_text().split()[0])
+    return times
 
 
 def read_pss_bytes(root_pid: int) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from bench.app import TRANSFER_BYTES
-from bench.bars import Bar, judge_bars
+from bench.guard import render_guard
+from bench.limits import Limits, Verdict, judge
 from bench.peers import InstalledPeer
 from bench.table import render_tables
 from bench.turns import Run
@@ -17,7 +18,8 @@ HOW_TO_READ = """\
 CPU is the time of all processes and threads of the proxy, divided by the work done; less is
 better. Absolute times are not comparable between machines, nor between runs on a shared one;
 ratios are, as far as their spread (min-max over the turns, each ratio taken within a turn) allows.
-A ratio below 1 means less than the peer. Latency is that of a saturated proxy (closed loop).
+A ratio below 1 means less than the peer. Latency is that of a saturated proxy (closed loop); at a
+fixed rate it counts from when a request was due (open loop).
 `alone` counts file pages as if no other program on the machine shared them; PSS does not.
 hitch and stunnel move bytes and do not look at HTTP; nor does any proxy in figures called relayed.
 HTTP/2 is what the client speaks in figures that name it; the app hears HTTP/1.1, or HTTP/2 with gRPC."""
@@ -30,15 +32,26 @@ class Report:
     facts: Mapping[str, str]
     absent: Sequence[str]
     run: Run
+    limits: Limits
 
     @property
     def is_bad(self) -> bool:
-        """Return whether something could not be measured, or sidecar exceeds a bar."""
-        return bool(self.run.record.failures) or any(bar.is_exceeded for bar in self.bars())
+        """Return whether something could not be measured, or sidecar exceeds a limit."""
+        return bool(self.run.record.failures) or any(verdict.is_exceeded for verdict in self.verdicts())
 
-    def bars(self) -> list[Bar]:
-        """Return what became of the bars of the rows that were measured."""
-        return judge_bars(self.run.plan.rows, self.run.record)
+    def verdicts(self) -> list[Verdict]:
+        """Return what became of the limits of the rows that were measured."""
+        return judge(self.limits, self.run.plan.rows, self.run.record)
+
+    def as_guard_text(self) -> str:
+        """Return only the ratios that have a limit, and what went wrong."""
+        record = self.run.record
+        sections = [
+            render_guard(self.verdicts(), record, self.limits.noise),
+            _listed("Warnings", self._warnings()),
+            _listed("Failed", record.failures),
+        ]
+        return "\n\n".join(section for section in sections if section) + "\n"
 
     def as_text(self) -> str:
         """Return the report as Markdown that is also made for a terminal."""
@@ -46,7 +59,7 @@ class Report:
         sections = [
             "\n".join(f"- {title}: {fact}" for title, fact in self._all_facts().items()),
             *render_tables(self.run.plan.rows, self._names(), record),
-            _listed("Bars that sidecar is held to", [str(bar) for bar in self.bars()]),
+            _listed("Limits that sidecar is held to", [str(verdict) for verdict in self.verdicts()]),
             HOW_TO_READ,
             _listed("Left out, as they cannot do what is measured", self._left_out()),
             _listed("Warnings (values marked with `(!)`)", self._warnings()),
@@ -66,14 +79,16 @@ class Report:
                 for (key, proxy), by_turn in record.values.items()
                 for turn, value in by_turn.items()
             ],
-            "bars": [
+            "limits": [
                 {
-                    "figure": bar.figure.key,
-                    "reference": bar.reference,
-                    "ratio": bar.ratio.median,
-                    "limit": bar.limit,
+                    "figure": verdict.figure.key,
+                    "reference": verdict.limit.reference,
+                    "measured": verdict.measured.median,
+                    "bound": verdict.limit.bound,
+                    "is_least": verdict.limit.is_least,
+                    "is_exceeded": verdict.is_exceeded,
                 }
-                for bar in self.bars()
+                for verdict in self.verdicts()
             ],
             "warnings": self._warnings(),
             "failures": record.failures,
@@ -121,8 +136,9 @@ class Report:
         megabytes = TRANSFER_BYTES // 1_000_000
         return (
             f"{effort.wrk_seconds} s of wrk, {effort.connections:,} connections, {effort.requests:,} requests (mtls, "
-            f"HTTP/2, gRPC), "
-            f"{effort.transfers} x {megabytes} MB each way; turns: {self.run.plan.turns}"
+            f"logged, HTTP/2, gRPC), {effort.transfers} x {megabytes} MB each way, {effort.paced_rate:,} requests/s "
+            f"for {effort.paced_seconds} s (fixed rate), {'/'.join(f'{count:,}' for count in effort.open_connections)} "
+            f"connections (open), {effort.slow_readers} slow readers; turns: {self.run.plan.turns}"
         )
 
     def _describe(self, peer: InstalledPeer) -> str:

@@ -14,13 +14,17 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from bench.app import TRANSFER_BYTES
-from bench.comparison import compare
+from bench.certificate import CLIENT_NAME
+from bench.comparison import SLICES, compare
 from bench.h2load import H2loadReport, Load
 from bench.httpsclient import ROUND_CONNECTIONS
 from bench.lab import Lab, RunningProxy
 from bench.loads import download_load, small_load, unary_load, upload_load, varied_loads
-from bench.placement import ClientCertificates, Mode
+from bench.logged import check_log
+from bench.paced import MAX_LATE_SHARE
+from bench.placement import ClientCertificates, Mode, Setup
 from bench.procfs import CpuTime
+from bench.scaling import cost_by_open_connections, many_connections, share_among_workers
 from bench.wrk import VARIED_SCRIPT
 
 BYTES_PER_MB = 1_000_000
@@ -30,6 +34,9 @@ MEMORY_SETTLE_SECONDS = 0.5
 NO_HTTP = "moves bytes and does not look at HTTP, so it cannot tell the app who the client is"
 NO_HTTP2 = "moves bytes and does not look at HTTP, so it cannot speak HTTP/2 to clients and HTTP/1.1 to the app"
 NO_GRPC = "moves bytes and does not look at HTTP; what a call costs it is what any bytes cost it (tcp rows)"
+NO_LOG = "moves bytes and does not look at HTTP, so it has nothing to log of a request"
+NO_ROOM = "needs two open files for each connection, which are more than a process may have by default"
+NO_WORKERS = "has a thread for each connection, and no number of workers to set"
 NO_STREAM = "relays TCP with a module that is not in the package nginx-light"
 
 
@@ -38,8 +45,8 @@ class Figure:
     """
     One number per proxy and turn: its key in the JSON, its title and unit in the table.
 
-    One that already compares two numbers of a proxy is not set in proportion to other proxies. A *bar* is what
-    we hold sidecar to: at most so many times what the first reference of the mode has (`bench.bars`).
+    One that already compares two numbers of a proxy is not set in proportion to other proxies. What we hold
+    sidecar to is in `limits.toml`.
     """
 
     key: str
@@ -48,7 +55,6 @@ class Figure:
     digits: int = 1
     is_more_better: bool = False
     is_comparison: bool = False
-    bar: float | None = None
 
 
 @attrs.frozen
@@ -109,13 +115,77 @@ def measure_varied_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
 def measure_mutual_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
     """Measure keep-alive requests of a verified client whose name goes to the app, beside the same without all that."""
     rounds = lab.effort.requests // ROUND_CONNECTIONS
-    both = compare(lab, proxy, ClientCertificates.TOLD, mode="requests", count=rounds, workers=1)
-    mutual_us, plain_us = both.mutual.cpu_us / ROUND_CONNECTIONS, both.plain.cpu_us / ROUND_CONNECTIONS
+    both = compare(lab, proxy, Setup(clients=ClientCertificates.TOLD), mode="requests", count=rounds, workers=1)
+    mutual_us, plain_us = both.other.cpu_us / ROUND_CONNECTIONS, both.plain.cpu_us / ROUND_CONNECTIONS
     return Outcome(
         {
             "request_mtls_cpu_us": mutual_us,
             "request_plain_cpu_us": plain_us,
             "request_mtls_extra_us": mutual_us - plain_us,
+        }
+    )
+
+
+def measure_logged_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure keep-alive requests with a line of JSON for each in the access log, beside the same without a log."""
+    return _logged(lab, proxy, "request_logged", ClientCertificates.NONE)
+
+
+def measure_logged_mutual_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the same of a verified client whose name goes to the app and into the log, beside it without all that."""
+    return _logged(lab, proxy, "request_logged_mtls", ClientCertificates.TOLD)
+
+
+def _logged(lab: Lab, proxy: RunningProxy, unit: str, clients: ClientCertificates) -> Outcome:
+    """Return CPU time per request with a log, without, and the difference; MeasurementError without all lines."""
+    rounds = lab.effort.requests // ROUND_CONNECTIONS
+    setup = Setup(is_logging=True, clients=clients)
+    subject = CLIENT_NAME if clients is ClientCertificates.TOLD else ""
+    both = compare(lab, proxy, setup, mode="requests", count=rounds, workers=1)
+    if both.other.proxy.sink:
+        # Of the warm-up, too: it is a slice more than those that count.
+        requests = both.other.done * (SLICES + 1) // SLICES * ROUND_CONNECTIONS
+        check_log(proxy.name, both.other.proxy.sink, requests=requests, subject=subject)
+    logged_us, plain_us = both.other.cpu_us / ROUND_CONNECTIONS, both.plain.cpu_us / ROUND_CONNECTIONS
+    return Outcome(
+        {
+            f"{unit}_cpu_us": logged_us,
+            f"{unit}_plain_cpu_us": plain_us,
+            f"{unit}_extra_us": logged_us - plain_us,
+        }
+    )
+
+
+def measure_paced_requests(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the latency of requests that are due at a fixed rate, from when they are due."""
+    report = lab.paced(proxy)
+    outcome = Outcome({"paced_p50_us": report.percentile_us(50), "paced_p99_us": report.percentile_us(99)})
+    if report.late_share > MAX_LATE_SHARE:
+        outcome.warnings.append(f"the benchmark sent {report.late_share:.0%} of the requests more than 1 ms late")
+    return outcome
+
+
+def measure_open_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure keep-alive requests while few, more and many connections are open."""
+    few_us, more_us, many_us = cost_by_open_connections(lab, proxy)
+    return Outcome(
+        {
+            "open_few_cpu_us": few_us,
+            "open_more_cpu_us": more_us,
+            "open_many_cpu_us": many_us,
+            "open_growth": max(more_us, many_us) / few_us,
+        }
+    )
+
+
+def measure_workers(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure what two workers can serve, against one, if each has a core."""
+    one, two = share_among_workers(lab, proxy)
+    return Outcome(
+        {
+            "workers_one_cpu_us": one.cpu_us,
+            "workers_two_cpu_us": two.cpu_us,
+            "workers_gain": one.busiest_us / two.busiest_us,
         }
     )
 
@@ -128,13 +198,14 @@ def measure_full_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
 
 def measure_mutual_connections(lab: Lab, proxy: RunningProxy) -> Outcome:
     """Measure the same with a client certificate that the proxy requires and verifies, beside the same without."""
-    both = compare(lab, proxy, ClientCertificates.REQUIRED, mode="full", count=lab.effort.connections)
-    resumed_share = (both.plain.resumed + both.mutual.resumed) / (both.plain.done + both.mutual.done)
+    setup = Setup(clients=ClientCertificates.REQUIRED)
+    both = compare(lab, proxy, setup, mode="full", count=lab.effort.connections)
+    resumed_share = (both.plain.resumed + both.other.resumed) / (both.plain.done + both.other.done)
     return Outcome(
         {
-            "mtls_connection_cpu_us": both.mutual.cpu_us,
+            "mtls_connection_cpu_us": both.other.cpu_us,
             "server_only_connection_cpu_us": both.plain.cpu_us,
-            "mtls_connection_ratio": both.mutual.cpu_us / both.plain.cpu_us,
+            "mtls_connection_ratio": both.other.cpu_us / both.plain.cpu_us,
         },
         _doubts_about_full(resumed_share),
     )
@@ -278,14 +349,38 @@ def measure_memory(lab: Lab, proxy: RunningProxy) -> Outcome:
 
 def measure_idle_memory(lab: Lab, proxy: RunningProxy) -> Outcome:
     """Measure what an idle connection that has served one request keeps in memory."""
+    return Outcome({"idle_connection_kb": _idle_connection_kb(lab, proxy, lab.effort.idle_connections)})
+
+
+def measure_many_idle_memory(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure the same with many more of them, on an instance that has room for so many."""
+    with lab.running(proxy.installed, many_connections(lab, proxy)) as fresh:
+        return Outcome({"idle_many_connection_kb": _idle_connection_kb(lab, fresh, lab.effort.many_connections)})
+
+
+def _idle_connection_kb(lab: Lab, proxy: RunningProxy, connections: int) -> float:
+    """Return by how much a proxy grows for each of so many connections."""
     lab.wrk(proxy, seconds=lab.effort.warm_up_seconds)
-    with lab.client(proxy, "hold", lab.effort.idle_connections) as client:
+    with lab.client(proxy, "hold", connections) as client:
         time.sleep(MEMORY_SETTLE_SECONDS)
         before_bytes = proxy.pss_bytes()
         done = client.work()
         time.sleep(MEMORY_SETTLE_SECONDS)
-        grown_bytes = proxy.pss_bytes() - before_bytes
-    return Outcome({"idle_connection_kb": grown_bytes / done.done / 1000})
+        return (proxy.pss_bytes() - before_bytes) / done.done / 1000
+
+
+def measure_slow_readers(lab: Lab, proxy: RunningProxy) -> Outcome:
+    """Measure memory while many clients at a time fetch 100 MB each, and read slowly."""
+    readers = lab.effort.slow_readers
+    with lab.client(proxy, "slow", readers, workers=readers) as client:
+        client.work()
+        time.sleep(MEMORY_SETTLE_SECONDS)
+        return Outcome(
+            {
+                "slow_readers_mb": proxy.pss_bytes() / BYTES_PER_MB,
+                "slow_readers_alone_mb": proxy.alone_bytes() / BYTES_PER_MB,
+            }
+        )
 
 
 def measure_start(lab: Lab, proxy: RunningProxy) -> Outcome:
@@ -293,7 +388,7 @@ def measure_start(lab: Lab, proxy: RunningProxy) -> Outcome:
     listening = [proxy.listening_seconds]
     answering = [proxy.answering_seconds]
     while len(listening) < lab.effort.starts:
-        with lab.running(proxy.installed, mode=proxy.mode) as fresh:
+        with lab.running(proxy.installed, proxy.setup) as fresh:
             listening.append(fresh.listening_seconds)
             answering.append(fresh.answering_seconds)
     return Outcome(
@@ -338,6 +433,64 @@ ROWS = (
         left_out={"hitch": NO_HTTP, "stunnel": NO_HTTP},
     ),
     Row(
+        name="requests-logged",
+        measure=measure_logged_requests,
+        figures=(
+            Figure("request_logged_cpu_us", "CPU per request, logged", "us"),
+            Figure("request_logged_plain_cpu_us", "... the same load, not logged", "us"),
+            Figure("request_logged_extra_us", "... difference", "us", is_comparison=True),
+        ),
+        left_out={"hitch": NO_LOG, "stunnel": NO_LOG},
+    ),
+    Row(
+        name="requests-logged-mtls",
+        measure=measure_logged_mutual_requests,
+        figures=(
+            Figure("request_logged_mtls_cpu_us", "CPU per request, client verified, logged", "us"),
+            Figure("request_logged_mtls_plain_cpu_us", "... the same load, neither", "us"),
+            Figure("request_logged_mtls_extra_us", "... difference", "us", is_comparison=True),
+        ),
+        left_out={"hitch": NO_LOG, "stunnel": NO_LOG},
+    ),
+    Row(
+        name="latency",
+        measure=measure_paced_requests,
+        figures=(
+            Figure("paced_p50_us", "latency p50 at a fixed rate", "us", 0),
+            Figure("paced_p99_us", "latency p99 at a fixed rate", "us", 0),
+        ),
+    ),
+    Row(
+        name="open-connections",
+        measure=measure_open_connections,
+        is_solo=True,
+        figures=(
+            Figure("open_few_cpu_us", "CPU per request, few connections open", "us"),
+            Figure("open_more_cpu_us", "... more", "us"),
+            Figure("open_many_cpu_us", "... many", "us"),
+            Figure("open_growth", "CPU per request, most connections x fewest", "ratio", 2, is_comparison=True),
+        ),
+        left_out={"hitch": NO_ROOM, "stunnel": NO_ROOM},
+    ),
+    Row(
+        name="workers",
+        measure=measure_workers,
+        is_solo=True,
+        figures=(
+            Figure("workers_one_cpu_us", "CPU per request, one worker", "us"),
+            Figure("workers_two_cpu_us", "... two workers", "us"),
+            Figure(
+                "workers_gain",
+                "requests that two workers serve x one",
+                "ratio",
+                2,
+                is_more_better=True,
+                is_comparison=True,
+            ),
+        ),
+        left_out={"stunnel": NO_WORKERS},
+    ),
+    Row(
         name="connections-full",
         measure=measure_full_connections,
         figures=(Figure("full_connection_cpu_us", "CPU per new connection, full", "us", 0),),
@@ -370,7 +523,7 @@ ROWS = (
         name="http2",
         measure=measure_http2_requests,
         figures=(
-            Figure("http2_request_cpu_us", "CPU per request, HTTP/2", "us", bar=3.0),
+            Figure("http2_request_cpu_us", "CPU per request, HTTP/2", "us"),
             Figure("http2_request_user_us", "... in user space", "us"),
             Figure("http2_request_system_us", "... in the kernel", "us"),
             Figure("http2_requests_per_second", "requests, HTTP/2", "1/s", 0, is_more_better=True),
@@ -389,8 +542,8 @@ ROWS = (
         name="http2-bulk",
         measure=measure_http2_transfers,
         figures=(
-            Figure("http2_download_cpu_ms", "CPU per MB down, HTTP/2", "ms", 2, bar=1.5),
-            Figure("http2_upload_cpu_ms", "CPU per MB up, HTTP/2", "ms", 2, bar=1.5),
+            Figure("http2_download_cpu_ms", "CPU per MB down, HTTP/2", "ms", 2),
+            Figure("http2_upload_cpu_ms", "CPU per MB up, HTTP/2", "ms", 2),
         ),
         left_out={"hitch": NO_HTTP2, "stunnel": NO_HTTP2},
         programs=("h2load",),
@@ -413,6 +566,24 @@ ROWS = (
         is_solo=True,
         is_about_time=False,
         figures=(Figure("idle_connection_kb", "memory per idle connection", "kB"),),
+    ),
+    Row(
+        name="idle-memory-many",
+        measure=measure_many_idle_memory,
+        is_solo=True,
+        is_about_time=False,
+        figures=(Figure("idle_many_connection_kb", "memory per idle connection of many", "kB"),),
+        left_out={"hitch": NO_ROOM, "stunnel": NO_ROOM},
+    ),
+    Row(
+        name="slow-readers",
+        measure=measure_slow_readers,
+        is_solo=True,
+        is_about_time=False,
+        figures=(
+            Figure("slow_readers_mb", "memory with slow readers, PSS", "MB"),
+            Figure("slow_readers_alone_mb", "memory with slow readers, alone", "MB"),
+        ),
     ),
     Row(
         name="start",

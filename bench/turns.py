@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -11,7 +13,7 @@ from bench.disturbance import MAX_FOREIGN_SHARE, foreign_share, observe
 from bench.errors import MeasurementError, StartError
 from bench.lab import Lab, RunningProxy
 from bench.peers import InstalledPeer
-from bench.placement import Mode
+from bench.placement import Mode, Setup
 from bench.record import Record
 from bench.rows import Outcome, Row
 
@@ -20,11 +22,17 @@ MAX_ATTEMPTS = 3
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What to measure, on what, how often."""
+    """
+    What to measure, on what, how often; and how often to try when others disturb a measurement.
+
+    With *budget_seconds* no turn is begun that would end later if it took as long as the longest before it.
+    """
 
     rows: Sequence[Row]
     peers: Sequence[InstalledPeer]
     turns: int
+    attempts: int = MAX_ATTEMPTS
+    budget_seconds: float = math.inf
 
 
 @attrs.define(kw_only=True)
@@ -42,13 +50,26 @@ class Run:
     record: Record = attrs.Factory(Record)
     ciphers: dict[str, str] = attrs.Factory(dict)
     left_out: set[tuple[str, Mode]] = attrs.Factory(set)
+    now: Callable[[], float] = time.monotonic
 
     def take_all_turns(self) -> None:
-        """Take every turn; what fails is recorded, never raised."""
+        """Take every turn that there is time for, at least one; what fails is recorded, never raised."""
+        started_at = turn_began_at = self.now()
+        longest_seconds = 0.0
         for turn in range(1, self.plan.turns + 1):
-            self._take_solo_rows(turn)
-            for mode in Mode:
-                self._take_side_by_side_rows(turn, mode)
+            if turn > 1 and turn_began_at + longest_seconds - started_at > self.plan.budget_seconds:
+                self.tell(f"no time for turn {turn}/{self.plan.turns}")
+                break
+            self._take_turn(turn)
+            ended_at = self.now()
+            longest_seconds = max(longest_seconds, ended_at - turn_began_at)
+            turn_began_at = ended_at
+
+    def _take_turn(self, turn: int) -> None:
+        """Measure every row once."""
+        self._take_solo_rows(turn)
+        for mode in Mode:
+            self._take_side_by_side_rows(turn, mode)
 
     def _take_solo_rows(self, turn: int) -> None:
         """Measure the rows that want a proxy fresh and alone: others would share its pages."""
@@ -77,7 +98,7 @@ class Run:
         if (peer.name, mode) in self.left_out:
             return None
         try:
-            proxy = stack.enter_context(self.lab.running(peer, mode=mode))
+            proxy = stack.enter_context(self.lab.running(peer, Setup(mode=mode)))
         except StartError as error:
             self._leave_out(peer.name, mode, error)
             return None
@@ -121,7 +142,7 @@ class Run:
             are measured once, as a second time the proxy would not be fresh.
         """
         attempts: list[tuple[Outcome, float]] = []
-        for _ in range(1 if row.is_solo else MAX_ATTEMPTS):
+        for _ in range(1 if row.is_solo else self.plan.attempts):
             before = observe(self.lab.cores.both)
             outcome = row.measure(self.lab, proxy)
             share = foreign_share(before, observe(self.lab.cores.both))

@@ -21,6 +21,9 @@ MAX_QUEUED_BYTES: Final = 1024 * 1024
 FLUSH_SECONDS: Final = 0.1
 """How long a line may wait for company."""
 
+MAX_COLLECTED_BYTES: Final = 128 * 1024
+"""So much company does not wait: at 20,000 requests a second, a moment's lines would be more than the queue takes."""
+
 STOP_SECONDS: Final = 1.0
 """How long the last lines may take at the end."""
 
@@ -62,6 +65,9 @@ class LineWriter:
         self._collected_bytes += len(line)
         if self._flush_call is None:
             self._flush_call = self._clock.callLater(FLUSH_SECONDS, self._flush)
+        elif self._collected_bytes >= MAX_COLLECTED_BYTES:
+            self._flush_call.cancel()
+            self._flush()
 
     def stop(self) -> None:
         """Write what is left, within `STOP_SECONDS`."""

@@ -6,6 +6,7 @@ import pytest
 
 from bench import __main__ as command
 from bench.errors import CannotRunError
+from bench.limits import GUARD_PROXIES, read_limits
 from bench.rows import ROWS
 
 NAMES = ("wrk", "h2load", "nghttp")
@@ -56,3 +57,19 @@ class TestSplitRows:
         rows = [row for row in ROWS if row.name == "grpc-unary"]
         with pytest.raises(CannotRunError, match=r"Not installed: h2load and nghttp \(row grpc-unary\)"):
             command.split_rows(rows, command.find_programs(rows))
+
+
+class TestGuard:
+    """`--guard` measures what has a limit that a short run can judge."""
+
+    def test_every_guarded_limit_is_measured_on_what_it_is_set_beside(self) -> None:
+        """A limit that the guard never sees guards nothing."""
+        guarded = read_limits().guarded()
+        keys = {figure.key for row in guarded.rows(ROWS) for figure in row.figures}
+        assert {limit.figure for limit in guarded.limits} <= keys
+        assert {limit.reference for limit in guarded.limits} <= set(GUARD_PROXIES)
+
+    def test_rows_without_a_guarded_limit_end_the_run(self) -> None:
+        """A run that judges nothing would look like one that found nothing."""
+        with pytest.raises(CannotRunError, match="None of the chosen rows has a limit"):
+            command.measure(command.parse_options(["--guard", "--rows", "requests-varied"]))

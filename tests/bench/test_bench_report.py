@@ -9,10 +9,13 @@ from typing import cast
 import pytest
 
 from bench.lab import Effort, Lab, RunningProxy
+from bench.limits import Limit, Limits
 from bench.peers import InstalledPeer
 from bench.report import Report
 from bench.rows import Figure, Outcome, Row
 from bench.turns import Plan, Run
+
+LIMITS = Limits(noise=0.0, limits=(Limit(figure="cpu", bound=3.0, reference="envoy"),))
 
 
 def measure_nothing(_lab: Lab, _proxy: RunningProxy) -> Outcome:
@@ -21,11 +24,11 @@ def measure_nothing(_lab: Lab, _proxy: RunningProxy) -> Outcome:
 
 
 def report_on(*names: str) -> Report:
-    """Return the report of a run on some proxies, of a row that hitch cannot do and that has a bar."""
+    """Return the report of a run on some proxies, of a row that hitch cannot do and that has a limit."""
     row = Row(
         name="requests-mtls",
         measure=measure_nothing,
-        figures=(Figure("cpu", "CPU", "us", bar=3.0),),
+        figures=(Figure("cpu", "CPU", "us"),),
         left_out={"hitch": "cannot"},
     )
     peers = [cast(InstalledPeer, SimpleNamespace(name=name, version="1.0")) for name in names]
@@ -34,7 +37,7 @@ def report_on(*names: str) -> Report:
         lab=cast(Lab, SimpleNamespace(effort=Effort())),
         tell=lambda _line: None,
     )
-    return Report(facts={}, absent=[], run=run)
+    return Report(facts={}, absent=[], run=run, limits=LIMITS)
 
 
 def report_with(*, ours: float) -> Report:
@@ -58,30 +61,50 @@ class TestAsText:
         assert ("- requests-mtls: hitch cannot\n" in report_on(*names).as_text()) is is_said
 
     @pytest.mark.parametrize(("ours", "verdict"), [(30.0, "met"), (30.1, "EXCEEDED")], ids=["met", "exceeded"])
-    def test_bar_stands_with_its_verdict(self, ours: float, verdict: str) -> None:
+    def test_limit_stands_with_its_verdict(self, ours: float, verdict: str) -> None:
         """Nobody has to hold a table against a promise by hand."""
         assert f"at most 3.00: {verdict}\n" in report_with(ours=ours).as_text()
 
-    def test_run_without_bars_has_no_list_of_them(self) -> None:
+    def test_run_without_limits_has_no_list_of_them(self) -> None:
         """What was not measured on both is not judged."""
-        assert "Bars" not in report_on("sidecar").as_text()
+        assert "Limits" not in report_on("sidecar").as_text()
 
 
 class TestAsJson:
     """`Report.as_json` has all that a program would judge by."""
 
-    def test_bar_is_given_with_its_numbers(self) -> None:
+    def test_limit_is_given_with_its_numbers(self) -> None:
         """The ratio that was measured, and the one that is allowed."""
-        (bar,) = json.loads(report_with(ours=25.0).as_json())["bars"]
-        assert bar == {"figure": "cpu", "reference": "envoy", "ratio": 2.5, "limit": 3.0}
+        (limit,) = json.loads(report_with(ours=25.0).as_json())["limits"]
+        assert limit == {
+            "figure": "cpu",
+            "reference": "envoy",
+            "measured": 2.5,
+            "bound": 3.0,
+            "is_least": False,
+            "is_exceeded": False,
+        }
+
+
+class TestAsGuardText:
+    """`Report.as_guard_text` says what a short run can say."""
+
+    def test_only_ratios_and_failures_are_shown(self) -> None:
+        """An absolute time from a short run would be quoted."""
+        report = report_with(ours=25.0)
+        report.run.record.fail("nginx ended")
+        text = report.as_guard_text()
+        assert "| at most 3.00 x envoy |    2.50 |" in text
+        assert "25.0" not in text
+        assert text.endswith("Failed:\n- nginx ended\n")
 
 
 class TestIsBad:
     """`Report.is_bad` decides the exit code."""
 
     @pytest.mark.parametrize(("ours", "is_bad"), [(30.0, False), (30.1, True)], ids=["met", "exceeded"])
-    def test_exceeded_bar_is_bad(self, ours: float, is_bad: bool) -> None:
-        """A bar that fails nothing is none."""
+    def test_exceeded_limit_is_bad(self, ours: float, is_bad: bool) -> None:
+        """A limit that fails nothing is none."""
         assert report_with(ours=ours).is_bad is is_bad
 
     def test_failure_is_bad(self) -> None:

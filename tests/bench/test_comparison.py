@@ -13,7 +13,7 @@ import pytest
 from bench.comparison import SLICES, Comparison, compare
 from bench.httpsclient import WorkDone
 from bench.lab import Lab, RunningProxy
-from bench.placement import ClientCertificates, Mode
+from bench.placement import ClientCertificates, Mode, Setup
 from bench.procfs import CpuTime
 
 
@@ -54,10 +54,10 @@ class FakeLab:
     modes: list[Mode] = attrs.field(factory=list)
 
     @contextmanager
-    def running(self, _installed: object, clients: ClientCertificates, *, mode: Mode) -> Iterator[FakeInstance]:
+    def running(self, _installed: object, setup: Setup) -> Iterator[FakeInstance]:
         """Start an instance."""
-        self.modes.append(mode)
-        yield FakeInstance(clients, cost_ns=2_000 if clients is ClientCertificates.NONE else 3_000)
+        self.modes.append(setup.mode)
+        yield FakeInstance(setup.clients, cost_ns=2_000 if setup.clients is ClientCertificates.NONE else 3_000)
 
     @contextmanager
     def client(self, instance: FakeInstance, _mode: str, count: int, *, workers: int) -> Iterator[FakeClient]:
@@ -75,7 +75,7 @@ def lab() -> FakeLab:
 def run_comparison(lab: FakeLab, mode: Mode = Mode.HTTP) -> Comparison:
     """Compare handshakes over 400 connections."""
     proxy = cast(RunningProxy, SimpleNamespace(installed=None, mode=mode))
-    return compare(cast(Lab, lab), proxy, ClientCertificates.REQUIRED, mode="full", count=400)
+    return compare(cast(Lab, lab), proxy, Setup(clients=ClientCertificates.REQUIRED), mode="full", count=400)
 
 
 class TestCompare:
@@ -96,5 +96,5 @@ class TestCompare:
     def test_warm_up_does_not_count(self, lab: FakeLab) -> None:
         """The figure is that of the counted slices only, however much the first work took."""
         both = run_comparison(lab)
-        assert (both.plain.cpu_us, both.mutual.cpu_us) == (2.0, 3.0)
-        assert (both.plain.done, both.mutual.done, both.mutual.resumed) == (400, 400, 400)
+        assert (both.plain.cpu_us, both.other.cpu_us) == (2.0, 3.0)
+        assert (both.plain.done, both.other.done, both.other.resumed) == (400, 400, 400)

@@ -8,8 +8,18 @@ from typing import cast
 import attrs
 import pytest
 
+from bench import httpsclient
 from bench.certificate import write_certificates
-from bench.httpsclient import BadAnswerError, HttpsConnection, Target, WorkDone, Worker, content_length, shares
+from bench.httpsclient import (
+    SLOW_READS,
+    BadAnswerError,
+    HttpsConnection,
+    Target,
+    WorkDone,
+    Worker,
+    content_length,
+    shares,
+)
 
 
 @attrs.define
@@ -87,6 +97,60 @@ class TestWorker:
         log: list[str] = []
         worker.held = [cast(HttpsConnection, FakeConnection(log, body)) for body in (b"hello", b"502")]
         assert worker.work() == WorkDone(failed=2, first_error="BadAnswerError: body is wrong")
+
+
+@attrs.define
+class SlowConnection:
+    """A connection on which the file comes piece by piece, until there are no more *pieces*."""
+
+    pieces: int
+    length: int = 1_000
+
+    @property
+    def socket(self) -> SlowConnection:
+        """Return itself, for its `recv`."""
+        return self
+
+    def send_head(self, _method: str, _path: str) -> None:
+        """Take a request."""
+
+    def receive_head(self) -> tuple[bytes, bytes]:
+        """Return a head that promises the file, with the first byte of it."""
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d" % self.length, b"x"
+
+    def recv(self, _limit: int) -> bytes:
+        """Return the next piece."""
+        self.pieces -= 1
+        return b"xyz" if self.pieces >= 0 else b""
+
+
+class TestSlowReader:
+    """A `slow` worker takes a little of the file, bit by bit, and keeps its connection."""
+
+    @pytest.mark.parametrize(
+        ("connection", "done", "message"),
+        [
+            (SlowConnection(SLOW_READS), 1, ""),
+            (SlowConnection(SLOW_READS - 1), 0, "cut short"),
+            (SlowConnection(SLOW_READS, length=999), 0, "999 bytes"),
+        ],
+        ids=["all", "cut-short", "another-file"],
+    )
+    def test_reader_stops_after_its_share(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, connection: SlowConnection, done: int, message: str
+    ) -> None:
+        """What it has not read stays with the proxy; a proxy that gives up on it, or on the file, fails."""
+        pauses: list[float] = []
+        monkeypatch.setattr(httpsclient.time, "sleep", pauses.append)
+        monkeypatch.setattr(httpsclient, "HttpsConnection", lambda _target, _context: connection)
+        certificate_path = write_certificates(tmp_path).certificate_path
+        target = Target(port=1, certificate_path=str(certificate_path), greeting=b"hello", transfer_bytes=1_000)
+        worker = Worker(target, "slow", 1)
+        worker.prepare()
+        result = worker.work()
+        assert (result.done, message in result.first_error) == (done, True)
+        assert len(pauses) == (0 if "999" in message else SLOW_READS)
+        assert worker.held == [connection]
 
 
 class TestWorkDone:

@@ -15,7 +15,7 @@ from bench.errors import StartError
 from bench.httpsclient import BadAnswerError, Target
 from bench.lab import Cores, Effort, Lab
 from bench.peers import InstalledPeer, Peer
-from bench.placement import ClientCertificates, Mode, Placement, StartLine
+from bench.placement import ClientCertificates, Mode, Placement, Setup, StartLine
 
 FILES = CertificateFiles(**{field.name: Path(field.name) for field in attrs.fields(CertificateFiles)})
 TARGET = Target(port=1, certificate_path="", greeting=b"", transfer_bytes=0, client_path="client_path")
@@ -37,7 +37,7 @@ def make_lab(folder: Path) -> Lab:
 
 def check(clients: ClientCertificates) -> None:
     """Check a proxy that is to do *clients*."""
-    place = Placement(folder=Path(), port=1, admin_port=2, app_port=3, certificate=FILES, clients=clients)
+    place = Placement(folder=Path(), port=1, admin_port=2, app_port=3, certificate=FILES, setup=Setup(clients=clients))
     lab.check_clients("nginx", place, TARGET)
 
 
@@ -70,7 +70,7 @@ class TestRunning:
 
         monkeypatch.setattr(lab, "free_port", lambda: 1)
         peer = Peer(name="envoy", find=lambda _python: None, prepare=prepare)
-        running = make_lab(tmp_path).running(InstalledPeer(peer=peer, program=[], version=""), mode=mode)
+        running = make_lab(tmp_path).running(InstalledPeer(peer=peer, program=[], version=""), Setup(mode=mode))
         with pytest.raises(StartError), running:
             pass
         assert [(place.mode, place.app_port) for place in places] == [(mode, 3 if mode is Mode.GRPC else 2)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 
 from bench.certificate import CertificateFiles
 from bench.peers import PEERS, Peer
-from bench.placement import ClientCertificates, Mode, Placement
+from bench.placement import ClientCertificates, Mode, Placement, Setup
 from bench.rows import ROWS
 
 RELAYS = [peer for peer in PEERS if peer.name in ("hitch", "stunnel")]
@@ -19,11 +20,16 @@ IDENTITY_WORDS = ("SIDECAR_IDENTITY_HEADERS", "SANITIZE_SET", "X-SSL-Client-S-DN
 HTTP_WORDS = ("http_connection_manager", "http {", "mode http", "http-re", "forwardfor", "X-Forwarded", "alpn")
 ALPN_WORDS = ('"h2"', "ssl http2", "alpn h2")
 GRPC_WORDS = ("h2c://", "http2_protocol_options", "grpc_pass", "proto h2")
+LOG_WORDS = ("'SIDECAR_ACCESS_LOG': 'json'", "StdoutAccessLog", "access_log /dev/stdout", "log stdout")
 TCP_WORDS = ("'SIDECAR_MODE': 'tcp'", "filters.network.tcp_proxy", "mode tcp")
 
 
 def settings_of(
-    peer: Peer, folder: Path, clients: ClientCertificates = ClientCertificates.NONE, mode: Mode = Mode.HTTP
+    peer: Peer,
+    folder: Path,
+    clients: ClientCertificates = ClientCertificates.NONE,
+    mode: Mode = Mode.HTTP,
+    **more: Any,
 ) -> str:
     """Return all that a peer is told: its environment and its files."""
     paths = {field.name: Path("/run", field.name) for field in attrs.fields(CertificateFiles)}
@@ -33,11 +39,10 @@ def settings_of(
         admin_port=2,
         app_port=3,
         certificate=CertificateFiles(**paths),
-        clients=clients,
-        mode=mode,
+        setup=Setup(clients=clients, mode=mode, **more),
     )
     start = peer.prepare(place)
-    return "\n".join([repr(start.environment), *(path.read_text() for path in folder.iterdir())])
+    return "\n".join([repr(start.environment), *start.arguments, *(path.read_text() for path in folder.iterdir())])
 
 
 def words_in(settings: str, words: tuple[str, ...]) -> list[str]:
@@ -107,6 +112,46 @@ class TestPrepare:
         settings = {mode: settings_of(peer, tmp_path, ClientCertificates.TOLD, mode) for mode in (Mode.HTTP, Mode.GRPC)}
         words = (*IDENTITY_WORDS, "X-Forwarded-For", "X-Forwarded-Proto", "forwardfor", "use_remote_address")
         assert words_in(settings[Mode.GRPC], words) == words_in(settings[Mode.HTTP], words)
+
+    @pytest.mark.parametrize("peer", HTTP_PEERS, ids=named)
+    def test_log_is_written_only_where_it_is_asked_for(self, peer: Peer, tmp_path: Path) -> None:
+        """A row without a log does not pay for one, and a row with one pays for about the same on all."""
+        folders = {is_logging: tmp_path / str(is_logging) for is_logging in (False, True)}
+        for folder in folders.values():
+            folder.mkdir()
+        found = {
+            is_logging: words_in(settings_of(peer, folder, is_logging=is_logging), LOG_WORDS)
+            for is_logging, folder in folders.items()
+        }
+        assert len(found[True]) == 1
+        assert found[False] == []
+
+    @pytest.mark.parametrize("peer", [peer for peer in HTTP_PEERS if peer.name != "sidecar"], ids=named)
+    @pytest.mark.parametrize("clients", [ClientCertificates.NONE, ClientCertificates.TOLD])
+    def test_log_names_the_client_where_the_app_hears_of_it(
+        self, peer: Peer, tmp_path: Path, clients: ClientCertificates
+    ) -> None:
+        """What is known of a client stands in the log of each, or in none."""
+        settings = settings_of(peer, tmp_path, clients, is_logging=True)
+        assert ("client_subject" in settings) is (clients is ClientCertificates.TOLD)
+
+    @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.name != "stunnel"], ids=named)
+    def test_workers_are_as_many_as_asked_for(self, peer: Peer, tmp_path: Path) -> None:
+        """Two of one and one of another would be compared otherwise."""
+        folders = {workers: tmp_path / str(workers) for workers in (1, 2)}
+        for folder in folders.values():
+            folder.mkdir()
+        settings = {workers: settings_of(peer, folders[workers], workers=workers) for workers in (1, 2)}
+        one, two = (settings[n].replace(str(folders[n]), "").split() for n in (1, 2))
+        differing = [(before, after) for before, after in zip(one, two, strict=True) if before != after]
+        assert len(differing) == 1
+        assert ("1" in differing[0][0], "2" in differing[0][1]) == (True, True)
+
+    @pytest.mark.parametrize("peer", [peer for peer in HTTP_PEERS if peer.name in ("nginx", "haproxy")], ids=named)
+    def test_room_for_connections_is_as_asked_for(self, peer: Peer, tmp_path: Path) -> None:
+        """The others take as many by default."""
+        settings = settings_of(peer, tmp_path, connections=11_000)
+        assert words_in(settings, ("worker_connections 11096;", "maxconn 11000\n"))
 
     @pytest.mark.parametrize("peer", RELAYS, ids=named)
     def test_relay_is_the_same_in_either_mode(self, peer: Peer, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bench.procfs import (
     parse_stat,
     read_cpu_time,
     read_pss_bytes,
+    read_thread_ns,
 )
 
 STAT = "4711 (a (b) c) S 17 4711 4711 0 -1 4194560 100 0 0 0 250 120 30 20 20 0 5 0 98765 1000 200 18446744073709551615"
@@ -133,3 +134,13 @@ class TestReadings:
     def test_own_memory_is_some(self) -> None:
         """A Python process has at least a megabyte."""
         assert read_pss_bytes(os.getpid()) > 1_000_000
+
+
+class TestReadThreadNs:
+    """`read_thread_ns` reads the run time of single threads."""
+
+    def test_own_threads_are_there_and_add_up(self) -> None:
+        """The busiest of them is among those of which the process has its time."""
+        times = read_thread_ns(os.getpid())
+        assert os.getpid() in times
+        assert 0 < times[os.getpid()] <= read_cpu_time(os.getpid()).run_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,13 +12,18 @@ from typing import cast
 import attrs
 import pytest
 
+from bench import rows
 from bench.app import TRANSFER_BYTES, App
+from bench.errors import MeasurementError
 from bench.h2load import H2loadReport, Load
 from bench.httpsclient import WorkDone
 from bench.lab import Effort, Lab, RunningProxy
-from bench.placement import Mode
+from bench.logged import IDENTITY_MEMBERS, MEMBERS
+from bench.paced import PacedReport
+from bench.placement import Mode, Setup
 from bench.procfs import CpuTime
-from bench.rows import ROWS, Row, measure_start
+from bench.rows import ROWS, Row, measure_paced_requests, measure_start
+from bench.sink import LineSink
 from bench.wrk import WrkReport
 
 HTTP2_LOADS = ("http2", "http2-varied", "http2-bulk", "grpc-unary")
@@ -26,17 +32,38 @@ TCP_LOADS = ("requests", "download", "upload")
 ROW_OF = {row.name: row for row in ROWS}
 REQUESTS = 1_000
 CPU_NS = 4_000_000
+LINE = {member.name: "CN=loadclient" for member in (*MEMBERS, *IDENTITY_MEMBERS)}
+FULL_LOG = LineSink(-1, lines=10_000_000, last_line=json.dumps(LINE).encode())
 
 
 @attrs.define
 class FakeProxy:
     """A proxy that uses 4 ms of CPU time between two looks at it."""
 
-    mode: Mode = Mode.HTTP
+    setup: Setup = attrs.field(factory=Setup)
     installed: object = None
     listening_seconds: float = 0.1
     answering_seconds: float = 0.2
     used_ns: int = 0
+    sink: object = None
+    name: str = "envoy"
+
+    @property
+    def mode(self) -> Mode:
+        """Return its mode."""
+        return self.setup.mode
+
+    def pss_bytes(self) -> int:
+        """Return what has grown with it."""
+        return self.used_ns
+
+    def alone_bytes(self) -> int:
+        """Return twice that."""
+        return 2 * self.used_ns
+
+    def thread_ns(self) -> dict[int, int]:
+        """Return a single thread's time."""
+        return {1: self.settled_cpu_time().run_ns}
 
     def settled_cpu_time(self) -> CpuTime:
         """Return what it has used so far."""
@@ -52,6 +79,7 @@ class FakeLab:
     effort: Effort = attrs.Factory(Effort)
     app: App = attrs.field(factory=lambda: App(port=1, grpc_port=2, transfer_path=Path("download")))
     call_path: Path = Path("call")
+    late: int = 0
 
     def wrk(self, _proxy: object, *, seconds: int, script: object = None) -> WrkReport:
         """Report a run of wrk."""
@@ -69,15 +97,23 @@ class FakeLab:
         yield SimpleNamespace(work=lambda: done)
 
     @contextmanager
-    def running(self, _installed: object, *, mode: Mode) -> Iterator[FakeProxy]:
+    def running(self, _installed: object, setup: Setup) -> Iterator[FakeProxy]:
         """Start a proxy."""
-        self.modes.append(mode)
-        yield FakeProxy(mode=mode)
+        self.modes.append(setup.mode)
+        yield FakeProxy(setup=setup, sink=FULL_LOG if setup.is_logging else None)
+
+    def warm_up(self, _proxy: object) -> None:
+        """Load a proxy for no time."""
+
+    def paced(self, _proxy: object) -> PacedReport:
+        """Report a thousand paced requests, of 1 to 1,000 us; of each hundred, *late* were sent too late."""
+        delays = [2_000.0 if index % 100 < self.late else 0.0 for index in range(REQUESTS)]
+        return PacedReport(latencies_us=[float(us) for us in range(1, REQUESTS + 1)], own_delays_us=delays)
 
 
 def values_of(row: Row) -> dict[str, float]:
     """Measure a row once, on fakes; nothing about it may be doubtful."""
-    outcome = row.measure(cast(Lab, FakeLab()), cast(RunningProxy, FakeProxy(mode=row.mode)))
+    outcome = row.measure(cast(Lab, FakeLab()), cast(RunningProxy, FakeProxy(setup=Setup(mode=row.mode))))
     assert outcome.warnings == []
     return outcome.values
 
@@ -85,9 +121,10 @@ def values_of(row: Row) -> dict[str, float]:
 class TestRow:
     """`Row.measure` fills the figures of its row."""
 
-    @pytest.mark.parametrize("name", [*LOADS, *HTTP2_LOADS, *(f"tcp-{load}" for load in TCP_LOADS)])
-    def test_values_are_those_of_the_figures(self, name: str) -> None:
+    @pytest.mark.parametrize("name", [row.name for row in ROWS if row.name not in ("memory", "start")])
+    def test_values_are_those_of_the_figures(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """A figure without a value is an empty line, and a value without a figure is not shown."""
+        monkeypatch.setattr(rows.time, "sleep", lambda _seconds: None)
         row = ROW_OF[name]
         assert list(values_of(row)) == [figure.key for figure in row.figures]
 
@@ -122,6 +159,28 @@ class TestRow:
         assert {row.name for row in ROWS if row.mode is Mode.TCP} == {f"tcp-{load}" for load in TCP_LOADS}
 
 
+class TestMeasureLoggedRequests:
+    """`measure_logged_requests` counts only a proxy that logs."""
+
+    @pytest.mark.parametrize("name", ["requests-logged", "requests-logged-mtls"])
+    def test_missing_lines_fail_the_measurement(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """A log that drops lines is cheaper than one that does not."""
+        monkeypatch.setattr(FULL_LOG, "lines", 10)
+        with pytest.raises(MeasurementError, match="logged 10 lines"):
+            values_of(ROW_OF[name])
+
+
+class TestMeasurePacedRequests:
+    """`measure_paced_requests` doubts figures that are not the proxy's alone."""
+
+    @pytest.mark.parametrize(("late", "warnings"), [(1, 0), (2, 1)], ids=["at-the-limit", "over"])
+    def test_late_loader_is_a_warning(self, late: int, warnings: int) -> None:
+        """What the benchmark sends too late, the proxy is blamed for."""
+        outcome = measure_paced_requests(cast(Lab, FakeLab(late=late)), cast(RunningProxy, FakeProxy()))
+        assert outcome.values == {"paced_p50_us": 500.0, "paced_p99_us": 990.0}
+        assert len(outcome.warnings) == warnings
+
+
 class TestMeasureStart:
     """`measure_start` starts more instances of the proxy it is given."""
 
@@ -129,5 +188,5 @@ class TestMeasureStart:
     def test_instances_are_in_the_mode_of_the_proxy(self, mode: Mode) -> None:
         """The median of several starts is one of the same thing."""
         lab = FakeLab()
-        measure_start(cast(Lab, lab), cast(RunningProxy, FakeProxy(mode=mode)))
+        measure_start(cast(Lab, lab), cast(RunningProxy, FakeProxy(setup=Setup(mode=mode))))
         assert lab.modes == [mode] * (lab.effort.starts - 1)

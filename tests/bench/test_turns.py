@@ -13,7 +13,7 @@ import pytest
 from bench.errors import StartError
 from bench.lab import Cores, Effort, Lab, RunningProxy
 from bench.peers import InstalledPeer
-from bench.placement import Mode
+from bench.placement import Mode, Setup
 from bench.rows import Figure, Outcome, Row
 from bench.turns import Plan, Run
 
@@ -31,8 +31,9 @@ class FakeLab:
     effort: Effort = attrs.Factory(Effort)
 
     @contextmanager
-    def running(self, installed: InstalledPeer, *, mode: Mode) -> Iterator[SimpleNamespace]:
+    def running(self, installed: InstalledPeer, setup: Setup) -> Iterator[SimpleNamespace]:
         """Start one."""
+        mode = setup.mode
         self.started.append((installed.name, mode))
         if self.started[-1] == self.broken:
             raise StartError("it ended at once")
@@ -93,6 +94,20 @@ class TestTakeAllTurns:
         rows = [made.row("http", is_solo=is_solo), made.row("tcp", Mode.TCP, is_solo=is_solo, left_out="nginx")]
         run_on(lab, rows, "nginx")
         assert lab.started == [("nginx", Mode.HTTP)]
+
+    @pytest.mark.parametrize(
+        ("budget_seconds", "turns"), [(29.0, 2), (30.0, 3), (5.0, 1)], ids=["too-short", "just-enough", "for-nothing"]
+    )
+    def test_turn_that_would_take_too_long_is_not_begun(self, budget_seconds: float, turns: int) -> None:
+        """Each turn takes ten seconds here; the first is taken in any case."""
+        made, moments = Measurements(), iter(range(0, 100, 10))
+        peers = [cast(InstalledPeer, SimpleNamespace(name="nginx"))]
+        plan = Plan(rows=[made.row("row", is_solo=True)], peers=peers, turns=3, budget_seconds=budget_seconds)
+        said: list[str] = []
+        run = Run(plan=plan, lab=cast(Lab, FakeLab()), tell=said.append, now=lambda: float(next(moments)))
+        run.take_all_turns()
+        assert len(made.made) == turns
+        assert any("no time for turn" in line for line in said) is (turns < 3)
 
     @KINDS
     def test_proxy_that_fails_in_one_mode_is_measured_in_the_others(self, is_solo: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from sidecar.observe import writer as module
-from sidecar.observe.writer import FLUSH_SECONDS, MAX_QUEUED_BYTES, LineWriter
+from sidecar.observe.writer import FLUSH_SECONDS, MAX_COLLECTED_BYTES, MAX_QUEUED_BYTES, LineWriter
 
 LINE = "x" * 999 + "\n"
 
@@ -77,6 +77,16 @@ class TestWrite:
         assert pipe.read() == b""
         pipe.clock.advance(FLUSH_SECONDS / 2)
         assert pipe.read_until(4) == b"a\nb\n"
+        assert not pipe.clock.getDelayedCalls()
+
+    def test_many_lines_do_not_wait(self, pipe: Pipe) -> None:
+        """A reader that keeps up loses none, however many come in a moment."""
+        each = MAX_COLLECTED_BYTES // len(LINE) + 1
+        for _ in range(3 * MAX_QUEUED_BYTES // MAX_COLLECTED_BYTES):
+            for _ in range(each):
+                pipe.writer.write(LINE)
+            assert pipe.read_until(each * len(LINE)) == LINE.encode() * each
+        assert pipe.writer.dropped == 0
         assert not pipe.clock.getDelayedCalls()
 
     def test_pipe_that_nobody_reads_is_bounded(self, pipe: Pipe) -> None:
