@@ -62,7 +62,8 @@ class JsonFormat:
 
     def refused(self, entry: Entry) -> str:
         """Return the line of a request whose head was refused, with its newline."""
-        return self._common(entry) + "}\n"
+        protocol = ',"protocol":"HTTP/2"' if entry.downstream.session.alpn == "h2" else ""  # else nobody knows
+        return f"{self._common(entry)}{protocol}}}\n"
 
     def _common(self, entry: Entry) -> str:
         """Return the beginning of the object, with the members that every line has."""

@@ -138,6 +138,13 @@ class TestJsonFormat:
         assert as_json.record["reason"]
         assert "s3cret" not in as_json.line
 
+    def test_refused_head_of_http2_says_so(self, as_json: Logged) -> None:
+        """It was agreed on before there was a request."""
+        downstream = as_json.pump.downstream
+        downstream.session = attrs.evolve(downstream.session, alpn="h2")
+        as_json.pump.client_sends(b"GET / HTTP/1.1\r\nHost: a\r\nBad Name: x\r\n\r\n")
+        assert as_json.record["protocol"] == "HTTP/2"
+
     def test_balancer_is_told_from_its_client(self, as_json: Logged) -> None:
         """Whom a PROXY header named, who really connected, and what else the header said."""
         peer = as_json.pump.peer
