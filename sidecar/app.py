@@ -226,7 +226,7 @@ class App:
             pages.show(self.console)
         if self._inherited is not None:
             return  # the supervisor has said it for all
-        for what in in_words(credentials.topology):
+        for what in in_words(credentials.topology, settings.http2.enabled):
             _log.info("{what}", what=what)
         has_rules = not all(keys.access.decides_per_connection for keys in credentials.keys.values())
         _log.info(
@@ -622,12 +622,18 @@ def _files(settings: Settings, topology: Topology) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((*watched(settings), *files_of(topology))))
 
 
-def in_words(topology: Topology) -> list[str]:
-    """Say what each listener does, in one line for the log."""
+def in_words(topology: Topology, http2: Switch) -> list[str]:
+    """
+    Say what each listener does, in one line for the log.
+
+    Args:
+        http2: Whether clients may agree on it.
+    """
     clusters = {
         spec.name: ", ".join(f"{_scheme(spec)}{each.address}" for each in spec.endpoints) for spec in topology.clusters
     }
-    return [_in_words(spec, clusters) for spec in topology.listeners]
+    versions = "HTTP/2, HTTP/1.1" if http2 is Switch.ON else "HTTP/1.1"
+    return [_in_words(spec, clusters, versions) for spec in topology.listeners]
 
 
 def _scheme(spec: ClusterSpec) -> str:
@@ -637,8 +643,8 @@ def _scheme(spec: ClusterSpec) -> str:
     return "https://" if spec.tls else ""
 
 
-def _in_words(spec: ListenerSpec, clusters: Mapping[str, str]) -> str:
-    what = "https" if spec.tls else "plain http"
+def _in_words(spec: ListenerSpec, clusters: Mapping[str, str], versions: str) -> str:
+    what = f"https ({versions})" if spec.tls else "plain http"
     if spec.mode is ListenerMode.TCP:
         what = "tcp in TLS" if spec.tls else "plain tcp"
     actions = [route.action for host in spec.virtual_hosts for route in host.routes]

@@ -94,7 +94,7 @@ def run(loaded: Loaded, given: Given, count: int) -> int:
         _log.info(
             "{count} workers, {what}; admin: {admin}",
             count=count,
-            what="; ".join(in_words(topology_of(loaded))),
+            what="; ".join(in_words(topology_of(loaded), loaded.settings.http2.enabled)),
             admin=loaded.settings.admin or "off",
         )
         crew.start()

@@ -328,6 +328,11 @@ class TestNegotiation:
         assert done.returncode != 0
         assert "alert no application protocol" in done.stderr
 
+    def test_log_says_what_is_spoken(self, program: Program, without: Program) -> None:
+        """In the line with which serving begins."""
+        assert "serving https (HTTP/2, HTTP/1.1) on " in program.stderr
+        assert "serving https (HTTP/1.1) on " in without.stderr
+
     def test_switched_off_curl_falls_back(self, without: Program) -> None:
         """`curl --http2` makes do."""
         assert curl2(without, "-w", "%{http_version}", f"{without.url}/hello") == "hello\n1.1"
