@@ -45,7 +45,8 @@ class Step:
         pattern = "".join(
             r"(?:.*\n)*?" if line == "...\n" else re.escape(line) for line in self.output.splitlines(keepends=True)
         )
-        return re.fullmatch(pattern, output) is not None
+        plain = re.sub(r" +$", "", output, flags=re.MULTILINE)  # curl ends the status line of HTTP/2 with a blank
+        return re.fullmatch(pattern, plain) is not None
 
 
 def steps_of(markdown: str, heading: str) -> list[Step]:
