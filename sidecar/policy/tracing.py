@@ -52,14 +52,15 @@ def dropped_trace_fields(head: RequestHead, trace_id: bytes) -> frozenset[bytes]
     return _NO_FIELDS if trace_id or TRACE_FIELDS.isdisjoint(head.fields.names) else TRACE_FIELDS
 
 
-def start_trace_line(request_id: bytes) -> bytes:
+def naming_lines(request_id: bytes, trace_id: bytes) -> bytes:
     """
-    Return the field line that starts a trace, whose trace-id is the request id: one name finds both.
+    Return the field lines that name a request and start its trace.
 
     Not sampled: we record nothing, and whether to is for the app to decide.
 
     Args:
-        request_id: 32 lower-case hexadecimal digits, random.
+        request_id: Visible ASCII.
+        trace_id: 32 lower-case hexadecimal digits, random.
     """
     # The parent must have an id although nobody keeps that span. Half of the trace's is as random as any.
-    return b"traceparent: 00-%b-%b-00\r\n" % (request_id, request_id[16:])
+    return b"X-Request-Id: %b\r\ntraceparent: 00-%b-%b-00\r\n" % (request_id, trace_id, trace_id[16:])

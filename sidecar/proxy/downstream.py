@@ -27,6 +27,8 @@ from sidecar.wire.events import RequestEvent, RequestHead
 from sidecar.wire.http1 import ServerCodec, State
 from sidecar.wire.proxyproto import ProxyHeader
 
+_COMPLETE: Final = State.COMPLETE
+
 DRAIN_IDLE_SECONDS: Final = 0.5
 """How long an idle connection is kept for a last request when the process is to end."""
 
@@ -75,6 +77,7 @@ class DownstreamConnection:
         requests: Begun on it.
         is_closing: Whether the current response is to be the last one.
         wait: Sets the connection's one deadline, so many seconds from now; 0 means never.
+        write: Sends bytes of a response.
     """
 
     __slots__ = (
@@ -90,6 +93,7 @@ class DownstreamConnection:
         "_splice",
         "_tls",
         "_upgraded_by",
+        "_was_begun",
         "is_closing",
         "peer",
         "principal",
@@ -97,6 +101,7 @@ class DownstreamConnection:
         "service",
         "session",
         "wait",
+        "write",
     )
 
     def __init__(
@@ -114,6 +119,7 @@ class DownstreamConnection:
             admission: What is decided about all its requests, or who decides about each.
         """
         self._tls = tls
+        self.write = tls.write
         self.peer = peer
         self.wait = peer.deadline.set
         self.service = service
@@ -130,6 +136,7 @@ class DownstreamConnection:
         self._is_reading_paused = False
         self._is_half_closed = False
         self._is_stuck = False  # between two exchanges: the client has not taken the last response
+        self._was_begun = False  # whether the deadline is that of a head, of which some has arrived
         self._upgraded_by: RequestHead | None = None
         self._last_head: RequestHead | None = None  # of the last request that was let in, and what was found about it
         self._admitted: Admitted | None = None
@@ -145,19 +152,23 @@ class DownstreamConnection:
         if self._splice is not None:
             self._splice.from_downstream(data)
             return
-        codec = self._codec
-        was_idle = codec.is_idle
         try:
-            events = codec.receive(data)
+            events = self._codec.receive(data)
         except RequestError as error:
             self._refuse_request(error)
             return
         if events:
             self._take(events)
-        elif codec.state is State.COMPLETE:
+        elif self._codec.state is _COMPLETE:
             # A pipelined request: it waits for its turn, and its sender with it.
             self.pause_reading()
-        elif was_idle and not codec.is_idle:
+        elif not self._was_begun:
+            self._expect_rest()
+
+    def _expect_rest(self) -> None:
+        """Give a head that has begun to arrive, if one has, its time."""
+        if self._codec.state is State.HEAD and not self._codec.is_idle:
+            self._was_begun = True
             self.wait(self.service.timeouts.header)
 
     def eofReceived(self, clean: bool) -> None:
@@ -278,10 +289,6 @@ class DownstreamConnection:
 
     # -- from the exchange --
 
-    def write(self, data: bytes) -> None:
-        """Send bytes of a response."""
-        self._tls.write(data)
-
     def pause_reading(self) -> None:
         """Take nothing more from the client for now."""
         self._is_reading_paused = True
@@ -297,12 +304,14 @@ class DownstreamConnection:
         """The whole response has been sent."""
         self._exchange = None
         self.service.record(exchange, "")
-        if close or not self._codec.is_complete:
+        if close or self._codec.state is not _COMPLETE:
             self._finish()
         elif exchange.is_response_stuck:
             self._wait_until_taken()
-        else:
+        elif self._is_half_closed:
             self._go_on()
+        else:
+            self._next()
 
     def exchange_refused(self, exchange: Exchange, reason: str, detail: str) -> None:
         """Nothing of a response has been sent: send ours, and close."""
@@ -332,13 +341,13 @@ class DownstreamConnection:
     # -- inside --
 
     def _take(self, events: list[RequestEvent]) -> None:
-        first = events[0]
-        if isinstance(first, RequestHead):
-            self._begin(first, events)
-        elif self._exchange is not None:
+        if self._exchange is not None:
             self._exchange.request_events(events)
-
-    def _begin(self, head: RequestHead, events: list[RequestEvent]) -> None:
+            return
+        head = events[0]
+        if not isinstance(head, RequestHead):
+            return  # the rest of a request that was answered already
+        self._was_begun = False
         service = self.service
         exchange = Exchange(self, head)
         service.metrics.requests += 1
@@ -430,8 +439,8 @@ class DownstreamConnection:
             self.resume_reading()  # before the exchange begins: it may pause reading again
         if events:
             self._take(events)
-        elif not codec.is_idle:
-            self.wait(self.service.timeouts.header)
+        else:
+            self._expect_rest()
 
     def _refuse_request(self, error: RequestError) -> None:
         """The client broke a rule, in its head or in the middle of its body."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import ResponseError
-from sidecar.proxy.upstream import UpstreamConnection
+from sidecar.proxy.upstream import Lessee, UpstreamConnection
 from sidecar.settings import Timeouts
 from sidecar.wire.events import Data, ResponseEvent
 
@@ -22,7 +22,7 @@ LINGER_SECONDS = 2.0
 """How long the client may take to close after the app has ended."""
 
 
-class Splice:
+class Splice(Lessee):
     """The relay between one client and its leased connection to the app."""
 
     __slots__ = ("_downstream", "_is_client_stuck", "_timeouts", "_tls", "_upstream")

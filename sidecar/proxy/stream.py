@@ -95,6 +95,9 @@ class StreamExchange(Exchange):
         else:
             self._wait()
 
+    def whole_response(self, head: ResponseHead, body: bytes) -> None:
+        self.response_events([head, Data(body), END])
+
     def _refuse_ignored_upgrade(self, status: int) -> None:
         """A success would tell the client that its tunnel stands (RFC 8441 section 5)."""
         assert self._upstream is not None

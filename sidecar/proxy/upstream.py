@@ -9,14 +9,22 @@ from twisted.python import failure
 from sidecar.errors import ResponseError, TlsError
 from sidecar.proxy.connect import Transport
 from sidecar.proxy.sockets import StreamProtocol
-from sidecar.wire.events import RequestHead, ResponseEvent, ResponseHead
+from sidecar.wire.events import END, Data, RequestHead, ResponseEvent, ResponseHead
 from sidecar.wire.http1 import ClientCodec
 
 
 class Lessee(Protocol):
-    """Who has leased the connection: an exchange."""
+    """Who has leased the connection: an exchange, or what an upgrade made of one."""
 
-    def response_events(self, events: list[ResponseEvent]) -> None: ...
+    __slots__ = ()
+
+    def response_events(self, events: list[ResponseEvent]) -> None:
+        """Parts of the response have arrived."""
+
+    def whole_response(self, head: ResponseHead, body: bytes) -> None:
+        """All of the response has arrived at once, and its length was announced."""
+        self.response_events([head, Data(body), END])
+
     def response_failed(self, error: ResponseError) -> None:
         """What the app sends breaks a rule, or was cut short; the connection is closing."""
 
@@ -184,8 +192,13 @@ class UpstreamConnection:
             self._owner.forget(self)
             self.close()
             return
+        codec = self.codec
+        body = codec.receive_repeated(data)
+        if body is not None:
+            lessee.whole_response(codec.response, body)  # type: ignore[arg-type]  # there is one, since it was repeated
+            return
         try:
-            events = self.codec.receive(data)
+            events = codec.receive(data)
         except ResponseError as error:
             self.close()
             lessee.response_failed(error)

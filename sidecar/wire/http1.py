@@ -300,6 +300,7 @@ class ClientCodec:
         "_remembered",
         "_remembered_for",
         "_remembered_head",
+        "_remembered_size",
         "is_reusable",
         "keep_alive_seconds",
         "response",
@@ -317,6 +318,7 @@ class ClientCodec:
         self._remembered = b""  # the last head of a response with a length and nothing unusual
         self._remembered_for = b""  # the method it answered
         self._remembered_head: ResponseHead | None = None
+        self._remembered_size = -1  # of that response, with its body
         self.is_reusable = True
         self.keep_alive_seconds: int | None = None
         self.response: ResponseHead | None = None
@@ -360,6 +362,25 @@ class ClientCodec:
             return [Data(data)]
         self.state = State.BROKEN
         raise ResponseError("bytes_after_response", "the app sent bytes after the end of its response")
+
+    def receive_repeated(self, data: bytes) -> bytes | None:
+        """
+        Take *data* if it is a whole response with the head of the last one, of which it is then the `response`.
+
+        Returns:
+            Its body; None: it is something else, for `receive`, and nothing was taken.
+        """
+        if (
+            len(data) == self._remembered_size
+            and self.state is _HEAD
+            and self._head is None
+            and data.startswith(self._remembered)
+            and self._method == self._remembered_for
+        ):
+            self.response = self._remembered_head
+            self.state = _COMPLETE
+            return data[len(self._remembered) :]
+        return None
 
     def receive_eof(self) -> list[ResponseEvent]:
         """
@@ -423,6 +444,7 @@ class ClientCodec:
         if head.body is BodyKind.LENGTH:
             if end <= MAX_REMEMBERED_BYTES:
                 self._remembered, self._remembered_for, self._remembered_head = data[:end], self._method, head
+                self._remembered_size = end + head.length
             return self._length_begun(head, rest)
         self._reader = framing.reader_for(head.body, head.length, ResponseError)
         events: list[ResponseEvent] = [head]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.policy.tracing import TRACE_FIELDS, client_trace_id, dropped_trace_fields, start_trace_line
+from sidecar.policy.tracing import TRACE_FIELDS, client_trace_id, dropped_trace_fields, naming_lines
 from sidecar.wire.events import RequestHead
 from sidecar.wire.head import parse_request_head
 
@@ -99,11 +99,12 @@ class TestDroppedTraceFields:
         assert dropped_trace_fields(head, client_trace_id(head)) == dropped
 
 
-class TestStartTraceLine:
+class TestNamingLines:
     @given(st.integers(min_value=1, max_value=2**64 - 1), st.integers(min_value=1, max_value=2**64 - 1))
     def test_started_trace_is_valid_and_has_the_requests_id(self, high: int, low: int) -> None:
         """What we start, the next proxy of our kind continues; it is not sampled."""
         request_id = b"%016x%016x" % (high, low)
-        line = start_trace_line(request_id)
+        named, line = naming_lines(b"abc", request_id).split(b"\r\n", 1)
+        assert named == b"X-Request-Id: abc"
         assert client_trace_id(head_with(line.removesuffix(b"\r\n"))) == request_id
         assert re.fullmatch(rb"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-00\r\n", line)

@@ -10,7 +10,7 @@ from twisted.internet import task
 from sidecar.errors import ResponseError, TlsError
 from sidecar.proxy.sockets import SocketTransport
 from sidecar.proxy.upstream import RawConnection, UpstreamConnection
-from sidecar.wire.events import END, Data
+from sidecar.wire.events import END, Data, ResponseHead
 from sidecar.wire.http1 import ClientCodec
 from tests.support.ports import RecordingTransport, make_failure
 from tests.support.upstreams import RecordingProtocol
@@ -24,6 +24,9 @@ class Lessee:
 
     def response_events(self, events: list[Any]) -> None:
         self.told += [type(event).__name__ for event in events]
+
+    def whole_response(self, head: ResponseHead, body: bytes) -> None:
+        self.told.append((head.status, body))
 
     def response_failed(self, error: ResponseError) -> None:
         self.told.append(error.reason)
@@ -81,6 +84,13 @@ class TestLeased:
         leased.transport.deliver(b"ngth: 2\r\n\r\na")
         leased.transport.deliver(b"b")
         assert leased.lessee.told == ["ResponseHead", "Data", "Data", "End"]
+
+    def test_repeated_response_is_handed_on_whole(self, leased: Connection) -> None:
+        """An answer that differs from the last one in its body alone is not taken apart."""
+        for body in (b"a", b"b"):
+            leased.transport.deliver(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + body)
+            leased.upstream.codec.expect_response(b"GET", ())
+        assert leased.lessee.told == ["ResponseHead", "Data", "End", (200, b"b")]
 
     def test_broken_response_closes_first_then_tells(self, leased: Connection) -> None:
         """The lessee is told once, of a connection that is closed already."""

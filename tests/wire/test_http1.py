@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -404,13 +406,23 @@ class TestClientCodec:
         assert codec.is_reusable
 
 
+def read_quickly(codec: ClientCodec, data: bytes) -> list[Any]:
+    """As connections to the app do: a whole response with the last head is taken without a look at its parts."""
+    body = codec.receive_repeated(data)
+    return codec.receive(data) if body is None else [codec.response, Data(body), END]
+
+
+Read = Callable[[ClientCodec, bytes], list[Any]]
+
+
+@pytest.mark.parametrize("read", [ClientCodec.receive, read_quickly], ids=["by parts", "quickly"])
 class TestRememberedResponse:
-    def test_repeated_head_gives_the_same_head(self) -> None:
+    def test_repeated_head_gives_the_same_head(self, read: Read) -> None:
         """A head that repeats the last one gives the same head, with the body that came this time."""
         codec = client()
-        first, *_ = codec.receive(OK + b"hello")
+        first, *_ = read(codec, OK + b"hello")
         codec.expect_response(b"GET", ())
-        assert codec.receive(OK + b"world") == [first, Data(b"world"), END]
+        assert read(codec, OK + b"world") == [first, Data(b"world"), END]
 
     @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"POST", b"OPTIONS"])
     @pytest.mark.parametrize("before", [b"GET", b"HEAD", b"POST"])
@@ -430,77 +442,125 @@ class TestRememberedResponse:
         ],
     )
     def test_repeated_bytes_are_read_for_the_request_that_they_answer(
-        self, data: bytes, before: bytes, method: bytes, offered: tuple[bytes, ...]
+        self, data: bytes, before: bytes, method: bytes, offered: tuple[bytes, ...], read: Read
     ) -> None:
         """The same bytes after another request give what a new connection would give for that request."""
         codec = client(before)
-        outcome(codec.receive, OK + (b"" if before == b"HEAD" else b"hello"))
+        outcome(partial(read, codec), OK + (b"" if before == b"HEAD" else b"hello"))
         for expected_method, expected_offer in ((before, ()), (method, offered)):
             if codec.state is not State.COMPLETE:
                 return
             codec.expect_response(expected_method, expected_offer)
             fresh = client(expected_method, offered=expected_offer)
-            assert outcome(codec.receive, data) == outcome(fresh.receive, data)
+            assert outcome(partial(read, codec), data) == outcome(fresh.receive, data)
             assert codec.state is fresh.state
 
-    def test_body_of_a_repeated_head_may_be_cut_anywhere(self) -> None:
+    def test_body_of_a_repeated_head_may_be_cut_anywhere(self, read: Read) -> None:
         """A repeated head with a body in pieces reads that body whole, and nothing behind it."""
         for segments in split_anywhere(OK + b"world"):
             codec = client()
-            first, *_ = codec.receive(OK + b"hello")
+            first, *_ = read(codec, OK + b"hello")
             codec.expect_response(b"GET", ())
-            events = [event for segment in segments for event in codec.receive(segment)]
+            events = [event for segment in segments for event in read(codec, segment)]
             assert merged(events) == [first, Data(b"world"), END]
             assert codec.is_reusable
 
-    def test_body_of_a_repeated_head_cut_by_eof_is_refused(self) -> None:
+    def test_body_of_a_repeated_head_cut_by_eof_is_refused(self, read: Read) -> None:
         """A repeated head does not make its body complete."""
         for size in range(len(OK), len(OK) + 5):
             codec = client()
-            codec.receive(OK + b"hello")
+            read(codec, OK + b"hello")
             codec.expect_response(b"GET", ())
-            codec.receive((OK + b"world")[:size])
+            read(codec, (OK + b"world")[:size])
             with pytest.raises(ResponseError):
                 codec.receive_eof()
 
-    def test_bytes_behind_a_repeated_response_make_the_connection_unusable(self) -> None:
+    def test_bytes_behind_a_repeated_response_make_the_connection_unusable(self, read: Read) -> None:
         """Also a remembered response ends where its length says."""
         codec = client()
-        first, *_ = codec.receive(OK + b"hello")
+        first, *_ = read(codec, OK + b"hello")
         codec.expect_response(b"GET", ())
-        assert codec.receive(OK + b"world!") == [first, Data(b"world"), END]
+        assert read(codec, OK + b"world!") == [first, Data(b"world"), END]
         assert not codec.is_reusable
 
-    def test_head_that_differs_in_one_byte_is_parsed_anew(self) -> None:
+    def test_head_that_differs_in_one_byte_is_parsed_anew(self, read: Read) -> None:
         """Whichever byte of a response head changes, it is read as if it were the first on its connection."""
         for i in range(len(OK)):
             for byte in (b"1", b" ", b"\n", bytes([OK[i] ^ 0x20])):
                 changed = OK[:i] + byte + OK[i + 1 :] + b"hello"
                 codec = client()
-                codec.receive(OK + b"hello")
+                read(codec, OK + b"hello")
                 codec.expect_response(b"GET", ())
                 fresh = client()
-                assert outcome(codec.receive, changed) == outcome(fresh.receive, changed)
+                assert outcome(partial(read, codec), changed) == outcome(fresh.receive, changed)
                 assert (codec.state, codec.is_reusable) == (fresh.state, fresh.is_reusable)
 
-    def test_repeated_head_behind_an_interim_one_is_found(self) -> None:
+    def test_repeated_head_behind_an_interim_one_is_found(self, read: Read) -> None:
         """An interim response before a repeated head stays an event of its own."""
         codec = client()
-        first, *_ = codec.receive(OK + b"hello")
+        first, *_ = read(codec, OK + b"hello")
         codec.expect_response(b"GET", ())
-        interim, *rest = codec.receive(b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"hello")
+        interim, *rest = read(codec, b"HTTP/1.1 100 Continue\r\n\r\n" + OK + b"hello")
         assert isinstance(interim, InterimHead)
         assert rest == [first, Data(b"hello"), END]
 
-    def test_long_head_is_not_remembered(self) -> None:
+    def test_long_head_is_not_remembered(self, read: Read) -> None:
         """No more than one short head is kept per connection."""
         head = OK[:-2] + b"X: " + b"v" * MAX_REMEMBERED_BYTES + b"\r\n\r\n"
         codec = client()
-        first, *_ = codec.receive(head + b"hello")
+        first, *_ = read(codec, head + b"hello")
         codec.expect_response(b"GET", ())
-        second, *_ = codec.receive(head + b"hello")
+        second, *_ = read(codec, head + b"hello")
         assert second == first
         assert second is not first
+
+
+class TestReceiveRepeated:
+    def test_whole_response_with_the_last_head_gives_its_body(self) -> None:
+        """That is what it is for; the response is then complete, and the next may be asked for."""
+        codec = client()
+        first, *_ = codec.receive(OK + b"hello")
+        for body in (b"world", b"again"):
+            codec.expect_response(b"GET", ())
+            assert codec.receive_repeated(OK + body) == body
+            assert (codec.state, codec.is_reusable) == (State.COMPLETE, True)
+            assert codec.response is first
+
+    @pytest.mark.parametrize(
+        "data",
+        [b"", OK, OK + b"hell", OK + b"hello!", OK.replace(b"200", b"201") + b"hello", b"hello" + OK],
+        ids=["nothing", "head", "part", "more", "another head", "moved"],
+    )
+    def test_anything_else_is_not_taken(self, data: bytes) -> None:
+        """What is no whole response with that head is left for `receive`, whatever its size."""
+        codec = client()
+        codec.receive(OK + b"hello")
+        codec.expect_response(b"GET", ())
+        assert codec.receive_repeated(data) is None
+        assert codec.receive(OK + b"world")[1:] == [Data(b"world"), END]
+
+    @pytest.mark.parametrize("state", [state for state in State if state is not State.HEAD], ids=lambda s: s.value)
+    def test_nothing_is_taken_where_no_response_is_due(self, state: State) -> None:
+        """Bytes that answer nothing are not taken for an answer because they look like the last one."""
+        codec = client()
+        codec.receive(OK + b"hello")
+        codec.state = state
+        assert codec.receive_repeated(OK + b"hello") is None
+
+    def test_nothing_is_taken_behind_half_a_head(self) -> None:
+        """What stands before a response is of its head."""
+        codec = client()
+        codec.receive(OK + b"hello")
+        codec.expect_response(b"GET", ())
+        codec.receive(b"HTTP/1.1 200")
+        assert codec.receive_repeated(OK + b"hello") is None
+
+    def test_response_to_another_method_is_not_taken(self) -> None:
+        """The same head has no body if it answers HEAD."""
+        codec = client()
+        codec.receive(OK + b"hello")
+        codec.expect_response(b"HEAD", ())
+        assert codec.receive_repeated(OK + b"hello") is None
 
 
 # -- every state meets every input ------------------------------------------------------------------------------
