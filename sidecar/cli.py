@@ -135,8 +135,8 @@ class _Command:
 
 
 def _run(given: _Input) -> int:
+    lean.import_libraries()  # before the checks, which want cryptography
     loaded = given.load_to_run()
-    lean.import_reactor()
     from sidecar import worker  # Twisted and OpenSSL: the other commands do without
 
     # The environment as it is now: a reload reads it again, and by then secrets have been taken out of it.
@@ -158,7 +158,7 @@ def _workers(loaded: Loaded) -> int:
 
 def _serve_supervised(arguments: Sequence[str]) -> int:
     """What a supervisor starts."""
-    lean.import_reactor()
+    lean.import_libraries()
     from sidecar import member, worker
 
     channel, *listeners = (socket.socket(fileno=int(number)) for number in arguments)

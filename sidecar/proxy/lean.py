@@ -1,27 +1,103 @@
 """
-Imports Twisted's reactor without two modules that come with it and are used by nobody here.
+Imports Twisted's reactor, pyOpenSSL and cryptography without what comes with them and is used by nobody here.
 
-`twisted.python.compat` passes `http.cookiejar` on to programs that once ran on Python 2, with urllib.request and
-http.client behind it; the reactor keeps `twisted.internet.ssl` for where there is no `twisted.protocols.tls`, with
-service_identity behind it. Together they are a tenth of the CPU time of a start, and 2.5 MB.
+`twisted.internet.defer` wants three names of asyncio, `twisted.python.compat` passes `http.cookiejar` on to programs
+that once ran on Python 2, Twisted's own TLS brings half of its protocols along, `cryptography.x509` wants one function
+of the email package, and compiles patterns for names that are given as text. Together that is a sixth of a start.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
+import re
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Final
-
-UNUSED: Final = ("http.cookiejar", "twisted.internet.ssl")
+from typing import Any, Final
 
 
-def import_reactor() -> None:
-    """Import it, before anything else imports Twisted; who wants what is left out here can import that afterwards."""
-    absent = [name for name in UNUSED if name not in sys.modules]
-    sys.modules.update((name, ModuleType(name)) for name in absent)
+def _late(module: str, name: str) -> Callable[..., object]:
+    """Return a function that imports the one it stands for when it is called."""
+
+    def call(*args: object, **kwargs: object) -> object:
+        function: Callable[..., object] = getattr(importlib.import_module(module), name)
+        return function(*args, **kwargs)
+
+    return call
+
+
+STAND_INS: Final[Mapping[str, Mapping[str, object]]] = {
+    "asyncio": {"AbstractEventLoop": object, "Future": object, "iscoroutine": _late("asyncio", "iscoroutine")},
+    "email.utils": {"parseaddr": _late("email.utils", "parseaddr")},
+    "html": {"escape": _late("html", "escape")},
+    "http.cookiejar": {},
+}
+"""Modules that are imported for little, or for nothing, and what is wanted of them: types only for annotations."""
+
+ABSENT: Final = ("twisted.internet._newtls", "twisted.internet.ssl", "twisted.protocols.tls")
+"""Modules without which Twisted does, where there is no pyOpenSSL; we speak TLS by our own."""
+
+PATTERNS_OF: Final = "cryptography.x509.name"
+"""The module whose patterns are compiled at their first use: one of them is as dear as twenty of ours."""
+
+_WANTED: Final = ("cryptography.x509", "OpenSSL.SSL", "twisted.internet.posixbase")
+
+
+def import_libraries() -> None:
+    """Import them, before anything else does; who wants what is left out here can import that afterwards."""
     try:
-        importlib.import_module("twisted.internet.posixbase")
+        with _left_out({**{name: _stand_in(name) for name in STAND_INS}, **dict.fromkeys(ABSENT)}), _late_patterns():
+            for name in _WANTED:
+                importlib.import_module(name)
+    except ImportError:  # a release that wants more of them
+        for name in _WANTED:
+            importlib.import_module(name)
+
+
+def _stand_in(name: str) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(STAND_INS[name])
+    return module
+
+
+@contextlib.contextmanager
+def _left_out(instead: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    """Let imports find these; None: that there is no such module. What is loaded already stays."""
+    absent = {name: module for name, module in instead.items() if name not in sys.modules}
+    known: dict[str, ModuleType | None] = sys.modules  # type: ignore[assignment]  # None is documented, not annotated
+    known.update(absent)
+    try:
+        yield
     finally:
-        for name in absent:
-            del sys.modules[name]
+        for name, module in absent.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
+class LatePattern:
+    """A pattern that is compiled when it is used; for a module that only calls its methods."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._make = functools.partial(re.compile, *arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._make(), name)  # `re` remembers what it has compiled
+
+
+@contextlib.contextmanager
+def _late_patterns() -> Iterator[None]:
+    """Let the module of `PATTERNS_OF` have late patterns; all others get theirs as ever."""
+    compile_now = re.compile
+
+    def compile_late(*arguments: Any, **named: Any) -> Any:
+        is_late = sys._getframe(1).f_globals.get("__name__") == PATTERNS_OF
+        return (LatePattern if is_late else compile_now)(*arguments, **named)
+
+    replaced: Any = re
+    replaced.compile = compile_late
+    try:
+        yield
+    finally:
+        replaced.compile = compile_now

@@ -9,11 +9,16 @@ import pytest
 
 from tests.support.program import ROOT
 
-START = """
+LIBRARIES = """
+import sys
+from sidecar.proxy import lean
+lean.import_libraries()
+"""
+
+START = f"""
 import sys
 from sidecar import cli
-from sidecar.proxy import lean
-lean.import_reactor()
+{LIBRARIES}
 from sidecar import app, worker
 from sidecar.proxy import reactor
 """
@@ -27,16 +32,28 @@ def printed(program: str) -> list[str]:
     return done.stdout.split()
 
 
-class TestImportReactor:
+class TestImportLibraries:
     def test_start_loads_nothing_that_a_plain_run_has_no_use_for(self) -> None:
         """Each of these costs every start, on a quarter of a CPU, tens of milliseconds."""
-        unused = {"email.parser", "http.client", "prometheus_client", "re2", "service_identity", "yaml"}
+        unused = {
+            *("asyncio", "email.parser", "email.utils", "html", "http.client"),
+            *("prometheus_client", "re2", "service_identity", "ssl", "subprocess", "tempfile", "yaml"),
+            *("twisted.internet.endpoints", "twisted.internet.ssl", "twisted.protocols.tls", "twisted.web"),
+            *("sidecar.certs.pkcs12", "sidecar.config.envoy", "sidecar.config.yamlfile", "sidecar.doctor"),
+            *("sidecar.healthcheck", "sidecar.inject", "sidecar.supervisor", "sidecar.tls.client"),
+        }
         loaded = set(printed(f"{START}\nprint(*sys.modules)"))
         assert "sidecar.app" in loaded
         assert not unused & loaded
 
     @pytest.mark.parametrize(
-        ("module", "name"), [("http.cookiejar", "CookieJar"), ("twisted.internet.ssl", "PrivateCertificate")]
+        ("module", "name"),
+        [
+            ("http.cookiejar", "CookieJar"),
+            ("twisted.internet.ssl", "PrivateCertificate"),
+            ("twisted.protocols.tls", "TLSMemoryBIOFactory"),
+            ("email.utils", "parseaddr"),
+        ],
     )
     def test_what_was_left_out_can_be_imported_afterwards(self, module: str, name: str) -> None:
         """What is left behind is no trap for a library that does use it."""
@@ -45,5 +62,45 @@ class TestImportReactor:
 
     def test_what_is_there_already_stays(self) -> None:
         """Where something else was first, nothing is taken away from it."""
-        program = "import http.cookiejar, sys\nthere = http.cookiejar"
-        assert printed(f"{program}{START}\nprint(sys.modules['http.cookiejar'] is there)") == ["True"]
+        program = "import asyncio, sys\nthere = asyncio"
+        assert printed(f"{program}\n{START}\nprint(sys.modules['asyncio'] is there)") == ["True"]
+
+    @pytest.mark.parametrize(
+        ("call", "answer"),
+        [
+            pytest.param("x509.RFC822Name('a@example.org').value", "a@example.org", id="an e-mail address"),
+            pytest.param("x509.Name.from_rfc4514_string('CN=a').rfc4514_string()", "CN=a", id="a name given as text"),
+            pytest.param("defer.ensureDeferred(answer()).result", "awaited", id="a coroutine"),
+            pytest.param("compat.escape('<')", "&lt;", id="escaped HTML"),
+        ],
+    )
+    def test_what_stands_in_does_what_it_stands_for(self, call: str, answer: str) -> None:
+        """The libraries work as ever; what they were not given yet is loaded when it is called."""
+        program = f"""{LIBRARIES}
+import warnings
+warnings.simplefilter("ignore")
+from cryptography import x509
+from twisted.internet import defer
+from twisted.python import compat
+async def answer():
+    return "awaited"
+print({call})"""
+        assert printed(program) == [answer]
+
+    def test_patterns_are_compiled_as_ever_afterwards(self) -> None:
+        """Nobody but the one module gets a late pattern, and it only while it is loaded."""
+        program = """
+import re
+print(type(re.compile('a')) is re.Pattern, type(lean.LatePattern('a').match('a')) is re.Match)"""
+        assert printed(LIBRARIES + program) == ["True", "True"]
+
+    def test_release_that_wants_more_gets_all(self) -> None:
+        """Where a library asks a stand-in for something that it does not have, everything is imported."""
+        program = """
+import sys
+from sidecar.proxy import lean
+lean.STAND_INS['asyncio'].clear()
+lean.import_libraries()
+import twisted.internet.defer
+print('asyncio.events' in sys.modules, twisted.internet.defer.Deferred.__name__)"""
+        assert printed(program) == ["True", "Deferred"]
