@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     if name == "import-envoy" and "--envoy" not in arguments:
         files = [argument for argument in arguments if not argument.startswith("-")]
         arguments = [*(f"--envoy={file}" for file in files[:1]), *(each for each in arguments if each not in files[:1])]
-    given, problems = flags.parse(flags.make_parser("", ""), arguments)
+    given, problems = flags.parse(flags.make_parser("", ""), arguments) if arguments else ({}, [])
     if flags.HELP in given:
         return _write(_help(f"sidecar {name} [--NAME VALUE ...]"))
     return _call(_COMMANDS[name], _Input(given, problems, os.environ if environ is None else environ))

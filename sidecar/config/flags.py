@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sidecar.config.names import (
     CONFIG_FLAG,
@@ -22,6 +22,9 @@ from sidecar.config.names import (
 )
 from sidecar.errors import Problem
 
+if TYPE_CHECKING:
+    import argparse
+
 HELP = "help"
 """In the answer of `parse` if the operator asked for help."""
 
@@ -30,6 +33,8 @@ _HELP_FLAG = "--help"
 
 def make_parser(usage: str, description: str) -> argparse.ArgumentParser:
     """A parser that knows every setting, in groups; it never exits by itself and takes no abbreviations."""
+    import argparse  # most runs have no flags
+
     parser = argparse.ArgumentParser(
         prog="sidecar",
         usage=usage,
@@ -63,6 +68,8 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> tuple[di
 
     A flag given twice counts as given last, as everywhere: wrapper scripts append theirs.
     """
+    import argparse
+
     try:
         namespace, unknown = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:

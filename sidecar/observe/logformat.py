@@ -7,7 +7,6 @@ it stands in; a format like ``{"path":"%REQ(:PATH)%"}`` makes JSON. A missing va
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -115,6 +114,8 @@ def _nothing(entry: Entry) -> str:
 def _operator(command: Command, is_ours: IsOurs) -> Value:
     bind = OPERATORS.get(command.name)
     if bind is None:
+        import difflib  # only a mistake needs it
+
         close = difflib.get_close_matches(command.name[:50].upper(), OPERATORS, n=1)
         fix = f"did you mean %{close[0]}%?" if close else f"the operators are {', '.join(OPERATORS)}"
         raise command.error(f"there is no operator %{command.name[:50]}%", fix)

@@ -29,7 +29,6 @@ not said matches nothing, negated or not. Neither does one with a name that cann
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -437,6 +436,8 @@ class _Parser:
         if not word:
             return self._error(position, "there is no term", "expected a field, all(…), any(…) or not(…)")
         options = [*FIELDS, "all", "any", "not"]
+        import difflib  # only a mistake needs it
+
         close = _MEANT.get(word) or next(iter(difflib.get_close_matches(word[:20], options, n=1)), None)
         fact = f"there is no field {word[:20]!a}"
         return self._error(

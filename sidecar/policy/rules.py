@@ -20,7 +20,6 @@ whom the default denies every rule denies: nobody thinks of a rule about paths a
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
@@ -138,6 +137,8 @@ class _Reader:
 
     def _unknown(self, place: str, key: object) -> None:
         word = str(key)[:60]
+        import difflib  # only a mistake needs it
+
         close = difflib.get_close_matches(word.lower().replace("-", "_"), KEYS, n=1)
         fix = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(KEYS)}"
         self.refuse(place, f"there is no key {word!a}", fix)

@@ -36,8 +36,8 @@ class TestImportLibraries:
     def test_start_loads_nothing_that_a_plain_run_has_no_use_for(self) -> None:
         """Each of these costs every start, on a quarter of a CPU, tens of milliseconds."""
         unused = {
-            *("asyncio", "email.parser", "email.utils", "html", "http.client"),
-            *("prometheus_client", "re2", "service_identity", "ssl", "subprocess", "tempfile", "yaml"),
+            *("argparse", "asyncio", "bz2", "difflib", "email.parser", "email.utils", "gettext", "html", "http.client"),
+            *("prometheus_client", "re2", "service_identity", "shutil", "ssl", "subprocess", "tempfile", "yaml"),
             *("twisted.internet.endpoints", "twisted.internet.ssl", "twisted.protocols.tls", "twisted.web"),
             *("sidecar.certs.pkcs12", "sidecar.config.envoy", "sidecar.config.yamlfile", "sidecar.doctor"),
             *("sidecar.healthcheck", "sidecar.inject", "sidecar.supervisor", "sidecar.tls.client"),
