@@ -19,6 +19,7 @@ from sidecar.config.load import Loaded, gather
 from sidecar.config.names import did_you_mean
 from sidecar.errors import EXIT_CONFIG, ConfigError, Problem
 from sidecar.proxy import lean
+from sidecar.values import Value
 
 EXIT_OK = 0
 EXIT_OUTPUT = 1
@@ -72,8 +73,8 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     return _call(_COMMANDS[name], _Input(given, problems, os.environ if environ is None else environ))
 
 
-@attrs.frozen
-class _Input:
+@attrs.frozen(eq=False, repr=False)
+class _Input(Value):
     """What a command gets: flags, what was wrong with the flags, and the environment."""
 
     flags: Mapping[str, str]
@@ -120,8 +121,8 @@ def _unless_problems(loaded: Loaded, problems: Sequence[Problem]) -> Loaded:
     return loaded
 
 
-@attrs.frozen
-class _Command:
+@attrs.frozen(eq=False, repr=False)
+class _Command(Value):
     """
     Attributes:
         summary: What it does, for the help.

@@ -29,7 +29,7 @@ MOST_PROBLEMS: Final = 3
 """Clusters of which readiness says why they cannot be used."""
 
 
-@attrs.define(kw_only=True)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Console:
     """
     An `admin.operator.Operator`.

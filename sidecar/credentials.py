@@ -41,13 +41,14 @@ from sidecar.tls.context import HTTP2_PROTOCOL, HTTP_PROTOCOLS
 from sidecar.tls.sni import NO_NAMES, ServedNames, build_contexts
 from sidecar.tls.trust import ClientTrust
 from sidecar.topology import ListenerSpec, Topology
+from sidecar.values import Value
 
 if TYPE_CHECKING:
     from sidecar.tls.client import UpstreamSecurity
 
 
-@attrs.frozen
-class Keys:
+@attrs.frozen(eq=False, repr=False)
+class Keys(Value):
     """
     What one listener has of the set.
 
@@ -64,8 +65,8 @@ class Keys:
     names: ServedNames = NO_NAMES
 
 
-@attrs.frozen
-class Secured:
+@attrs.frozen(eq=False, repr=False)
+class Secured(Value):
     """
     TLS towards one cluster.
 
@@ -77,8 +78,8 @@ class Secured:
     digest: bytes
 
 
-@attrs.frozen(kw_only=True)
-class Credentials:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Credentials(Value):
     """
     Attributes:
         topology: What is listened on, and where requests go.

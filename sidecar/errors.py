@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from sidecar.values import Value
+
 EXIT_CONFIG = 78
 """Exit status for settings or key material that cannot work (EX_CONFIG of sysexits.h): a restart will not help."""
 
@@ -22,8 +24,8 @@ class SidecarError(Exception):
 # -- start-up: the operator's fault -----------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Problem:
+@attrs.frozen(eq=False, repr=False)
+class Problem(Value):
     """
     One thing that is wrong with the settings.
 

@@ -41,7 +41,7 @@ _OF_LISTENERS: Final = frozenset({"http_redirect", "listen", "listen_tls", "mode
 _log = Logger()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ReloadState:
     """
     How the last reloads went, for readiness and metrics.

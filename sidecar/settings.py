@@ -14,6 +14,8 @@ from typing import Any, NewType
 
 import attrs
 
+from sidecar.values import Value
+
 Seconds = NewType("Seconds", float)
 """A span of time. Written as ``10``, ``10s``, ``500ms``, ``2m`` or ``1h``."""
 
@@ -60,8 +62,8 @@ Authority = NewType("Authority", str)
 """What stands in a Host field: a host, perhaps with a port; empty: none is given."""
 
 
-@attrs.frozen
-class HostPort:
+@attrs.frozen(eq=False, repr=False)
+class HostPort(Value):
     """A TCP address. `host` is an IP address or a name, without brackets."""
 
     host: str
@@ -71,8 +73,8 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@attrs.frozen
-class UnixPath:
+@attrs.frozen(eq=False, repr=False)
+class UnixPath(Value):
     """A Unix stream socket."""
 
     path: str
@@ -81,8 +83,8 @@ class UnixPath:
         return f"unix:{self.path}"
 
 
-@attrs.frozen
-class Inline:
+@attrs.frozen(eq=False, repr=False)
+class Inline(Value):
     """Key material that is itself the value of a setting, instead of the file that holds it. It is never shown."""
 
     text: str = attrs.field(repr=False)
@@ -91,8 +93,8 @@ class Inline:
         return "the value given"
 
 
-@attrs.frozen
-class Upstream:
+@attrs.frozen(eq=False, repr=False)
+class Upstream(Value):
     """
     Where the app is, in the small form.
 
@@ -114,8 +116,8 @@ Source = Path | Inline
 """Where key material is: a file or directory, or in the setting itself."""
 
 
-@attrs.frozen
-class Password:
+@attrs.frozen(eq=False, repr=False)
+class Password(Value):
     """What opens an encrypted key: the content of a file, or the value of the setting itself. It is never shown."""
 
     source: Source
@@ -267,8 +269,8 @@ def setting(
     return attrs.field(default=default, metadata=metadata)
 
 
-@attrs.frozen(kw_only=True)
-class TlsSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TlsSettings(Value):
     """The server side of TLS."""
 
     cert: tuple[Source, ...] = setting(
@@ -301,8 +303,8 @@ class TlsSettings:
     )
 
 
-@attrs.frozen(kw_only=True)
-class ClientSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ClientSettings(Value):
     """Client certificates (mutual TLS)."""
 
     cert: ClientCertMode = setting(
@@ -364,8 +366,8 @@ class ClientSettings:
     )
 
 
-@attrs.frozen(kw_only=True)
-class DownstreamSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DownstreamSettings(Value):
     """Listeners, and proxies in front of them."""
 
     mode: ListenerMode = setting(
@@ -412,8 +414,8 @@ class DownstreamSettings:
     )
 
 
-@attrs.frozen(kw_only=True)
-class UpstreamSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UpstreamSettings(Value):
     """The app, or another service behind us."""
 
     balancing: LoadBalancing = setting(
@@ -458,8 +460,8 @@ class UpstreamSettings:
     )
 
 
-@attrs.frozen(kw_only=True)
-class Timeouts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Timeouts(Value):
     """Every wait, in seconds. 0 turns off only those that say so."""
 
     handshake: Seconds = setting(
@@ -512,8 +514,8 @@ class Timeouts:
     )
 
 
-@attrs.frozen(kw_only=True)
-class Limits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Limits(Value):
     """Every bound on what a peer can make us hold."""
 
     connections: int = setting("max_connections", 10_000, "downstream connections open at once", bounds=(1, 1_000_000))
@@ -548,8 +550,8 @@ class Limits:
     )
 
 
-@attrs.frozen(kw_only=True)
-class HttpSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HttpSettings(Value):
     """How strictly requests are read, beyond HTTP/1.1 itself."""
 
     underscore_headers: UnderscoreHeaders = setting(
@@ -573,8 +575,8 @@ BURST = (1, 1_000_000)
 """Bounds of a number of frames."""
 
 
-@attrs.frozen(kw_only=True)
-class Http2Settings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Http2Settings(Value):
     """
     HTTP/2, with clients and with apps that speak h2c.
 
@@ -640,8 +642,8 @@ class Http2Settings:
     late: int = setting("http2_max_late_frames", 20_000, "frames at once for requests that are over", bounds=BURST)
 
 
-@attrs.frozen(kw_only=True)
-class LifeSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LifeSettings(Value):
     """Start, reload and stop."""
 
     wait: Seconds = setting(
@@ -677,8 +679,8 @@ class LifeSettings:
     )
 
 
-@attrs.frozen(kw_only=True)
-class LogSettings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LogSettings(Value):
     """What is written where."""
 
     access: AccessLogFormat = setting(
@@ -693,8 +695,8 @@ class LogSettings:
     level: LogLevel = setting("log_level", LogLevel.INFO, "program log on standard error: debug, info, warn, error")
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Settings(Value):
     """Everything, as one immutable value."""
 
     listen: HostPort = setting("listen", HostPort("0.0.0.0", 443), "TLS listener, HOST:PORT")

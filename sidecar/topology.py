@@ -21,6 +21,7 @@ from sidecar.settings import (
     Source,
     UnixPath,
 )
+from sidecar.values import Value
 
 Address = HostPort | UnixPath
 
@@ -43,8 +44,8 @@ class UpstreamProtocol(enum.Enum):
     H2C = "h2c"  # HTTP/2 without TLS, from the first byte on (RFC 9113 section 3.3)
 
 
-@attrs.frozen(kw_only=True)
-class Endpoint:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Endpoint(Value):
     """
     Attributes:
         address: Where it is; its host may be a name.
@@ -55,8 +56,8 @@ class Endpoint:
     weight: int = 1
 
 
-@attrs.frozen(kw_only=True)
-class HealthCheck:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HealthCheck(Value):
     """
     How endpoints are looked at when nobody asks for anything.
 
@@ -80,8 +81,8 @@ class HealthCheck:
     unhealthy_threshold: int = 3
 
 
-@attrs.frozen(kw_only=True)
-class OutlierDetection:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class OutlierDetection(Value):
     """
     When an endpoint gets no requests for a while, for what became of those that it got.
 
@@ -98,8 +99,8 @@ class OutlierDetection:
     max_ejection_percent: int = 50
 
 
-@attrs.frozen(kw_only=True)
-class ClusterLimits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ClusterLimits(Value):
     """
     Beyond each of them, requests get 503.
 
@@ -114,8 +115,8 @@ class ClusterLimits:
     requests: int = 100_000
 
 
-@attrs.frozen(kw_only=True)
-class UpstreamTls:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class UpstreamTls(Value):
     """
     TLS to the endpoints of a cluster.
 
@@ -138,8 +139,8 @@ class UpstreamTls:
     key: Source | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ClusterSpec:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ClusterSpec(Value):
     """
     An upstream service.
 
@@ -190,8 +191,8 @@ class HeaderMatch(enum.Enum):
     REGEX = "regex"  # all of it
 
 
-@attrs.frozen(kw_only=True)
-class HeaderCondition:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class HeaderCondition(Value):
     """
     Attributes:
         name: In lower case.
@@ -205,8 +206,8 @@ class HeaderCondition:
     invert: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class RouteMatch:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RouteMatch(Value):
     """
     Which requests a route is about: those that fit all of it.
 
@@ -222,8 +223,8 @@ class RouteMatch:
     headers: tuple[HeaderCondition, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class ToCluster:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ToCluster(Value):
     """
     Send requests to a cluster.
 
@@ -242,8 +243,8 @@ class ToCluster:
     idle_timeout: float | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Redirect:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Redirect(Value):
     """
     Answer with another place to ask.
 
@@ -265,8 +266,8 @@ class Redirect:
     strip_query: bool = False
 
 
-@attrs.frozen(kw_only=True)
-class DirectResponse:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DirectResponse(Value):
     """
     Answer from here.
 
@@ -281,8 +282,8 @@ class DirectResponse:
     content_type: str = "text/plain; charset=utf-8"
 
 
-@attrs.frozen(kw_only=True)
-class ClientRule:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ClientRule(Value):
     """
     What clients must show on a route, in place of what holds for the listener; see `policy.rules` for the words.
 
@@ -297,8 +298,8 @@ class ClientRule:
     deny: str = ""
 
 
-@attrs.frozen(kw_only=True)
-class Route:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Route(Value):
     """
     Attributes:
         name: In logs; by default its place, such as ``virtual_hosts[0].routes[2]``.
@@ -311,8 +312,8 @@ class Route:
     client: ClientRule | None = None
 
 
-@attrs.frozen(kw_only=True)
-class VirtualHost:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class VirtualHost(Value):
     """
     Routes for some hosts; the first that fits a request is its route.
 
@@ -330,8 +331,8 @@ class VirtualHost:
 # -- listeners ---------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
-class ListenerSpec:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ListenerSpec(Value):
     """
     Attributes:
         tls: Whether TLS is spoken on it.
@@ -351,8 +352,8 @@ class ListenerSpec:
     alpn: tuple[str, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class Topology:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Topology(Value):
     """Everything; every cluster that is named in it is in it, each name once."""
 
     listeners: tuple[ListenerSpec, ...]

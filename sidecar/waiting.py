@@ -17,7 +17,7 @@ from sidecar.observe.metrics import Dump, Metrics
 from sidecar.settings import LogLevel
 
 
-@attrs.define(kw_only=True)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class Waiting:
     """
     An `admin.operator.Operator`: alive, not ready, and with nothing else to tell.

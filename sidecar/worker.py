@@ -26,12 +26,13 @@ from sidecar.config.names import SETTINGS
 from sidecar.errors import ConfigError
 from sidecar.observe import logs
 from sidecar.settings import Settings
+from sidecar.values import Value
 
 _log = Logger()
 
 
-@attrs.frozen(kw_only=True)
-class Inherited:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Inherited(Value):
     """
     What a worker has of its supervisor.
 

@@ -71,6 +71,7 @@ EVERYTHING = Rule(
         "supervisor",
         "tls",
         "topology",
+        "values",
         "waiting",
         "watching",
         "wire",
@@ -81,6 +82,7 @@ EVERYTHING = Rule(
 
 RULES = {
     "errors": Rule(theirs={"attrs"}, never=WORLD),
+    "values": Rule(theirs={"attrs"}, never=WORLD),
     "settings": Rule(theirs={"attrs"}, never=WORLD - {"pathlib"}),  # a path is the type of some settings
     "topology": Rule(ours={"settings"}, theirs={"attrs"}, never=WORLD),
     "wire": Rule(ours={"errors"}, theirs={"attrs"}, never=WORLD),
@@ -213,9 +215,9 @@ def package_of(module: str) -> str:
 @pytest.mark.parametrize("module", MODULES)
 class TestImports:
     def test_ours_go_in_the_directions_of_the_table(self, module: str) -> None:
-        """A module imports from its own package and from those that its package may know."""
+        """A module imports from its own package, from those that its package may know, and what values are based on."""
         package = package_of(module)
-        allowed = RULES[package].ours | MORE.get(module, Rule()).ours | {package, "__init__"}
+        allowed = RULES[package].ours | MORE.get(module, Rule()).ours | {package, "__init__", "values"}
         wrong = [
             f"line {found.line}: {imported}"
             for found in imports(MODULES[module])

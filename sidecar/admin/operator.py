@@ -16,6 +16,7 @@ import attrs
 from sidecar.certs.describe import CertSummary
 from sidecar.observe.metrics import Dump
 from sidecar.settings import LogLevel
+from sidecar.values import Value
 
 
 class CheckState(enum.Enum):
@@ -26,8 +27,8 @@ class CheckState(enum.Enum):
     FAIL = "fail"
 
 
-@attrs.frozen
-class Check:
+@attrs.frozen(eq=False, repr=False)
+class Check(Value):
     """
     One thing that was looked at.
 
@@ -41,8 +42,8 @@ class Check:
     text: str
 
 
-@attrs.frozen
-class Readiness:
+@attrs.frozen(eq=False, repr=False)
+class Readiness(Value):
     """Whether traffic should be sent here, and why not."""
 
     checks: tuple[Check, ...]
@@ -53,8 +54,8 @@ class Readiness:
         return tuple(check.text for check in self.checks if check.state is CheckState.FAIL)
 
 
-@attrs.frozen
-class ServedCertificate:
+@attrs.frozen(eq=False, repr=False)
+class ServedCertificate(Value):
     """
     A certificate that is served.
 
@@ -68,8 +69,8 @@ class ServedCertificate:
     chain: tuple[CertSummary, ...] = ()
 
 
-@attrs.frozen(kw_only=True)
-class RevocationList:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RevocationList(Value):
     """
     A revocation list in use.
 
@@ -87,8 +88,8 @@ class RevocationList:
     revoked: int
 
 
-@attrs.frozen(kw_only=True)
-class Certificates:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Certificates(Value):
     """
     All key material in use, of which only what is public.
 
@@ -131,8 +132,8 @@ class Certificates:
         return found
 
 
-@attrs.frozen(kw_only=True)
-class Connection:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Connection(Value):
     """
     A downstream connection that is open.
 
@@ -163,8 +164,8 @@ class Connection:
     bytes_sent: int
 
 
-@attrs.frozen(kw_only=True)
-class Cluster:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Cluster(Value):
     """
     One endpoint of a cluster.
 

@@ -22,6 +22,7 @@ from sidecar.admin.operator import CheckState, Connection, Operator, RevocationL
 from sidecar.certs import describe
 from sidecar.observe.metrics import FAMILIES, Dump, Kind
 from sidecar.settings import LogLevel
+from sidecar.values import Value
 
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
@@ -34,8 +35,8 @@ _READING: Final = ("GET", "HEAD")
 _CHANGING: Final = ("POST",)
 
 
-@attrs.frozen
-class Question:
+@attrs.frozen(eq=False, repr=False)
+class Question(Value):
     """
     What is asked for.
 
@@ -56,8 +57,8 @@ class PartlyReloaded(tuple[str, ...]):
     __slots__ = ()
 
 
-@attrs.frozen
-class Page:
+@attrs.frozen(eq=False, repr=False)
+class Page(Value):
     """An answer; `allow` names the methods where the one used is not among them."""
 
     status: int
@@ -66,8 +67,8 @@ class Page:
     allow: str = ""
 
 
-@attrs.frozen
-class Route:
+@attrs.frozen(eq=False, repr=False)
+class Route(Value):
     """
     One path.
 
@@ -82,8 +83,8 @@ class Route:
     methods: tuple[str, ...] = _READING
 
 
-@attrs.frozen
-class Surface:
+@attrs.frozen(eq=False, repr=False)
+class Surface(Value):
     """
     What a listener serves.
 

@@ -16,13 +16,14 @@ import attrs
 
 from sidecar.admin.operator import Certificates, Check, CheckState, Readiness, RevocationList, ServedCertificate
 from sidecar.certs.describe import CertSummary, rfc3339
+from sidecar.values import Value
 
 SOON: Final = timedelta(days=7)
 """What has less left than this, and less than a tenth of its whole life, should have been renewed by now."""
 
 
-@attrs.frozen(kw_only=True)
-class Facts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Facts(Value):
     """
     What readiness is judged by.
 

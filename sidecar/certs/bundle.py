@@ -32,12 +32,13 @@ from sidecar.certs.passwords import read_password
 from sidecar.certs.sources import LAYOUT, read
 from sidecar.errors import MaterialError
 from sidecar.settings import Inline, Source
+from sidecar.values import Value
 
 _Result = TypeVar("_Result")
 
 
-@attrs.frozen
-class Bundle:
+@attrs.frozen(eq=False, repr=False)
+class Bundle(Value):
     """
     What a server proves its identity with.
 
@@ -102,8 +103,8 @@ def load_bundles(
 # -- assembling -------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class _Case:
+@attrs.frozen(eq=False, repr=False)
+class _Case(Value):
     """What all steps for one certificate know; a step that fails leaves its reason in `found`."""
 
     now: datetime

@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sidecar.certs.parsing import quiet
 from sidecar.certs.traits import alternative_names, is_self_signed
+from sidecar.values import Value
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
-@attrs.frozen
-class CertSummary:
+@attrs.frozen(eq=False, repr=False)
+class CertSummary(Value):
     """
     One certificate in words.
 

@@ -18,6 +18,7 @@ import attrs
 from sidecar.certs.items import Contents, Item, Kind, Password, der_item, der_size, is_der
 from sidecar.certs.sources import Given, may_be_secret
 from sidecar.errors import MaterialError
+from sidecar.values import Value
 
 MAX_LAYERS = 5
 """Forms inside each other. The deepest in use is base64 of JSON with base64 of PEM in a field; people encode twice."""
@@ -56,14 +57,14 @@ def password_field(data: bytes) -> bytes | None:
         return None
 
 
-@attrs.frozen
-class _Found:
+@attrs.frozen(eq=False, repr=False)
+class _Found(Value):
     items: tuple[Item, ...]
     password: Password | None = None
 
 
-@attrs.frozen
-class _Place:
+@attrs.frozen(eq=False, repr=False)
+class _Place(Value):
     """Where bytes come from: a whole file or value, or a field of it."""
 
     given: Given
@@ -228,8 +229,8 @@ _TAKEN = {
 _EXAMPLES = {"cert": "certificate", "key": "private_key", "ca": "ca", "crl": "crl"}
 
 
-@attrs.frozen
-class _Field:
+@attrs.frozen(eq=False, repr=False)
+class _Field(Value):
     """A text in a JSON object; what it means is empty if nothing to us."""
 
     name: str

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from sidecar.errors import MaterialError
+from sidecar.values import Value
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 """The kinds of key that a server can prove itself with."""
@@ -31,8 +32,8 @@ class Kind(enum.Enum):
     OTHER = "something else"
 
 
-@attrs.frozen
-class Item:
+@attrs.frozen(eq=False, repr=False)
+class Item(Value):
     """
     One piece of key material.
 
@@ -53,8 +54,8 @@ class Item:
     loaded: x509.Certificate | PrivateKey | None = attrs.field(default=None, repr=False, eq=False)
 
 
-@attrs.frozen
-class Password:
+@attrs.frozen(eq=False, repr=False)
+class Password(Value):
     """
     A password for keys and keystores.
 
@@ -68,8 +69,8 @@ class Password:
     secret: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
-class Contents:
+@attrs.frozen(eq=False, repr=False)
+class Contents(Value):
     """
     What one file or value holds.
 
@@ -116,8 +117,8 @@ _INTEGER, _OID, _SEQUENCE, _CONTEXT_0, _TIMES = 0x02, 0x06, 0x30, 0xA0, {0x17, 0
 _PASSWORD_BASED = (bytes.fromhex("2a864886f70d0105"), bytes.fromhex("2a864886f70d010c01"))
 
 
-@attrs.frozen
-class _Element:
+@attrs.frozen(eq=False, repr=False)
+class _Element(Value):
     """A header of X.690 section 8.1: its tag, and where its content starts and ends; it may end beyond the data."""
 
     tag: int

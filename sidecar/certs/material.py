@@ -22,10 +22,11 @@ from sidecar.certs.forms import parse
 from sidecar.certs.sources import LAYOUT, read
 from sidecar.errors import MaterialError
 from sidecar.settings import ClientSettings, Password, Source, TlsSettings
+from sidecar.values import Value
 
 
-@attrs.frozen
-class Trouble:
+@attrs.frozen(eq=False, repr=False)
+class Trouble(Value):
     """
     Something that cannot be used.
 
@@ -38,8 +39,8 @@ class Trouble:
     error: MaterialError
 
 
-@attrs.frozen
-class ServerMaterial:
+@attrs.frozen(eq=False, repr=False)
+class ServerMaterial(Value):
     """
     Attributes:
         bundles: Server certificates, the default first; empty if none is given.
@@ -50,8 +51,8 @@ class ServerMaterial:
     warnings: tuple[tuple[str, str], ...] = ()
 
 
-@attrs.frozen
-class ClientMaterial:
+@attrs.frozen(eq=False, repr=False)
+class ClientMaterial(Value):
     """
     Attributes:
         anchors: CAs of clients.
@@ -64,8 +65,8 @@ class ClientMaterial:
     warnings: tuple[tuple[str, str], ...] = ()
 
 
-@attrs.frozen
-class UpstreamMaterial:
+@attrs.frozen(eq=False, repr=False)
+class UpstreamMaterial(Value):
     """
     Attributes:
         anchors: CAs of the upstream; None: those of the system.

@@ -19,6 +19,7 @@ import attrs
 
 from sidecar.errors import MaterialError
 from sidecar.settings import Inline, Source
+from sidecar.values import Value
 
 MAX_FILE_BYTES = 1024 * 1024
 """A bundle is a few KiB, the CA bundle of a Linux distribution about 220 KiB. Of values, too."""
@@ -52,8 +53,8 @@ _JSON_MARKS = frozenset('{}"')
 _ENCODED = re.compile(r"[A-Za-z0-9+/=]{20,}")
 
 
-@attrs.frozen
-class Given:
+@attrs.frozen(eq=False, repr=False)
+class Given(Value):
     """
     What was given for a role.
 

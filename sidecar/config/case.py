@@ -12,10 +12,11 @@ from sidecar.config.names import DEFAULT, SETTINGS
 from sidecar.config.topology import Reading
 from sidecar.errors import Problem
 from sidecar.settings import ClientCertMode
+from sidecar.values import Value
 
 
-@attrs.frozen
-class Case:
+@attrs.frozen(eq=False, repr=False)
+class Case(Value):
     """
     Attributes:
         now: The moment that certificates must be valid at.

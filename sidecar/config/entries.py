@@ -27,7 +27,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,59}")
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Reader:
     """
     What all entries share.
@@ -80,7 +80,7 @@ class Reader:
             return default
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Entry:
     """
     One mapping under reading.

@@ -12,10 +12,11 @@ from sidecar.config.names import DEFAULT, SETTINGS, Given
 from sidecar.config.units import UnitError
 from sidecar.errors import ConfigError, Problem
 from sidecar.settings import Settings
+from sidecar.values import Value
 
 
-@attrs.frozen
-class Loaded:
+@attrs.frozen(eq=False, repr=False)
+class Loaded(Value):
     """
     Settings, and where each comes from.
 

@@ -39,6 +39,7 @@ from sidecar.settings import (
     Upstream,
     VirtualHostsText,
 )
+from sidecar.values import Value
 
 T = TypeVar("T")
 
@@ -64,8 +65,8 @@ SEE_HELP = "remove it, or see sidecar --help"
 """The fix for an unknown name that is like no other."""
 
 
-@attrs.frozen
-class Given:
+@attrs.frozen(eq=False, repr=False)
+class Given(Value):
     """
     What an operator wrote for one setting.
 
@@ -83,8 +84,8 @@ class Given:
     places: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
-@attrs.frozen(kw_only=True)
-class Setting:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Setting(Value):
     """
     One setting as the outside world sees it.
 
@@ -189,8 +190,8 @@ def _put(root: Any, path: tuple[str, ...], value: Any) -> Any:
     return attrs.evolve(root, **{head: inner})
 
 
-@attrs.frozen
-class _Form:
+@attrs.frozen(eq=False, repr=False)
+class _Form(Value):
     """How values of one type are written."""
 
     parse: Callable[[str], Any]

@@ -40,6 +40,7 @@ from sidecar.config.virtualhosts import (
 from sidecar.errors import ConfigError, Problem
 from sidecar.settings import HostPort, ListenerMode, ProxyProtocol, Switch
 from sidecar.topology import ClusterSpec, ListenerSpec, ToCluster, Topology, UpstreamProtocol
+from sidecar.values import Value
 
 MAIN = "main"
 """The listener that the settings describe, if they describe one."""
@@ -65,8 +66,8 @@ _OF_THE_APP = (
 )
 
 
-@attrs.frozen
-class Reading:
+@attrs.frozen(eq=False, repr=False)
+class Reading(Value):
     """
     What could be read.
 
@@ -103,7 +104,7 @@ def read(loaded: Loaded) -> Reading:
     return _Reading(Reader(loaded)).whole()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Reading:
     """
     Attributes:

@@ -59,7 +59,7 @@ _REDIRECT = ("scheme", "host", "port", "path", "prefix_rewrite", "status", "stri
 _DIRECT_RESPONSE = ("status", "body", "content_type")
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class VirtualHosts:
     """
     The virtual hosts of one listener.
@@ -112,7 +112,7 @@ def _is_within(place: str, others: Collection[str]) -> bool:
     return any(place == other or place.startswith((f"{other}.", f"{other}[")) for other in others)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Reading:
     """
     Attributes:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Line = Callable[[str], None]
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Entry:
     """
     What is known of a request whose head was refused: nothing of it can be trusted, so there is nothing of it.
@@ -61,7 +61,7 @@ class Entry:
         return "" if via is None else via.host
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class ExchangeEntry(Entry):
     """
     What is known of an exchange that is over.
@@ -115,7 +115,7 @@ class ExchangeEntry(Entry):
         return "" if destination is None else destination.name
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class TunnelEntry(Entry):
     """
     What is known of a connection in raw TCP mode that is over.

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import attrs
 
+from sidecar.values import Value
+
 MOST_EVENTS: Final = 100
 """Older ones are forgotten."""
 
@@ -27,8 +29,8 @@ def _cut_all(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_cut(value) for value in values[:_MOST_SANS])
 
 
-@attrs.frozen
-class ShownCertificate:
+@attrs.frozen(eq=False, repr=False)
+class ShownCertificate(Value):
     """
     The certificate that a client showed. Public facts, chosen by whoever made it.
 
@@ -46,8 +48,8 @@ class ShownCertificate:
     not_after: str
 
 
-@attrs.frozen(kw_only=True)
-class Rejection:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Rejection(Value):
     """
     A client that was turned away.
 
@@ -75,7 +77,7 @@ class Rejection:
         return HINTS.get(self.reason, "")
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Repeated:
     event: Rejection
     first: str

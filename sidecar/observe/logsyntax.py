@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from sidecar.errors import SidecarError
+from sidecar.values import Value
 
 LONGEST_FORMAT: Final = 4096
 MOST_OPERATORS: Final = 64
@@ -44,8 +45,8 @@ class FormatError(SidecarError):
         super().__init__(f"{self.fact}; {fix}")
 
 
-@attrs.frozen
-class Command:
+@attrs.frozen(eq=False, repr=False)
+class Command(Value):
     """
     An operator as it stands in a format.
 

@@ -18,6 +18,8 @@ from typing import Any, Final, Self
 
 import attrs
 
+from sidecar.values import Value
+
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency buckets, in seconds; what took longer is in one more."""
 
@@ -50,8 +52,8 @@ class Merge(enum.Enum):
     LEAST = "least"
 
 
-@attrs.frozen
-class Family:
+@attrs.frozen(eq=False, repr=False)
+class Family(Value):
     """
     One metric.
 
@@ -107,7 +109,7 @@ def _declared(family: Family) -> Any:
     return attrs.field(default=0, metadata={Family: family})
 
 
-@attrs.define
+@attrs.define(repr=False)
 class Metrics:
     """
     Counters since start, and gauges.

@@ -12,13 +12,14 @@ from sidecar.policy.authz import Admission, Decision, Presented, Rule, Rules, de
 from sidecar.policy.authz import handshake_mode as mode_of
 from sidecar.policy.rules import read_rules
 from sidecar.settings import ClientCertMode, ClientSettings, IdentityDialect
+from sidecar.values import Value
 
 DEFAULT_RULE = "default"
 """Name of the rule that SIDECAR_CLIENT_CERT, SIDECAR_CLIENT_ALLOW and SIDECAR_CLIENT_DENY make."""
 
 
-@attrs.frozen
-class Access:
+@attrs.frozen(eq=False, repr=False)
+class Access(Value):
     """
     Who may use a listener.
 

@@ -24,6 +24,7 @@ from sidecar.policy.conditions import (
 from sidecar.policy.identity import PeerIdentity
 from sidecar.policy.matchers import Matcher
 from sidecar.settings import ClientCertMode
+from sidecar.values import Value
 
 
 @attrs.frozen
@@ -97,8 +98,8 @@ class Presented:
 NO_CERTIFICATE = Presented()
 
 
-@attrs.frozen(kw_only=True)
-class Rule:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Rule(Value):
     """
     What clients must show for some requests.
 
@@ -119,8 +120,8 @@ class Rule:
     deny: Matcher | None = None
 
 
-@attrs.frozen
-class Rules:
+@attrs.frozen(eq=False, repr=False)
+class Rules(Value):
     """
     Every rule of a listener.
 
@@ -233,7 +234,7 @@ def _not_authorized(rule: Rule, identity: PeerIdentity, fact: str) -> Decision:
 _CARELESSLY = "it is about the request if case, path parameters and further slashes are ignored"
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Admission:
     """Decides about the requests of one connection; what a rule makes of its client is found out once."""
 

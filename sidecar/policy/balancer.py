@@ -223,7 +223,7 @@ class _LeastLoaded(Generic[E]):
         return _LeastLoaded(left, self._random).next()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Health:
     """
     What the results of active checks make of an endpoint.

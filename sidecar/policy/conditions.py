@@ -20,6 +20,7 @@ import attrs
 
 from sidecar.errors import SidecarError
 from sidecar.policy.patterns import WILD, PatternError, Test, compile_dns
+from sidecar.values import Value
 
 MOST_PATTERNS: Final = 1000
 """Patterns of one kind in one rule."""
@@ -118,8 +119,8 @@ def _plain_address(text: str) -> str:
         return ""  # a host that no rule is about
 
 
-@attrs.frozen
-class Condition:
+@attrs.frozen(eq=False, repr=False)
+class Condition(Value):
     """
     Which requests one rule is about: those that fit one pattern of each kind. A kind without patterns fits all.
 

@@ -15,6 +15,7 @@ from typing import Final, Generic, TypeVar
 import attrs
 
 from sidecar.policy.conditions import ConditionError
+from sidecar.values import Value
 
 T = TypeVar("T")
 
@@ -80,8 +81,8 @@ def _check_name(name: str, shown: str) -> str:
     return name
 
 
-@attrs.frozen
-class DomainTable(Generic[T]):
+@attrs.frozen(eq=False, repr=False)
+class DomainTable(Value, Generic[T]):
     """
     Values by domain; `find` takes as long as there are different lengths of wildcards, not domains.
 

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from sidecar.policy.conditions import ConditionError
+from sidecar.values import Value
 
 LONGEST_EXPRESSION: Final = 1024
 """Characters."""
@@ -28,8 +29,8 @@ _MOST_MEMORY: Final = 1024 * 1024
 """Bytes that RE2 may use for one expression; beyond it, it goes on more slowly with less."""
 
 
-@attrs.frozen
-class Expression:
+@attrs.frozen(eq=False, repr=False)
+class Expression(Value):
     """
     A compiled expression.
 
@@ -153,7 +154,7 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
         yield match.lastgroup, match[0]
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Piece:
     """
     A piece of an expression with what repeats it, or an alternative with all of its pieces.

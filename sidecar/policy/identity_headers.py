@@ -113,7 +113,7 @@ _NOT_WRITABLE: Final = "has characters that cannot be written"
 _EMPTY: Final = "empty"
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Writer:
     """Collects lines up to the limit."""
 

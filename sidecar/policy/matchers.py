@@ -38,6 +38,7 @@ import attrs
 from sidecar.errors import SidecarError
 from sidecar.policy.identity import PeerIdentity
 from sidecar.policy.patterns import FIELDS, WILD, PatternError, Test, Truth, is_tainted
+from sidecar.values import Value
 
 LONGEST_TEXT: Final = 64 * 1024
 """Characters. Linux allows a variable 128 KiB."""
@@ -82,8 +83,8 @@ def _excerpt(text: str, position: int) -> str:
 # -- terms -------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Term:
+@attrs.frozen(eq=False, repr=False)
+class Term(Value):
     """
     ``field=pattern``.
 
@@ -120,8 +121,8 @@ class Term:
         return next((name for name in names if not is_tainted(name) and self._test(name)), None)
 
 
-@attrs.frozen
-class AnyOf:
+@attrs.frozen(eq=False, repr=False)
+class AnyOf(Value):
     """``any(…)``: one of them."""
 
     terms: tuple[Node, ...]
@@ -144,8 +145,8 @@ class AnyOf:
         return next((term.name(identity) for term in self.terms if term.truth(identity, None)), None)
 
 
-@attrs.frozen
-class AllOf:
+@attrs.frozen(eq=False, repr=False)
+class AllOf(Value):
     """``all(…)``: each of them."""
 
     terms: tuple[Node, ...]
@@ -168,8 +169,8 @@ class AllOf:
         return next((name for term in self.terms if (name := term.name(identity)) is not None), None)
 
 
-@attrs.frozen
-class Not:
+@attrs.frozen(eq=False, repr=False)
+class Not(Value):
     """``not(…)``: the certificate says enough to tell that it is not so."""
 
     term: Node
@@ -189,8 +190,8 @@ class Not:
 Node = Term | AnyOf | AllOf | Not
 
 
-@attrs.frozen
-class Matcher:
+@attrs.frozen(eq=False, repr=False)
+class Matcher(Value):
     """
     A list of terms of which one must match. Without terms it matches nobody.
 
@@ -302,7 +303,7 @@ def compile(text: str) -> Matcher:  # noqa: A001 - read as `matchers.compile`, a
     return _Parser(text).matcher()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Parser:
     """Reads one text from left to right."""
 

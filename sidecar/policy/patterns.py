@@ -21,6 +21,7 @@ import attrs
 
 from sidecar.errors import SidecarError
 from sidecar.policy.identity import PURPOSES, PeerIdentity
+from sidecar.values import Value
 
 WILD: Final = "\0"
 
@@ -46,8 +47,8 @@ class PatternError(SidecarError):
         self.fix = fix
 
 
-@attrs.frozen
-class Field:
+@attrs.frozen(eq=False, repr=False)
+class Field(Value):
     """
     One field that terms can be about.
 
@@ -89,8 +90,8 @@ def _fits(pieces: list[str], text: str) -> bool:
     return True
 
 
-@attrs.frozen
-class _Parts:
+@attrs.frozen(eq=False, repr=False)
+class _Parts(Value):
     """
     Patterns for the parts of a name, one for each.
 

@@ -27,6 +27,7 @@ from sidecar.topology import (
     ToCluster,
     VirtualHost,
 )
+from sidecar.values import Value
 
 T = TypeVar("T")
 
@@ -51,8 +52,8 @@ _QUERY: Final = re.compile(rf"(?:{_PCHAR}|[/?])*")
 _RESOLVED: Final = re.compile(r"//|/\.\.?(?:[/;]|\Z)")
 
 
-@attrs.frozen
-class RouteProblem:
+@attrs.frozen(eq=False, repr=False)
+class RouteProblem(Value):
     """
     One thing that is wrong.
 
@@ -84,7 +85,7 @@ def problems(virtual_hosts: Sequence[VirtualHost], place: str = "virtual_hosts")
     return checker.found
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Checker:
     """
     Collects problems.
@@ -313,8 +314,8 @@ def _check_path_expression(text: str) -> None:
 # -- routes together ---------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class _Sound:
+@attrs.frozen(eq=False, repr=False)
+class _Sound(Value):
     """
     A route that has no problem of its own.
 

@@ -33,7 +33,7 @@ __all__ = ["RouteTable", "client_rule", "problems", "RouteProblem", "rewritten_t
 # -- one route ---------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Entry:
     """
     A route with what remains to be compared once its path or prefix has been found.
@@ -113,7 +113,7 @@ def _by_path(paths: _Paths) -> dict[bytes, tuple[int, ...]]:
     return found
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Index:
     """
     The routes of a virtual host by their paths, in one reading.
@@ -187,7 +187,7 @@ def _prefix(path: bytes) -> bytes:
     return b"" if path == b"/" else path
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Routes:
     """The routes of one virtual host."""
 
@@ -227,7 +227,7 @@ class _Routes:
 _EVERYTHING: Final = RouteMatch()
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class RouteTable:
     """
     The routes of a listener.

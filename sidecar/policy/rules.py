@@ -89,7 +89,7 @@ def _check_order(rules: list[Rule], reader: _Reader, place: str) -> None:
             final = i
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Reader:
     """Collects problems while reading entries; what has one is read as None."""
 

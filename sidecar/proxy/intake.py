@@ -57,7 +57,7 @@ def _trusts(hop: Hop | None) -> bool:
 # `varied`). Nothing changes them.
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Admitted:
     """
     A request that goes to the app.
@@ -76,7 +76,7 @@ class Admitted:
     router: Router
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class TurnedAway:
     """A request whose sender may not send it."""
 
@@ -84,7 +84,7 @@ class TurnedAway:
     principal: str
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AnsweredHere:
     """A request that goes nowhere; *answer* is None where no route is about it."""
 

@@ -31,13 +31,13 @@ _QUIET: Final = frozenset({"closed_by_peer", "ping"})
 _log = Logger()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Noted:
     at: float
     since: int = 0
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Rejecter:
     """
     Attributes:

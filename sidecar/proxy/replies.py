@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from sidecar.topology import DirectResponse
+from sidecar.values import Value
 from sidecar.wire.fields import Fields
 
 RETRY_AFTER_SECONDS: Final = 1
@@ -52,8 +53,8 @@ def wants_json(fields: Fields | None) -> bool:
     return json_at >= 0 and (text_at < 0 or json_at < text_at)
 
 
-@attrs.frozen
-class Reply:
+@attrs.frozen(eq=False, repr=False)
+class Reply(Value):
     """
     A whole response of ours.
 

@@ -57,7 +57,7 @@ class Cluster(Protocol):
         """Choose an endpoint that is not among *exclude*, or say why there is none."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Destination:
     """
     What becomes of requests of a route that leads to a cluster.
@@ -84,7 +84,7 @@ class Destination:
         return rewritten_target(self.rewriting, plain, plain)
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Answer:
     """What becomes of requests that are answered here."""
 

@@ -59,7 +59,7 @@ class SectionWriter(Protocol):
         """Return the block of a trailer section; b"" if nothing of it can be sent."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Block:
     """A header block whose END_HEADERS has not come."""
 

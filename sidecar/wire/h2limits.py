@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from sidecar.values import Value
 from sidecar.wire.h2frames import Code, ConnectionFault
 
 _BLOCK_BYTES_OF_APPS: Final = 1024 * 1024
@@ -49,8 +50,8 @@ _NOUNS: Final = {
 }
 
 
-@attrs.frozen
-class Allowance:
+@attrs.frozen(eq=False, repr=False)
+class Allowance(Value):
     """
     How many frames of a kind a peer may send.
 
@@ -71,8 +72,8 @@ class Allowance:
     saved: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
 
-@attrs.frozen(kw_only=True)
-class Http2Limits:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Http2Limits(Value):
     """
     The limits of one connection, in the words of one with a client; `for_app` makes those of one with an app.
 
@@ -169,7 +170,7 @@ class Http2Limits:
         return 2 * self.hard_factor * self.fields
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Account:
     """What is left of an allowance, as of a moment and two counts."""
 

@@ -24,6 +24,7 @@ from typing import Final
 import attrs
 
 from sidecar.errors import ProxyHeaderError
+from sidecar.values import Value
 
 MAX_LINE_BYTES: Final = 107
 """Of a header of version 1 with its CRLF (section 2.1: the longest there can be)."""
@@ -117,8 +118,8 @@ _CLIENT_CERT_SESS: Final = 0x04
 _AWS_VPC_ENDPOINT_ID: Final = b"\x01"
 
 
-@attrs.frozen
-class SocketAddress:
+@attrs.frozen(eq=False, repr=False)
+class SocketAddress(Value):
     """
     One end of a TCP connection.
 
@@ -130,8 +131,8 @@ class SocketAddress:
     port: int
 
 
-@attrs.frozen(kw_only=True)
-class SslFacts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class SslFacts(Value):
     """
     What is known of the client's TLS (section 2.2.6).
 
@@ -159,8 +160,8 @@ class SslFacts:
         return (self.has_certificate or self.had_certificate) and self.verify == 0
 
 
-@attrs.frozen(kw_only=True)
-class ProxyHeader:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ProxyHeader(Value):
     """
     What a header says. Names in it are often a client's choice, so what is not fit to be shown is left out.
 
@@ -213,8 +214,8 @@ class ProxyHeader:
         return next((value for kind, value in self.tlvs if kind == wanted), b"")
 
 
-@attrs.frozen
-class Parsed:
+@attrs.frozen(eq=False, repr=False)
+class Parsed(Value):
     """
     Attributes:
         size: Bytes that the header takes; what is behind them belongs to the connection.
