@@ -36,6 +36,9 @@ STAND_INS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 """Modules that are imported for little, or for nothing, and what is wanted of them: types only for annotations."""
 
+LATE: Final = ("twisted.internet.process", "twisted.internet.udp", "twisted.internet.unix")
+"""Modules with what our reactor is never asked for; whoever does ask it loads them."""
+
 ABSENT: Final = ("twisted.internet._newtls", "twisted.internet.ssl", "twisted.protocols.tls")
 """Modules without which Twisted does, where there is no pyOpenSSL; we speak TLS by our own."""
 
@@ -48,12 +51,27 @@ _WANTED: Final = ("cryptography.x509", "OpenSSL.SSL", "twisted.internet.posixbas
 def import_libraries() -> None:
     """Import them, before anything else does; who wants what is left out here can import that afterwards."""
     try:
-        with _left_out({**{name: _stand_in(name) for name in STAND_INS}, **dict.fromkeys(ABSENT)}), _late_patterns():
+        instead = {
+            **{name: _stand_in(name) for name in STAND_INS},
+            **{name: LateModule(name) for name in LATE},
+            **dict.fromkeys(ABSENT),
+        }
+        with _left_out(instead), _late_patterns():
             for name in _WANTED:
                 importlib.import_module(name)
     except ImportError:  # a release that wants more of them
         for name in _WANTED:
             importlib.import_module(name)
+
+
+class LateModule(ModuleType):
+    """A module that is loaded when something in it is used; for importers that do so after they are loaded."""
+
+    def __getattr__(self, name: str) -> Any:
+        module = importlib.import_module(self.__name__)
+        if module is self:
+            raise AttributeError(f"{self.__name__}.{name} is wanted too early")
+        return getattr(module, name)
 
 
 def _stand_in(name: str) -> ModuleType:
