@@ -35,12 +35,10 @@ from sidecar.credentials import Credentials, Secured, asked_of_clients, load_cre
 from sidecar.errors import ConfigError, ListenError, Problem
 from sidecar.observe import logs
 from sidecar.observe.accesslog import AccessLog
-from sidecar.observe.logformat import compile_format
 from sidecar.observe.metrics import Metrics
 from sidecar.observe.writer import LineWriter
 from sidecar.policy.access import default_rule
 from sidecar.policy.forwarding import TrustedProxies
-from sidecar.policy.rewrite import is_ours
 from sidecar.proxy.cluster import Cluster
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.http2limits import limits_of
@@ -58,6 +56,7 @@ from sidecar.waiting import Waiting
 from sidecar.watching import Watcher
 
 if TYPE_CHECKING:
+    from sidecar.observe.logformat import Format
     from sidecar.tls.client import UpstreamSecurity
 
 STDOUT: Final = 1
@@ -492,7 +491,7 @@ class App:
             return None
         self._writer = LineWriter(STDOUT, self._reactor, is_shared=self._inherited is not None)
         text = self._settings.log.format
-        return AccessLog(self._writer.write, style, compile_format(text, is_ours) if text else None)
+        return AccessLog(self._writer.write, style, _compiled(text) if text else None)
 
     def _transport(self, sock: socket.socket, connection: AdminConnection) -> SocketTransport:
         return SocketTransport(sock, connection, self._reactor)
@@ -565,6 +564,13 @@ class App:
         self._deadlines.stop()
         _log.info("stopped; exchanges cut: {cut}", cut=cut)
         self._stopped(cut)
+
+
+def _compiled(text: str) -> Format:
+    from sidecar.observe.logformat import compile_format  # few have a format of their own
+    from sidecar.policy.rewrite import is_ours
+
+    return compile_format(text, is_ours)
 
 
 def local_addresses() -> tuple[str, ...]:

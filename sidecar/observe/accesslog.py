@@ -13,10 +13,10 @@ import attrs
 
 from sidecar.errors import RequestError
 from sidecar.observe.jsonline import JsonFormat
-from sidecar.observe.logformat import DEFAULT_TEXT, Format, compile_format
 from sidecar.settings import AccessLogFormat
 
 if TYPE_CHECKING:
+    from sidecar.observe.logformat import Format
     from sidecar.proxy.exchange import Client, Exchange
     from sidecar.proxy.tunnel import Tunnel
 
@@ -177,6 +177,8 @@ class AccessLog:
         if style is AccessLogFormat.JSON:
             self._format = JsonFormat()
         else:
+            from sidecar.observe.logformat import DEFAULT_TEXT, compile_format  # JSON, the default, does without
+
             self._format = text or compile_format(DEFAULT_TEXT, lambda name: False)
 
     def exchange(

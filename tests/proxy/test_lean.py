@@ -16,11 +16,11 @@ lean.import_libraries()
 """
 
 START = f"""
-import sys
-from sidecar import cli
 {LIBRARIES}
-from sidecar import app, worker
+from sidecar import app, cli, worker
 from sidecar.proxy import reactor
+worker.run = lambda *given: 0
+cli.main(["run"], {{"SIDECAR_WORKERS": "1"}})
 """
 
 
@@ -40,6 +40,7 @@ class TestImportLibraries:
             *("prometheus_client", "re2", "service_identity", "shutil", "ssl", "subprocess", "tempfile", "yaml"),
             *("twisted.internet.endpoints", "twisted.internet.ssl", "twisted.protocols.tls", "twisted.web"),
             *("sidecar.certs.pkcs12", "sidecar.config.envoy", "sidecar.config.yamlfile", "sidecar.doctor"),
+            *("pty", "sidecar.observe.logformat", "twisted.internet.process", "twisted.internet.udp"),
             *("sidecar.healthcheck", "sidecar.inject", "sidecar.supervisor", "sidecar.tls.client"),
         }
         loaded = set(printed(f"{START}\nprint(*sys.modules)"))
@@ -72,6 +73,7 @@ class TestImportLibraries:
             pytest.param("x509.Name.from_rfc4514_string('CN=a').rfc4514_string()", "CN=a", id="a name given as text"),
             pytest.param("defer.ensureDeferred(answer()).result", "awaited", id="a coroutine"),
             pytest.param("compat.escape('<')", "&lt;", id="escaped HTML"),
+            pytest.param("posixbase.unix.Port.__name__", "Port", id="a module of Twisted's"),
         ],
     )
     def test_what_stands_in_does_what_it_stands_for(self, call: str, answer: str) -> None:
@@ -80,7 +82,7 @@ class TestImportLibraries:
 import warnings
 warnings.simplefilter("ignore")
 from cryptography import x509
-from twisted.internet import defer
+from twisted.internet import defer, posixbase
 from twisted.python import compat
 async def answer():
     return "awaited"
