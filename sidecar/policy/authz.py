@@ -27,8 +27,8 @@ from sidecar.settings import ClientCertMode
 from sidecar.values import Value
 
 
-@attrs.frozen
-class Refusal:
+@attrs.frozen(eq=False, repr=False)
+class Refusal(Value):
     """
     Why requests of a connection are refused.
 
@@ -71,8 +71,8 @@ def authorize(mode: ClientCertMode, *, has_certificate: bool, flaw: str | None) 
     return None
 
 
-@attrs.frozen
-class Presented:
+@attrs.frozen(eq=False, repr=False)
+class Presented(Value):
     """
     What a client presented in the handshake.
 
@@ -148,8 +148,8 @@ class Rules(Value):
         return next((rule for rule in self.rules if rule.condition.fits_carelessly(reading)), self.default)
 
 
-@attrs.frozen(kw_only=True)
-class Decision:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Decision(Value):
     """
     What becomes of a request.
 

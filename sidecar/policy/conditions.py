@@ -47,8 +47,8 @@ class ConditionError(SidecarError):
         self.fix = fix
 
 
-@attrs.frozen
-class Request:
+@attrs.frozen(eq=False, repr=False)
+class Request(Value):
     """
     What rules look at.
 
@@ -63,8 +63,8 @@ class Request:
     path: bytes
 
 
-@attrs.frozen
-class Reading:
+@attrs.frozen(eq=False, repr=False)
+class Reading(Value):
     """One way to read a request: what is compared with the patterns of rules."""
 
     method: bytes

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 
 from sidecar.settings import HostPort
+from sidecar.values import Value
 from sidecar.wire.events import RequestHead
 from sidecar.wire.fields import Fields
 
@@ -38,8 +39,8 @@ _ELEMENT: Final = _PAIR + rb"(?:[ \t]*+;[ \t]*+" + _PAIR + rb")*"
 _FORWARDED: Final = re.compile(rb"[ \t]*+" + _ELEMENT + rb"(?:[ \t]*+,[ \t]*+" + _ELEMENT + rb")*[ \t]*+")
 
 
-@attrs.frozen
-class TrustedProxies:
+@attrs.frozen(eq=False, repr=False)
+class TrustedProxies(Value):
     """
     The networks whose proxies are believed.
 
@@ -74,8 +75,8 @@ def _is_in(host: str, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Netw
 NOBODY: Final = TrustedProxies()
 
 
-@attrs.frozen(kw_only=True)
-class Hop:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Hop(Value):
     """
     The connection that requests came over.
 

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from sidecar.errors import SidecarError
+from sidecar.values import Value
 
 LARGEST_CERTIFICATE: Final = 64 * 1024
 """Bytes of DER. The largest signatures there are (SLH-DSA) take 50,000; OpenSSL lets a whole chain have 100 KiB."""
@@ -44,8 +45,8 @@ class IdentityError(SidecarError):
     """
 
 
-@attrs.frozen(kw_only=True)
-class PeerIdentity:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PeerIdentity(Value):
     """
     What a certificate says of its holder.
 

@@ -31,6 +31,7 @@ import attrs
 from sidecar.policy.authz import Presented
 from sidecar.policy.identity import PeerIdentity
 from sidecar.settings import IdentityDialect
+from sidecar.values import Value
 
 LONGEST_LINE: Final = 8000
 """Bytes. gunicorn refuses fields over 8,190 bytes, Tomcat and Jetty heads over 8 KiB."""
@@ -39,8 +40,8 @@ LARGEST_SECTION: Final = 16 * 1024
 """Bytes of all lines together. Node.js refuses heads over 16 KiB."""
 
 
-@attrs.frozen(kw_only=True)
-class TlsFacts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class TlsFacts(Value):
     """
     What a handshake agreed on.
 
@@ -59,8 +60,8 @@ class TlsFacts:
     resumed: bool
 
 
-@attrs.frozen
-class IdentityLines:
+@attrs.frozen(eq=False, repr=False)
+class IdentityLines(Value):
     """
     Field lines for the app.
 

@@ -21,6 +21,7 @@ from zope.interface import implementer
 from sidecar.proxy.sockets import MAX_READ_SIZE, SocketTransport, StreamProtocol
 from sidecar.settings import HostPort, UnixPath
 from sidecar.tls.server import StreamTransport
+from sidecar.values import Value
 
 Transport = StreamTransport
 """What a connection is written to; see `SocketTransport` for what each of its methods promises."""
@@ -104,8 +105,8 @@ class Security(Protocol):
         """
 
 
-@attrs.frozen(kw_only=True)
-class Way:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Way(Value):
     """
     How an upstream is reached.
 

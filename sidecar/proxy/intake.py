@@ -21,6 +21,7 @@ from sidecar.proxy.exchange import Exchange, request_prefix
 from sidecar.proxy.routing import Answer, Destination, Outcome, Router
 from sidecar.settings import Switch
 from sidecar.topology import DirectResponse
+from sidecar.values import Value
 from sidecar.wire.events import RequestHead
 from sidecar.wire.target import normalise, readings
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from sidecar.tls.sni import ServedNames
 
 
-@attrs.frozen
-class Forwarding:
+@attrs.frozen(eq=False, repr=False)
+class Forwarding(Value):
     """
     The field lines that all requests of a connection get: who sent them and how they came.
 

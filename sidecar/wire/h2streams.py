@@ -87,7 +87,7 @@ class HowEnded(enum.Enum):
     BY_US = "by us"
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Stream:
     """
     A request and its response.
