@@ -2,8 +2,8 @@
 The contract of `records.Records` with fewer calls and copies.
 
 pyOpenSSL's wrappers allocate a buffer for each call and raise an exception whenever a memory BIO runs dry. Here the
-same OpenSSL functions are called through the same bindings with one preallocated buffer each way. The handshake stays
-with the public calls: it is rare, and its errors need them.
+same OpenSSL functions are called through the same bindings with one preallocated buffer each way. Why a handshake
+failed is left to pyOpenSSL to say, which knows what our callbacks raised.
 
 The private names of pyOpenSSL that this takes are looked for at import; where an installation lacks one,
 `IS_AVAILABLE` is False and the public calls serve.
@@ -28,8 +28,10 @@ _NEEDED: Final = (
     "BIO_read",
     "BIO_write",
     "ERR_clear_error",
+    "SSL_do_handshake",
     "SSL_get_error",
     "SSL_read",
+    "SSL_shutdown",
     "SSL_want_read",
     "SSL_write",
 )
@@ -39,7 +41,7 @@ IS_AVAILABLE: Final = (
     and all(hasattr(_lib, name) for name in _NEEDED)
     and all(
         hasattr(SSL.Connection(SSL.Context(SSL.TLS_SERVER_METHOD), None), name)
-        for name in ("_ssl", "_into_ssl", "_from_ssl")
+        for name in ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error")
     )
 )
 
@@ -61,8 +63,12 @@ if IS_AVAILABLE:
     _bio_write: Final = _lib.BIO_write
     _bio_size: Final = _lib.BIO_get_mem_data
     _clear_errors: Final = _lib.ERR_clear_error
+    _do_handshake: Final = _lib.SSL_do_handshake
+    _ssl_error: Final = _lib.SSL_get_error
     _ssl_read: Final = _lib.SSL_read
+    _ssl_shutdown: Final = _lib.SSL_shutdown
     _ssl_write: Final = _lib.SSL_write
+    _WANT_READ: Final = _lib.SSL_ERROR_WANT_READ
 
 
 class DirectRecords(Records):
@@ -76,6 +82,21 @@ class DirectRecords(Records):
         self._ssl = private._ssl
         self._into_ssl = private._into_ssl
         self._from_ssl = private._from_ssl
+
+    def handshake(self, data: bytes) -> bool:
+        if data:
+            _bio_write(self._into_ssl, data, len(data))
+        result = _do_handshake(self._ssl)  # it empties the thread's error queue first
+        if result == 1:
+            return True
+        if _ssl_error(self._ssl, result) == _WANT_READ:
+            return False
+        private: Any = self.connection
+        try:
+            private._raise_ssl_error(self._ssl, result)
+        except SSL.Error as error:
+            raise translate(error) from None
+        raise AssertionError("it always raises")
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
         into_ssl = self._into_ssl
@@ -142,6 +163,19 @@ class DirectRecords(Records):
             filled += got
         pieces.append(_SEALED_VIEW[:filled])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def take(self) -> bytes:
+        size = _bio_read(self._from_ssl, _SEALED, _SEALED_SIZE)
+        if size <= 0:
+            return b""
+        sealed: bytes = _SEALED_VIEW[:size]
+        return sealed if size < _SEALED_SIZE else sealed + self.take()
+
+    def close(self) -> bytes:
+        if _ssl_shutdown(self._ssl) < 0:
+            _clear_errors()
+            return b""
+        return self.take()
 
     def _check_unsent(self) -> None:
         if _bio_size(self._from_ssl, _NULL) > MAX_UNSENT_BYTES:
