@@ -45,6 +45,7 @@ class SecureTransport(Protocol):
     @property
     def is_flushed(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
+    def write_last(self, data: bytes) -> None: ...
     def shut_down_writing(self) -> None: ...
     def close(self) -> None: ...
     def linger(self) -> None: ...
@@ -289,6 +290,10 @@ class DownstreamConnection:
 
     # -- from the exchange --
 
+    def write_last(self, data: bytes) -> None:
+        """Send the end of the last response; `exchange_ended` follows at once."""
+        self._tls.write_last(data)
+
     def pause_reading(self) -> None:
         """Take nothing more from the client for now."""
         self._is_reading_paused = True
@@ -463,7 +468,11 @@ class DownstreamConnection:
 
     def _send(self, reply: replies.Reply, exchange: Exchange | None, *, keep_alive: bool) -> None:
         with_body = exchange is None or exchange.head.method != b"HEAD"
-        self.write(reply.http1(keep_alive=keep_alive, with_body=with_body))
+        data = reply.http1(keep_alive=keep_alive, with_body=with_body)
+        if keep_alive:
+            self.write(data)
+        else:
+            self.write_last(data)
         if exchange is not None and with_body:
             exchange.bytes_sent = len(reply.body)
 

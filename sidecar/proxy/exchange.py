@@ -162,6 +162,9 @@ class Downstream(Client, Protocol):
     @property
     def is_closing(self) -> bool: ...
     def write(self, data: bytes) -> None: ...
+    def write_last(self, data: bytes) -> None:
+        """Send the end of the last response; `exchange_ended` follows, and closes."""
+
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
     def proxy_header(self, version: ProxyProtocolOut) -> bytes: ...
@@ -456,7 +459,11 @@ class Exchange(Lessee):
                 section = rewrite.interim_section(event.fields)
                 pieces.append(http1.response_bytes(event.status, event.reason, section))
         if pieces:
-            self.downstream.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if ended and self._close_after:
+                self.downstream.write_last(data)
+            else:
+                self.downstream.write(data)
         if ended:
             self._end_response()
         else:
@@ -465,7 +472,10 @@ class Exchange(Lessee):
     def whole_response(self, head: ResponseHead, body: bytes) -> None:
         data = self._begin_response(head) + body
         self.bytes_sent = len(body)
-        self.downstream.write(data)
+        if self._close_after:
+            self.downstream.write_last(data)
+        else:
+            self.downstream.write(data)
         self._end_response()
 
     def note_response(self, head: ResponseHead) -> None:
@@ -488,7 +498,7 @@ class Exchange(Lessee):
             kind = _CHUNKED if minor_version else _UNTIL_CLOSE
             close = close or kind is _UNTIL_CLOSE
         self._kind = kind
-        self._close_after = close
+        self._close_after = close and head.status != 101  # that begins something
         upstream = self._upstream
         assert upstream is not None
         if minor_version and not close and upstream.remembered_head is head:

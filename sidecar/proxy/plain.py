@@ -96,6 +96,10 @@ class PlainServer:
         if not self._is_closed:
             self.transport.write(data)
 
+    def write_last(self, data: bytes) -> None:
+        """Write what `close` or `linger` follows: the end is the kernel's to say."""
+        self.write(data)
+
     def shut_down_writing(self) -> None:
         """Say that no more will come, and go on reading."""
         if not self._is_closed:

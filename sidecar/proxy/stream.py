@@ -414,6 +414,10 @@ class Stream:
         if not self.is_over:
             self.send(data, ends=False)
 
+    def write_last(self, data: bytes) -> None:
+        """The same: what ends a stream is in a frame of its own."""
+        self.write(data)
+
     def shut_down_writing(self) -> None:
         """Say that no more will come."""
         if not self.is_over:

@@ -2,7 +2,7 @@
 TLS in the server role as a Twisted protocol over memory BIOs: a sibling of Twisted's TLSMemoryBIOProtocol.
 
 Below it is a byte transport, above it an application protocol that is made once the handshake is complete. What is
-written goes out in the same turn; nothing is queued here, so backpressure is the transport's alone.
+written goes out in the same turn; no data is queued here, so backpressure is the transport's alone.
 
     NEW       -- TLS record -------------> HANDSHAKE
     NEW       -- plain HTTP, EOF, ... ---> CLOSED
@@ -36,6 +36,9 @@ All that a client may send until its handshake is complete. A ClientHello takes 
 largest keys in use 10 KB, with post-quantum ones about 20; OpenSSL alone would take 100 KiB of certificates, and keeps
 many times their size of what stands in them.
 """
+
+_MAX_HELD: Final = 16 * 1024
+"""The most of a last write that is worth a copy, so that the end goes out with it: a record."""
 
 _ENOUGH_TO_TELL: Final = 4
 """Bytes by which plain HTTP is recognised."""
@@ -158,6 +161,7 @@ class TlsServer:
         "_acceptor",
         "_early",
         "_handshake_room",
+        "_held",
         "_records",
         "_state",
         "application",
@@ -167,6 +171,7 @@ class TlsServer:
     def __init__(self, records: Records, acceptor: Acceptor) -> None:
         self._records = records
         self._handshake_room = MAX_HANDSHAKE_BYTES
+        self._held = b""  # sealed, and goes out with what is written next
         self._acceptor = acceptor
         self._state = _State.NEW
         self._early = b""  # what came until it was clear whether it is TLS, and then of the handshake
@@ -250,19 +255,31 @@ class TlsServer:
             except TlsError:
                 self.abort()
                 return
+            if self._held:
+                sealed, self._held = self._held + sealed, b""
             self.transport.write(sealed)
+
+    def write_last(self, data: bytes) -> None:
+        """Write *data*, behind which the caller calls `close` or `linger` at once: they go out as one."""
+        if len(data) > _MAX_HELD:
+            self.write(data)
+        elif self._state in _WRITABLE and data:
+            try:
+                self._held += self._records.seal(data)
+            except TlsError:
+                self.abort()
 
     def shut_down_writing(self) -> None:
         """Say that no more will come (close_notify), and go on reading."""
         if self._state is _OPEN:
             self._state = _State.DONE
-            self.transport.write(self._records.close())
+            self._write_end()
 
     def close(self) -> None:
         """Say that this was all, and close once it has been sent."""
         if self._state in _WRITABLE:
             self._state = _State.CLOSED
-            self.transport.write(self._records.close())
+            self._write_end()
             self.transport.loseConnection()
         elif self._state is _State.DONE:
             self._state = _State.CLOSED
@@ -272,7 +289,7 @@ class TlsServer:
         """Like `close`, for a peer that is still sending: it gets to read the answer. The caller sets a deadline."""
         if self._state in _WRITABLE:
             self._state = _State.CLOSED
-            self.transport.write(self._records.close())
+            self._write_end()
             self.transport.linger()
         elif self._state is _State.DONE:
             self._state = _State.CLOSED
@@ -284,6 +301,10 @@ class TlsServer:
         self.transport.abortConnection()
 
     # -- inside --
+
+    def _write_end(self) -> None:
+        held, self._held = self._held, b""
+        self.transport.write(held + self._records.close())
 
     def _receive(self, data: bytes) -> None:
         try:

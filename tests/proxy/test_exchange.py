@@ -965,6 +965,14 @@ class TestSwitchingProtocols:
         pump.app_sends(b"\x81\x01b")
         assert pump.received() == b"\x81\x01b"
 
+    def test_client_that_wants_no_further_request_hears_the_101(self) -> None:
+        """An upgrade is not the last that is sent, whatever the client says of its connection."""
+        pump = Pump()
+        pump.start_exchange(self.REQUEST.replace(b"Connection: ", b"Connection: close, "))
+        pump.app_sends(self.ANSWER)
+        assert pump.received().startswith(b"HTTP/1.1 101 ")
+        assert not pump.tls.ending
+
     def test_bytes_behind_the_101_are_not_lost(self) -> None:
         """What the app sends in the same packet belongs to the tunnel."""
         pump = Pump()

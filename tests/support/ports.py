@@ -82,11 +82,13 @@ class RecordingTransport:
         in_kernel: What the kernel has of the bytes written, and the peer has not taken; the test sets it.
         is_reading: Whether the owner wants to hear more from the peer.
         bytes_received: What the peer has sent.
+        times_written: How often something was written.
     """
 
     def __init__(self, clock: task.Clock, protocol: StreamProtocol | None = None) -> None:
         self.protocol = protocol
         self.sent = b""
+        self.times_written = 0
         self.calls: list[str] = []
         self.is_stuck = False
         self.in_kernel = 0
@@ -122,6 +124,7 @@ class RecordingTransport:
     def write(self, data: bytes) -> None:
         if not self.is_open or not data:
             return
+        self.times_written += 1
         if self._queue:
             self._queue += data
             self._pending_seen += len(data)
@@ -231,6 +234,8 @@ class RecordingSecureTransport:
     """
     The TLS connection below a `DownstreamConnection`, as `downstream.SecureTransport`.
 
+    A last write reaches the client with the end, and not at all without one.
+
     Attributes:
         owner: Who is paused when a write is stuck.
         sent: Plaintext that the client has taken.
@@ -247,12 +252,14 @@ class RecordingSecureTransport:
         self.is_half_closed = False
         self.is_stuck = False
         self._queue = b""
+        self._last = b""
 
     @property
     def is_flushed(self) -> bool:
         return not self._queue
 
     def write(self, data: bytes) -> None:
+        assert not self._last, "written behind the last"
         assert not self.is_half_closed, "written behind the end"
         if self.ending:
             return
@@ -266,14 +273,26 @@ class RecordingSecureTransport:
         else:
             self.sent += data
 
+    def write_last(self, data: bytes) -> None:
+        assert not self.is_half_closed, "written behind the end"
+        self._last = data
+
     def shut_down_writing(self) -> None:
+        self._write_held()
         self.is_half_closed = True
 
     def close(self) -> None:
+        self._write_held()
         self.ending = self.ending or "close"
 
     def linger(self) -> None:
+        self._write_held()
         self.ending = self.ending or "linger"
+
+    def _write_held(self) -> None:
+        data, self._last = self._last, b""
+        if data:
+            self.write(data)
 
     def abort(self) -> None:
         self.ending = "abort"

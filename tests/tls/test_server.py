@@ -364,6 +364,31 @@ class TestOpen:
         assert open_.client_reads() == (b"last", True)
         assert open_.transport.calls == ["linger"]
 
+    @pytest.mark.parametrize("end", ["close", "linger"])
+    def test_last_write_and_the_end_leave_as_one(self, open_: Connection, end: str) -> None:
+        """A short answer, behind which the connection ends, is one packet with the close_notify."""
+        open_.tls.write(b"first")
+        writes = open_.transport.times_written
+        open_.tls.write_last(b"last")
+        getattr(open_.tls, end)()
+        assert open_.client_reads() == (b"firstlast", True)
+        assert open_.transport.times_written == writes + 1
+
+    def test_long_last_write_is_not_copied(self, open_: Connection) -> None:
+        """It fills packets by itself, so it leaves at once."""
+        data = bytes(16 * 1024 + 1)
+        open_.tls.write_last(data)
+        assert open_.client_reads() == (data, False)
+        open_.tls.close()
+        assert open_.client_reads() == (b"", True)
+
+    def test_last_write_is_not_sent_when_the_connection_is_cut(self, open_: Connection) -> None:
+        """Without its end it may as well be missing."""
+        open_.client_reads()
+        open_.tls.write_last(b"last")
+        open_.tls.abort()
+        assert open_.transport.sent == b""
+
     def test_abort_does_not_say_so(self, open_: Connection) -> None:
         """A cut must not look like an end."""
         open_.tls.write(b"part")
