@@ -12,10 +12,12 @@ from twisted.internet import error, task
 from twisted.python import failure
 
 from sidecar.settings import TlsPolicy
+from sidecar.tls import server
 from sidecar.tls.context import build_context
 from sidecar.tls.fastpath import records_for
 from sidecar.tls.server import TlsServer
 from sidecar.tls.trust import ClientTrust
+from sidecar.tls.verify import is_resumed
 from tests.support.certs import authority
 from tests.support.handshake import TLS12, TLS13, client_context, outgoing
 from tests.support.ports import RecordingTransport, make_failure
@@ -95,6 +97,7 @@ class Connection:
     """A server over a recording transport, and its client."""
 
     def __init__(self, context: SSL.Context, version: int = TLS13) -> None:
+        self.context = context
         self.clock = task.Clock()
         self.acceptor = FakeAcceptor()
         self.tls = TlsServer(records_for(context), self.acceptor)
@@ -150,6 +153,17 @@ class Connection:
         if self.transport.sent:
             self.client.bio_write(self.transport.sent)
             self.transport.sent = b""
+
+    def client_can_resume(self) -> bool:
+        """Whether the client has got a ticket that is worth something."""
+        session = self.client.get_session()
+        assert session is not None
+        self.client.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+        again = Connection(self.context)
+        again.client = SSL.Connection(self.client.get_context(), None)
+        again.client.set_connect_state()
+        again.client.set_session(session)
+        return is_resumed(again.shake_hands().tls.connection)
 
     def client_reads(self) -> tuple[bytes, bool]:
         """Return what the client can read, and whether it was told that this is all."""
@@ -326,6 +340,45 @@ class TestHandshake:
         new.acceptor.greeting = b"hello"
         new.shake_hands()
         assert new.client_reads() == (b"hello", False)
+
+    def test_tickets_leave_with_the_first_answer(self, new: Connection) -> None:
+        """In TLS 1.3 nothing is sent for them alone; the client can resume once it has read something."""
+        new.shake_hands()
+        assert new.transport.times_written == 1
+        new.tls.write(b"answer")
+        assert new.transport.times_written == 2
+        assert new.client_reads() == (b"answer", False)
+        assert new.client_can_resume()
+
+    @pytest.mark.parametrize("end", ["close", "shut_down_writing", "linger"])
+    def test_tickets_leave_with_the_end(self, new: Connection, end: str) -> None:
+        """A connection on which nothing was said gives its client what it can resume with all the same."""
+        new.shake_hands()
+        getattr(new.tls, end)()
+        assert new.client_reads() == (b"", True)
+        assert new.client_can_resume()
+
+    def test_alert_is_sealed_behind_the_tickets(self, new: Connection) -> None:
+        """A client that breaks a record hears why: records count from one to the next, so none is left out."""
+        new.shake_hands()
+        new.transport.deliver(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)
+        with pytest.raises(SSL.Error, match="bad record mac"):
+            new.client_reads()
+
+    def test_large_tickets_leave_at_once(self, new: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An idle connection does not keep what it would not miss."""
+        monkeypatch.setattr(server, "_MAX_HELD_TICKETS", 500)
+        new.shake_hands()
+        assert new.transport.times_written == 2
+        assert new.client_reads() == (b"", False)
+        assert new.client_can_resume()
+
+    def test_last_flight_of_tls12_leaves_at_once(self, context: SSL.Context) -> None:
+        """There the client waits for it."""
+        connection = Connection(context, TLS12).shake_hands()
+        assert connection.transport.times_written == 2
+        connection.sends(b"question")
+        assert connection.application.received == b"question"
 
     def test_exception_of_the_acceptor_ends_cleanly(self, new: Connection) -> None:
         """A bug above costs this connection only: its end is told as usual."""
