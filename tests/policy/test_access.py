@@ -52,6 +52,13 @@ class TestAccessOf:
         assert [status(access(OPTIONAL), shown) for shown in (NO_CERTIFICATE, BAD, GOOD)] == [200, 403, 200]
         assert [status(access(REQUIRED), shown) for shown in (NO_CERTIFICATE, BAD, GOOD)] == [400, 403, 200]
 
+    def test_clients_without_a_certificate_are_judged_once(self) -> None:
+        """They are all alike, and who has shown one is not like them."""
+        some = access(REQUIRED, exempt=EXEMPT)
+        assert some.admit(NO_CERTIFICATE) is some.admit(NO_CERTIFICATE)
+        assert [status(some, shown) for shown in (NO_CERTIFICATE, BAD, GOOD, NO_CERTIFICATE)] == [400, 403, 200, 400]
+        assert status(some, NO_CERTIFICATE, b"/healthz") == 200
+
     def test_lists_decide_about_the_certificate(self) -> None:
         """Who is not allowed, or denied, is refused."""
         assert status(access(allow=ALLOW_GOOD), GOOD) == 200

@@ -24,7 +24,7 @@ from sidecar.policy.forwarding import TrustedProxies
 from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection
-from sidecar.proxy.listener import PROXY_HEADER_SECONDS, Approach, Listener, Peer, Room, listen
+from sidecar.proxy.listener import PROXY_HEADER_SECONDS, Approach, Listener, Peer, Room, _usual_forwarding, listen
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import (
@@ -705,6 +705,18 @@ class TestReadSize:
         door.turn()
         (peer,) = door.listener._peers.values()
         assert peer.transport._max_read_size == READ_SIZE
+
+
+class TestUsualForwarding:
+    def test_clients_of_one_address_share_their_lines(self) -> None:
+        """What an app is told of most clients is made once for each address, port and scheme."""
+        local = HostPort("192.0.2.1", 443)
+        told = _usual_forwarding("192.0.2.7", local, "https")
+        assert told.named == b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n"
+        assert told.anonymous == told.named
+        assert _usual_forwarding("192.0.2.7", local, "https") is told
+        others = [("192.0.2.8", local, "https"), ("192.0.2.7", HostPort("192.0.2.1", 8443), "https")]
+        assert all(_usual_forwarding(*other).named != told.named for other in others)
 
 
 class TestEstablished:
