@@ -10,7 +10,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, globalLogPublisher
 
-from sidecar.proxy.deadlines import NEVER, Deadline, Deadlines
+from sidecar.proxy.deadlines import FORGOTTEN_PER_LOOK, NEVER, Deadline, Deadlines
 
 
 class Owner:
@@ -191,6 +191,28 @@ class TestMany:
         clock.advance(30.0)
         assert all(len(owners[index].moments) == (moment != NEVER) for index, moment in due.items())
         assert not clock.getDelayedCalls()
+
+    def test_ended_ones_are_not_looked_at_one_by_one(self, clock: Clock, deadlines: Deadlines, owner: Owner) -> None:
+        """What short connections leave behind goes many at a time, and is in nobody's way."""
+        for _ in range(3 * FORGOTTEN_PER_LOOK):
+            deadline = Deadline(Owner(clock), deadlines)
+            deadline.set(1.0)
+            deadline.end()
+            clock.advance(0.001)
+        Deadline(owner, deadlines).set(1.0)
+        moved = Deadline(owner, deadlines)
+        moved.set(0.95)
+        moved.set(0)
+        looks = 0
+        while clock.getDelayedCalls():
+            (call,) = clock.getDelayedCalls()
+            clock.advance(call.getTime() - clock.seconds())
+            looks += 1
+        assert looks == 4, "three for the ended ones, and one for the one that passes"
+        assert owner.moments == [pytest.approx(1.3)]
+        moved.set(1.0)
+        clock.advance(1.0)
+        assert owner.moments == [pytest.approx(1.3), pytest.approx(2.3)]
 
     def test_exception_costs_only_its_owner(self, clock: Clock, deadlines: Deadlines) -> None:
         """A bug in one connection does not keep the others waiting for ever."""
