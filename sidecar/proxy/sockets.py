@@ -39,6 +39,10 @@ wake-ups (bench row `download`). The first pause ends it.
 """
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+# One of each for all connections: nobody raises them (bench row `connections-full`).
+_DONE: Final = failure.Failure(error.ConnectionDone())  # type: ignore[no-untyped-call]
+_LOST: Final = failure.Failure(error.ConnectionLost())  # type: ignore[no-untyped-call]
+_ABORTED: Final = failure.Failure(error.ConnectionAborted())  # type: ignore[no-untyped-call]
 _RETRY: Final = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR, errno.ENOBUFS})
 
 
@@ -195,9 +199,9 @@ class SocketTransport:
         if self._state in (_State.OPEN, _State.HALF_CLOSED):
             self._state = _State.FLUSHING
             if not self._queue:
-                self._end_soon(error.ConnectionDone())
+                self._end_soon(_DONE)
         elif self._state is _State.BROKEN:
-            self._end_soon(error.ConnectionLost())
+            self._end_soon(_LOST)
 
     def shut_down_writing(self) -> None:
         """Tell the peer that no more will come, once everything written has been sent; go on reading."""
@@ -220,7 +224,7 @@ class SocketTransport:
             if not self._queue:
                 self._shut_down()
         elif self._state is _State.BROKEN:
-            self._end_soon(error.ConnectionLost())
+            self._end_soon(_LOST)
 
     def abortConnection(self) -> None:
         """Close at once with a reset: the peer must not take what it has for all there is."""
@@ -229,7 +233,7 @@ class SocketTransport:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             except OSError:
                 pass  # already disconnected: nothing to reset
-            self._end_soon(error.ConnectionAborted())
+            self._end_soon(_ABORTED)
 
     # -- from the peer --
 
@@ -240,7 +244,7 @@ class SocketTransport:
             self._read_size = READ_SIZE
             self._reactor.removeReader(self)
             if self._state is _State.BROKEN:
-                self._end_soon(error.ConnectionLost())
+                self._end_soon(_LOST)
 
     def resumeProducing(self) -> None:
         if self._paused and not self._eof_seen and self._state is not _State.ENDED:
@@ -326,7 +330,7 @@ class SocketTransport:
         end, which is near; a connection that is not being read is over.
         """
         if self._paused:
-            self._end_soon(error.ConnectionLost())
+            self._end_soon(_LOST)
         else:
             self._state = _State.BROKEN
 
@@ -336,10 +340,10 @@ class SocketTransport:
         except OSError:
             pass  # the peer has reset the connection: reading will tell
 
-    def _end_soon(self, reason: Exception) -> None:
+    def _end_soon(self, reason: failure.Failure) -> None:
         """Close now, tell the protocol in the next turn: it may be in the middle of something."""
         self._close()
-        self._reactor.callLater(0, self._tell, failure.Failure(reason))  # type: ignore[no-untyped-call]
+        self._reactor.callLater(0, self._tell, reason)
 
     def _tell(self, reason: failure.Failure) -> None:
         protocol, self.protocol = self.protocol, NOBODY
