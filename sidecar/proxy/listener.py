@@ -1,6 +1,9 @@
 """
 The listening socket: accept, read the PROXY header, wrap in TLS, hand to HTTP or a tunnel; count, bound, and let go.
 
+Workers accept from one socket. One that has more connections than another leaves newcomers to it for a moment, and
+then lets them in: no connection is ever handed over, so none can be lost on the way, and none waits for one worker.
+
 At the connection limit nothing more is accepted: newcomers wait in the kernel's backlog and are served as soon as a
 connection ends, which costs them time and us nothing. The same holds, with a pause, when descriptors run out.
 """
@@ -14,7 +17,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from OpenSSL import SSL
@@ -50,6 +53,9 @@ from sidecar.tls.trust import ClientTrust, trust_of
 from sidecar.tls.verify import verify_again
 from sidecar.wire.proxyproto import ProxyHeader
 
+if TYPE_CHECKING:
+    from sidecar.proxy.tally import Place
+
 JUDGED_PER_TURN: Final = 20
 
 BACKLOG: Final = 4096
@@ -63,6 +69,19 @@ ACCEPT_PAUSE_SECONDS: Final = 0.1
 
 PROXY_HEADER_SECONDS: Final = 5.0
 """How long a connection may take to its PROXY header: balancers send it at once."""
+
+ASIDE_SECONDS: Final = 0.001
+"""How long newcomers are left to a worker that has fewer connections. It may be busy, or hang."""
+
+ACCEPTS_AFTER_ASIDE: Final = 4
+"""How many are let in then, whoever has fewer: enough that nobody waits for long, few enough not to be a burst."""
+
+REFILL_SECONDS: Final = 0.1
+MOST_REFILLED: Final = 16
+"""
+For how long after a connection has ended another may take its place, whoever has fewer, and how many at most: where
+clients come and go all the time, to leave them to others costs more than it gives.
+"""
 
 WARNING_PAUSE_SECONDS: Final = 10.0
 """Under a flood the same warning would come with every newcomer."""
@@ -162,21 +181,60 @@ class Room:
         taken: How many are open.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None = None) -> None:
+        """
+        Args:
+            place: Where other workers see how many they are; None: there are no others.
+        """
         self.taken = 0
+        self._place = place
+        self._accepting = 0  # listeners
+        self._vacated = 0  # places that were taken a moment ago
+        self._vacated_at = -math.inf
         self._waiting: list[Listener] = []
+
+    def open(self) -> None:
+        """A listener accepts from now on."""
+        self._accepting += 1
+        self._tell()
+
+    def shut(self) -> None:
+        """A listener accepts no more."""
+        self._accepting -= 1
+        if self._place is not None and not self._accepting:
+            self._place.note_away()
+
+    def enter(self) -> None:
+        """A connection has been accepted."""
+        self.taken += 1
+        if self._vacated:
+            self._vacated -= 1
+        self._tell()
+
+    def leaves_newcomers(self, now: float) -> bool:
+        """Whether another worker has fewer connections, and this one had no more a moment ago."""
+        if self._place is None or not self._place.is_fullest():
+            return False
+        return not self._vacated or now - self._vacated_at > REFILL_SECONDS
 
     def wait(self, listener: Listener) -> None:
         """Have *listener* started again once a connection has ended."""
         if listener not in self._waiting:
             self._waiting.append(listener)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """A connection has ended."""
         self.taken -= 1
+        self._vacated = min(self._vacated + 1, MOST_REFILLED) if now - self._vacated_at <= REFILL_SECONDS else 1
+        self._vacated_at = now
+        self._tell()
         waiting, self._waiting = self._waiting, []
         for listener in waiting:
             listener.start()
+
+    def _tell(self) -> None:
+        if self._place is not None and self._accepting:
+            self._place.note(self.taken)
 
 
 class Peer:
@@ -327,6 +385,7 @@ class Listener:
         self._peers: dict[Server, Peer] = {}
         self._is_accepting = False
         self._resume_call: Any = None
+        self._return_call: Any = None
         self._noted_at: dict[str, float] = {}  # what -> when it was last logged
         self._closed = False
         self._bytes_received = self._bytes_sent = 0  # of connections that are gone
@@ -337,6 +396,7 @@ class Listener:
         """Accept connections."""
         if not self._is_accepting and not self._closed:
             self._is_accepting = True
+            self._room.open()
             self._reactor.addReader(self)
 
     def stop(self) -> None:
@@ -405,7 +465,10 @@ class Listener:
         self._is_accepting = False
 
     def doRead(self) -> None:
-        self._accept(ACCEPTS_PER_TURN)
+        self._accept(ACCEPTS_PER_TURN, leaves_to_others=True)
+        self._look_at_limit()
+
+    def _look_at_limit(self) -> None:
         if self._room.taken >= self.service.limits.connections:
             self._note(
                 "max_connections",
@@ -415,8 +478,12 @@ class Listener:
             self._pause()
             self._room.wait(self)
 
-    def _accept(self, at_most: int) -> None:
-        for _ in range(min(at_most, self.service.limits.connections - self._room.taken)):
+    def _accept(self, at_most: int, *, leaves_to_others: bool = False) -> None:
+        for number in range(min(at_most, self.service.limits.connections - self._room.taken)):
+            if leaves_to_others and self._room.leaves_newcomers(self._reactor.seconds()):
+                if not number:
+                    self._step_aside()
+                return
             try:
                 sock, address = self._socket.accept()
             except OSError as problem:
@@ -446,7 +513,7 @@ class Listener:
         at_once = MAX_READ_SIZE if self.approach.mode is ListenerMode.TCP else READ_SIZE
         transport = SocketTransport(sock, peer.preface or server, self._reactor, at_once)
         self._peers[server] = peer
-        self._room.taken += 1
+        self._room.enter()
         peer.transport = server.transport = transport
         peer.deadline.set(timeout)
         self._metrics.connections += 1
@@ -468,7 +535,23 @@ class Listener:
     def _pause(self) -> None:
         if self._is_accepting:
             self._is_accepting = False
+            self._room.shut()
             self._reactor.removeReader(self)
+            if self._return_call is not None:
+                self._return_call.cancel()
+                self._return_call = None
+
+    def _step_aside(self) -> None:
+        """Leave newcomers to others for a moment: the poller would report them again and again."""
+        self._reactor.removeReader(self)
+        self._return_call = self._reactor.callLater(ASIDE_SECONDS, self._return)
+
+    def _return(self) -> None:
+        """Let in who is still waiting: the others have had their moment, and may be busy or hang."""
+        self._return_call = None
+        self._reactor.addReader(self)
+        self._accept(ACCEPTS_AFTER_ASIDE)
+        self._look_at_limit()
 
     def _back_off(self, problem: OSError) -> None:
         self._note(
@@ -680,6 +763,6 @@ class Listener:
         self._bytes_received += peer.transport.bytes_received
         self._bytes_sent += peer.transport.bytes_sent
         self._metrics.connections_active -= 1
-        self._room.leave()
+        self._room.leave(self._reactor.seconds())
         if not self._is_accepting and self._room.taken < self.service.limits.connections:
             self.start()

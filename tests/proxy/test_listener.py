@@ -24,7 +24,19 @@ from sidecar.policy.forwarding import TrustedProxies
 from sidecar.proxy import listener as module
 from sidecar.proxy.deadlines import Deadlines
 from sidecar.proxy.downstream import DRAIN_IDLE_SECONDS, DownstreamConnection
-from sidecar.proxy.listener import PROXY_HEADER_SECONDS, Approach, Listener, Peer, Room, _usual_forwarding, listen
+from sidecar.proxy.listener import (
+    ACCEPTS_AFTER_ASIDE,
+    ASIDE_SECONDS,
+    MOST_REFILLED,
+    PROXY_HEADER_SECONDS,
+    REFILL_SECONDS,
+    Approach,
+    Listener,
+    Peer,
+    Room,
+    _usual_forwarding,
+    listen,
+)
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE, SocketTransport
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.settings import (
@@ -822,6 +834,187 @@ class TestEstablished:
         _, new = shake_hands(door)
         assert new.get_peer_certificate(as_cryptography=True) == renewed.certificate
         assert old.get_peer_certificate(as_cryptography=True) != renewed.certificate
+
+
+class FakePlace:
+    """
+    Where a worker says how many connections it has.
+
+    Attributes:
+        noted: What it says; None while it accepts nobody.
+        others: How many each of the others has.
+    """
+
+    def __init__(self) -> None:
+        self.noted: int | None = None
+        self.others = 1000
+
+    def note(self, connections: int) -> None:
+        self.noted = connections
+
+    def note_away(self) -> None:
+        self.noted = None
+
+    def is_fullest(self) -> bool:
+        return self.noted is not None and self.noted > self.others
+
+
+class TestSharing:
+    """Workers accept from one socket, and newcomers are left to the one that has fewest connections."""
+
+    @pytest.fixture
+    def place(self) -> FakePlace:
+        return FakePlace()
+
+    @pytest.fixture
+    def door(self, place: FakePlace) -> Iterator[Door]:
+        door = Door(200, approach=Approach(tls=False), room=Room(cast(Any, place)))
+        yield door
+        door.close()
+
+    def test_others_see_how_many_there_are(self, door: Door, place: FakePlace) -> None:
+        """From the moment at which it accepts, whoever comes or goes."""
+        assert place.noted == 0
+        clients = [door.client_comes() for _ in range(3)]
+        door.turn()
+        assert place.noted == 3
+        clients[0].close()
+        door.turn()
+        assert place.noted == 2
+
+    def test_burst_is_not_taken_whole(self, door: Door, place: FakePlace) -> None:
+        """As soon as it has more than another, the rest is left to that one."""
+        place.others = 2
+        for _ in range(8):
+            door.client_comes()
+        door.listener.doRead()
+        assert door.listener.open_connections == 3
+        assert door.listener in door.reactor.readers
+
+    def test_fullest_steps_aside(self, door: Door, place: FakePlace) -> None:
+        """The poller would report the newcomers again and again."""
+        place.others = -1
+        door.client_comes()
+        door.listener.doRead()
+        assert door.listener.open_connections == 0
+        assert door.listener not in door.reactor.readers
+        assert place.noted == 0
+
+    def test_newcomers_that_nobody_takes_are_let_in(self, door: Door, place: FakePlace) -> None:
+        """A worker with fewer connections may be busy or hang: each look lets in a few, until none waits."""
+        place.others = -1
+        for _ in range(ACCEPTS_AFTER_ASIDE + 1):
+            door.client_comes()
+        door.listener.doRead()
+        door.reactor.advance(ASIDE_SECONDS)
+        assert door.listener.open_connections == ACCEPTS_AFTER_ASIDE
+        assert door.listener in door.reactor.readers
+        door.listener.doRead()
+        door.reactor.advance(ASIDE_SECONDS)
+        assert door.listener.open_connections == ACCEPTS_AFTER_ASIDE + 1
+
+    def test_newcomers_that_another_took_cost_nothing(self, door: Door, place: FakePlace) -> None:
+        """There is nobody left to let in, and the next is looked at as ever."""
+        place.others = -1
+        door.listener.doRead()
+        door.reactor.advance(ASIDE_SECONDS)
+        place.others = 0
+        door.client_comes()
+        door.listener.doRead()
+        assert door.listener.open_connections == 1
+
+    def test_place_of_one_that_has_just_gone_is_filled_again(self, door: Door, place: FakePlace) -> None:
+        """Where clients come and go, a worker does not wait for others to take each; it gets no fuller by that."""
+        clients = [door.client_comes() for _ in range(4)]
+        door.turn()
+        place.others = 0
+        clients[0].close()
+        door.turn()
+        for _ in range(3):
+            door.client_comes()
+        door.listener.doRead()
+        assert door.listener.open_connections == 4
+
+    def test_place_that_has_been_empty_for_a_while_is_not_filled(self, door: Door, place: FakePlace) -> None:
+        """What comes then is no successor of what went."""
+        clients = [door.client_comes() for _ in range(4)]
+        door.turn()
+        place.others = 0
+        clients[0].close()
+        door.turn()
+        door.reactor.advance(2 * REFILL_SECONDS)
+        door.client_comes()
+        door.listener.doRead()
+        assert door.listener.open_connections == 3
+
+    def test_exodus_is_not_made_up_for(self, door: Door, place: FakePlace) -> None:
+        """When a balancer opens all its connections anew, those who come back are shared out like any others."""
+        clients = [door.client_comes() for _ in range(MOST_REFILLED + 10)]
+        while door.listener.open_connections < len(clients):
+            door.turn()
+        place.others = 0
+        for client in clients[1:]:
+            client.close()
+        door.turn()
+        assert door.listener.open_connections == 1
+        for _ in range(MOST_REFILLED + 10):
+            door.client_comes()
+        door.listener.doRead()
+        assert door.listener.open_connections == 1 + MOST_REFILLED
+
+    def test_full_worker_is_left_nothing(self, place: FakePlace) -> None:
+        """At its limit it says that it accepts nobody, until a connection has ended."""
+        door = Door(2, approach=Approach(tls=False), room=Room(cast(Any, place)))
+        clients = [door.client_comes() for _ in range(2)]
+        door.turn()
+        assert (door.listener.open_connections, place.noted) == (2, None)
+        clients[0].close()
+        door.turn()
+        assert (door.listener.open_connections, place.noted) == (1, 1)
+        door.close()
+
+    def test_limit_holds_for_those_whom_nobody_takes(self, place: FakePlace) -> None:
+        """Those let in after a moment aside count like others."""
+        door = Door(2, approach=Approach(tls=False), room=Room(cast(Any, place)))
+        place.others = -1
+        for _ in range(3):
+            door.client_comes()
+        door.listener.doRead()
+        door.reactor.advance(ASIDE_SECONDS)
+        assert (door.listener.open_connections, place.noted, door.is_accepting) == (2, None, False)
+        door.close()
+
+    def test_stop_ends_the_moment_aside(self, door: Door, place: FakePlace) -> None:
+        """Who has connected is let in, others are told that nobody accepts here, and nothing is left to come."""
+        place.others = -1
+        door.client_comes()
+        door.listener.doRead()
+        door.listener.stop()
+        assert (door.listener.open_connections, place.noted) == (1, None)
+        door.reactor.advance(ASIDE_SECONDS)
+        assert door.listener not in door.reactor.readers
+
+    def test_worker_that_has_stopped_says_nothing_more(self, door: Door, place: FakePlace) -> None:
+        """Its place may be another's by the time its last connections end."""
+        client = door.client_comes()
+        door.turn()
+        door.listener.stop()
+        client.close()
+        door.turn()
+        assert (door.listener.open_connections, place.noted) == (0, None)
+
+    def test_worker_serves_as_long_as_one_listener_accepts(self, place: FakePlace) -> None:
+        """The number is of all its listeners together."""
+        room = Room(cast(Any, place))
+        one, other = (Door(10, approach=Approach(tls=False), room=room) for _ in range(2))
+        one.client_comes()
+        one.turn()
+        one.listener.stop()
+        assert place.noted == 1
+        other.listener.stop()
+        assert place.noted is None
+        one.close()
+        other.close()
 
 
 class TestStop:
