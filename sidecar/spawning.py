@@ -38,13 +38,16 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-def spawn(listeners: Sequence[socket.socket], environ: Mapping[str, str]) -> tuple[Process, socket.socket]:
+def spawn(
+    listeners: Sequence[socket.socket], environ: Mapping[str, str], others: Sequence[int] = ()
+) -> tuple[Process, socket.socket]:
     """
     Start a worker.
 
     Args:
         listeners: What it accepts from, in the order in which it knows them.
         environ: Our environment, of which it gets all but the settings.
+        others: Descriptors that it inherits too, under the same numbers; it is not told of them here.
 
     Returns:
         The process, and our end of its channel.
@@ -59,7 +62,7 @@ def spawn(listeners: Sequence[socket.socket], environ: Mapping[str, str]) -> tup
     try:
         process = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
             [*_interpreter(sys.path[0]), "-m", "sidecar", COMMAND, *map(str, numbers)],
-            pass_fds=numbers,
+            pass_fds=(*numbers, *others),
             env={name: value for name, value in environ.items() if not name.startswith(PREFIX)},
         )
     except OSError:

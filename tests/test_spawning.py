@@ -24,7 +24,8 @@ from sidecar.control import Kind, Message, encode
 channel = socket.socket(fileno=int(sys.argv[1]))
 listener = socket.socket(fileno=int(sys.argv[2]))
 blocked = next(line for line in open("/proc/self/status") if line.startswith("SigBlk"))
-report = [listener.getsockname()[1], dict(os.environ), int(blocked.split()[1], 16)]
+other = os.pread(int(os.environ["OTHER"]), 9, 0).decode()
+report = [listener.getsockname()[1], dict(os.environ), int(blocked.split()[1], 16), other]
 channel.sendall(encode(Message(Kind.ANSWER, report)))
 """
 
@@ -43,14 +44,17 @@ class Spawned:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
-            process, sock = spawn([listener], environ | {"PYTHONPATH": CHECKOUT})
+            other = os.memfd_create("other")
+            os.write(other, b"inherited")
+            process, sock = spawn([listener], environ | {"PYTHONPATH": CHECKOUT, "OTHER": str(other)}, [other])
+            os.close(other)
         with sock:
             sock.settimeout(20)
             message = receive(sock)
         assert isinstance(process, popen)
         assert process.wait(20) == 0
         assert message.kind is Kind.ANSWER
-        self.seen_port, self.environ, self.blocked = message.body
+        self.seen_port, self.environ, self.blocked, self.read_of_other = message.body
 
 
 class TestSpawn:
@@ -61,6 +65,10 @@ class TestSpawn:
         assert spawned.environ["container"] == "yes"
         assert not [name for name in spawned.environ if name.startswith("SIDECAR_")]
         assert spawned.command[-4:-2] == ["sidecar", "_worker"]
+
+    def test_child_gets_other_descriptors_under_their_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is told of them elsewhere."""
+        assert Spawned(monkeypatch, {}).read_of_other == "inherited"
 
     def test_child_never_sees_the_signals_of_its_supervisor(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A terminal sends its own to all; they stay blocked in the child, and come through here."""
