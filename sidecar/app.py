@@ -57,6 +57,7 @@ from sidecar.watching import Watcher
 
 if TYPE_CHECKING:
     from sidecar.observe.logformat import Format
+    from sidecar.proxy.tally import Place
     from sidecar.tls.client import UpstreamSecurity
 
 STDOUT: Final = 1
@@ -97,6 +98,7 @@ class App:
         reread: Callable[[], Loaded] | None = None,
         listeners: Sequence[socket.socket] | None = None,
         ephemeral: Bundle | None = None,
+        place: Place | None = None,
     ) -> None:
         """
         Args:
@@ -107,6 +109,7 @@ class App:
             listeners: Listening sockets, in the order of `Topology.listeners`, of a supervisor, which also serves the
                 admin pages; None: they are opened here.
             ephemeral: What is served where no certificate is given; None: it is made here.
+            place: Where other workers see how many connections this one has; None: there are no others.
         """
         self._loaded = loaded
         self._settings = loaded.settings
@@ -133,6 +136,7 @@ class App:
         self._told_of_expiry: dict[str, int] = {}
         self._ephemeral = ephemeral
         self._inherited = listeners
+        self._place = place
         self._has_given_ephemeral = ephemeral is not None
         self._credentials: Credentials
         self._clusters: dict[str, Cluster] = {}
@@ -178,7 +182,7 @@ class App:
         self._credentials = credentials
         self._arrange_clusters(credentials)
         rejecter = Rejecter(self._metrics, self._reactor.seconds)
-        access_log, room = self._access_log(), Room()
+        access_log, room = self._access_log(), Room(self._place)
         for spec in credentials.topology.listeners:
             keys = credentials.keys[spec.name]
             service = Service(

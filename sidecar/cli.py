@@ -161,6 +161,7 @@ def _serve_supervised(arguments: Sequence[str]) -> int:
     """What a supervisor starts."""
     lean.import_libraries()
     from sidecar import member, worker
+    from sidecar.proxy.tally import Place
 
     channel, *listeners = (socket.socket(fileno=int(number)) for number in arguments)
     try:
@@ -168,7 +169,8 @@ def _serve_supervised(arguments: Sequence[str]) -> int:
     except OSError:
         return EXIT_OK  # the supervisor has gone
     given = _Input(start.flags, (), start.environ)
-    inherited = worker.Inherited(channel=channel, listeners=listeners, ephemeral=start.ephemeral)
+    place = None if start.place is None else Place(*start.place)
+    inherited = worker.Inherited(channel=channel, listeners=listeners, ephemeral=start.ephemeral, place=place)
     try:
         return worker.run(
             member.share_of(start.loaded, start.workers),

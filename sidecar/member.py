@@ -44,6 +44,7 @@ class Start:
         flags, environ: Where it reads its settings from at a reload, as the supervisor does.
         workers: How many share the limits.
         ephemeral: The certificate that is served where none is given, which must be the same in all workers.
+        place: What its `tally.Place` is made of; None: it has none.
     """
 
     loaded: Loaded = attrs.field(repr=False)
@@ -51,22 +52,24 @@ class Start:
     environ: Mapping[str, str] = attrs.field(repr=False)
     workers: int
     ephemeral: Bundle | None = None
+    place: tuple[int, int] | None = None
 
     def pack(self) -> Any:
         """Return it as a message carries it."""
         loaded = [_pack(self.loaded.settings), dict(self.loaded.sources), dict(self.loaded.places)]
-        return [loaded, dict(self.flags), dict(self.environ), self.workers, _pack_bundle(self.ephemeral)]
+        return [loaded, dict(self.flags), dict(self.environ), self.workers, _pack_bundle(self.ephemeral), self.place]
 
     @classmethod
     def unpack(cls, packed: Any) -> Self:
         """Return what `pack` was made of."""
-        (values, sources, places), flags, environ, workers, ephemeral = packed
+        (values, sources, places), flags, environ, workers, ephemeral, place = packed
         return cls(
             loaded=Loaded(_unpack(values), sources, places),
             flags=flags,
             environ=environ,
             workers=workers,
             ephemeral=_unpack_bundle(ephemeral),
+            place=None if place is None else (place[0], place[1]),
         )
 
 

@@ -12,7 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.logger import Logger
@@ -34,8 +34,12 @@ from sidecar.merged import MergedOperator
 from sidecar.observe import logs
 from sidecar.proxy.listener import listen
 from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.tally import Tally
 from sidecar.reloading import keep_what_needs_a_restart
 from sidecar.spawning import Process, reap_strays, spawn
+
+PLACES_PER_WORKER: Final = 4
+"""In the tally: a worker that is replaced keeps its own until it has ended. One that finds none accepts as it comes."""
 
 _log = Logger()
 
@@ -167,6 +171,7 @@ class _Launcher:
         self, given: Given, current: _Current, count: int, listeners: Sequence[socket.socket], reactor: Any
     ) -> None:
         self.ephemeral: Bundle | None = None
+        self._tally = _tally(count)
         self._given = given
         self._current = current
         self._count = count
@@ -174,8 +179,18 @@ class _Launcher:
         self._reactor = reactor
 
     def __call__(self, received: Callable[[Message], None], closed: Callable[[], None]) -> tuple[Process, Channel]:
-        process, sock = spawn(self._listeners, os.environ)
-        channel = Channel(sock, received, closed, self._reactor)
+        place = self._tally.take()
+
+        def gone() -> None:
+            self._tally.leave(place)
+            closed()
+
+        try:
+            process, sock = spawn(self._listeners, os.environ, self._tally.descriptors)
+        except OSError:
+            self._tally.leave(place)
+            raise
+        channel = Channel(sock, received, gone, self._reactor)
         channel.start()
         start = Start(
             loaded=self._current.loaded,
@@ -183,9 +198,19 @@ class _Launcher:
             environ=self._given.environ,
             workers=self._count,
             ephemeral=self.ephemeral,
+            place=place,
         )
         channel.send(Message(Kind.START, start.pack()))
         return process, channel
+
+
+def _tally(count: int) -> Tally:
+    """Return what tells workers how many connections each has; one without places if the system cannot have that."""
+    try:
+        return Tally(PLACES_PER_WORKER * count)
+    except OSError as problem:
+        _log.warn("chance decides how connections are shared out among workers: {why}", why=problem.strerror)
+        return Tally(0)
 
 
 class _Certificate:

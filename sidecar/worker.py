@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 from twisted.internet import main
@@ -28,6 +28,9 @@ from sidecar.observe import logs
 from sidecar.settings import Settings
 from sidecar.values import Value
 
+if TYPE_CHECKING:
+    from sidecar.proxy.tally import Place
+
 _log = Logger()
 
 
@@ -40,11 +43,13 @@ class Inherited(Value):
         channel: To it; a `Start` has been read.
         listeners: What to accept from, in the order of `Topology.listeners`.
         ephemeral: The certificate to serve where none is given.
+        place: Where it tells the others how many connections it has; None: they do not share them out.
     """
 
     channel: socket.socket
     listeners: Sequence[socket.socket]
     ephemeral: Bundle | None
+    place: Place | None = None
 
 
 def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None, inherited: Inherited | None = None) -> int:
@@ -73,7 +78,14 @@ def run(loaded: Loaded, reread: Callable[[], Loaded] | None = None, inherited: I
     else:
         from sidecar.member import Member
 
-        app = App(loaded, reactor, reread=reread, listeners=inherited.listeners, ephemeral=inherited.ephemeral)
+        app = App(
+            loaded,
+            reactor,
+            reread=reread,
+            listeners=inherited.listeners,
+            ephemeral=inherited.ephemeral,
+            place=inherited.place,
+        )
         member = Member(inherited.channel, app, reactor)
         start = _Start(app, loaded.settings, reactor, lambda: member.serves(app.console))
         member.start()

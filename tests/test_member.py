@@ -185,6 +185,7 @@ class TestStart:
             environ={"SIDECAR_TLS_KEY": "x"},
             workers=3,
             ephemeral=bundle,
+            place=(5, 2) if given else None,
         )
         ours, theirs = socket.socketpair()
         with ours, theirs:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.logger import capturedLogs
 
 from sidecar import supervisor as module
 from sidecar.config.load import Loaded, load
+from sidecar.control import Channel
 from sidecar.errors import ConfigError, Problem
 from sidecar.member import receive_start
 from tests.support import ports
@@ -83,11 +86,99 @@ class TestLauncher:
         current.reload()
         assert started_with(monkeypatch, current, flags) == (60, 1443)
 
+    def test_each_worker_gets_a_place_of_its_own(self, launched: Launched) -> None:
+        """It inherits the memory under the number that it is told."""
+        places = [launched.start(), launched.start()]
+        assert None not in places
+        assert len(set(places)) == 2
+        assert {place[0] for place in places if place} == set(launched.inherited)
+
+    def test_place_is_free_again_when_its_worker_has_gone(self, launched: Launched) -> None:
+        """Whatever ended it: its end of the channel is closed."""
+        place = launched.start()
+        launched.theirs[0].close()
+        launched.channels[0].doRead()
+        assert launched.closed == 1
+        assert launched.start() == place
+
+    def test_worker_that_cannot_be_started_keeps_no_place(self, launched: Launched) -> None:
+        """It is tried again and again."""
+        launched.error = OSError("no processes left")
+        for _ in range(10 * module.PLACES_PER_WORKER):
+            with pytest.raises(OSError, match="no processes left"):
+                launched.start()
+        launched.error = None
+        assert launched.start() is not None
+
+    def test_system_without_shared_memory_gets_workers_without_places(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They accept as it comes, and a line says so."""
+
+        def refuse(name: str) -> int:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+        monkeypatch.setattr(os, "memfd_create", refuse)
+        with capturedLogs() as log:
+            tally = module._tally(2)
+        assert (tally.take(), tally.descriptors) == (None, ())
+        assert [event["why"] for event in log] == ["Function not implemented"]
+
+
+class Launched:
+    """
+    Workers of a launcher, without their processes.
+
+    Attributes:
+        theirs: The workers' ends of their channels.
+        inherited: What the last was given besides listening sockets.
+        closed: How many are known to have gone.
+        error: Why no process can be started.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "spawn", self._spawn)
+        self.theirs: list[socket.socket] = []
+        self.channels: list[Channel] = []
+        self.inherited: Sequence[int] = ()
+        self.closed = 0
+        self.error: OSError | None = None
+        given = module.Given(flags={}, environ={}, reread=lambda: load({}, {}))
+        current = module._Current(load({}, {}), given.reread)
+        self._launcher = module._Launcher(given, current, 2, [], ports.FakeReactor())
+
+    def start(self) -> tuple[int, int] | None:
+        """Start one; return the place that it is told."""
+        _, channel = self._launcher(lambda message: None, self._gone)
+        self.channels.append(channel)
+        return receive_start(self.theirs[-1]).place
+
+    def close(self) -> None:
+        for channel, sock in zip(self.channels, self.theirs, strict=True):
+            channel.close()
+            sock.close()
+
+    def _spawn(self, listeners: object, environ: object, others: Sequence[int]) -> tuple[Any, socket.socket]:
+        if self.error is not None:
+            raise self.error
+        ours, theirs = socket.socketpair()
+        self.theirs.append(theirs)
+        self.inherited = others
+        return None, ours
+
+    def _gone(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Launched]:
+    launched = Launched(monkeypatch)
+    yield launched
+    launched.close()
+
 
 def started_with(monkeypatch: pytest.MonkeyPatch, current: module._Current, flags: dict[str, str]) -> tuple[int, int]:
     """Start a worker; return its `max_headers` and the port that it listens on."""
     ours, theirs = socket.socketpair()
-    monkeypatch.setattr(module, "spawn", lambda listeners, environ: (None, ours))
+    monkeypatch.setattr(module, "spawn", lambda listeners, environ, others: (None, ours))
     given = module.Given(flags=flags, environ={}, reread=lambda: current.loaded)
     launcher = module._Launcher(given, current, 2, [theirs], ports.FakeReactor())
     _, channel = launcher(lambda message: None, lambda: None)

@@ -25,7 +25,7 @@ _NOT_HERE: Final = {
     "tcp_backlog_size": "it is fixed here",
     "socket_options": "they are fixed here",
     "max_connections_to_accept_per_socket_event": "it is fixed here",
-    "connection_balance_config": "the kernel spreads connections over workers",
+    "connection_balance_config": "newcomers go to the worker with fewest connections",
 }
 
 _SILENT: Final = ("stat_prefix", "traffic_direction", "drain_type", "enable_reuse_port", "reuse_port", "metadata")

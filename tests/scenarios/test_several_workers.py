@@ -6,6 +6,7 @@ them, and the admin pages tell the truth about all of them together.
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import signal
@@ -186,6 +187,26 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def held_by(pid: int, program: Program) -> int:
+    """Return how many clients' connections a process holds."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ours = {f"socket:[{line[9]}]" for line in lines if line[3] == "01" and line[1].endswith(f":{program.port:04X}")}
+    return sum(os.readlink(file) in ours for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink())
+
+
+class TestSharing:
+    def test_newcomers_go_to_whoever_has_fewest(self, pair: Program) -> None:
+        """Clients that stay are shared out, those of a worker that has come later included."""
+        with contextlib.ExitStack() as stack:
+            for _ in range(2):
+                for _ in range(20):
+                    stack.enter_context(HttpsClient(pair)).get("/hello")
+                counts = [held_by(pid, pair) for pid in workers(pair)]
+                assert min(counts) >= 5, counts
+                os.kill(workers(pair)[0], signal.SIGKILL)
+                eventually(lambda: is_full(pair), "the dead worker is replaced")
 
 
 class TestSettings:
