@@ -6,6 +6,8 @@ Both measure fresh instances of their own, which may be set up for more than tho
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 
 import attrs
@@ -24,6 +26,11 @@ CLIENT_THREADS = 4
 """Each has 32 connections: with few, chance alone gives one worker much more to do than the other."""
 
 SLICES = 4
+
+LOOK_SECONDS = 0.3
+IDLE_NS = 5_000_000
+MOST_LOOKS = 50
+"""A proxy that used less CPU than that between two looks has started; how often to look until it is believed anyway."""
 
 
 def many_connections(lab: Lab, proxy: RunningProxy) -> Setup:
@@ -85,7 +92,23 @@ class Crew:
         return max(self.thread_ns.values()) / 1000 / self.requests
 
 
-def share_among_workers(lab: Lab, proxy: RunningProxy) -> tuple[Crew, Crew]:
+def wait_until_idle(proxy: RunningProxy, sleep: Callable[[float], None]) -> None:
+    """
+    Wait until all workers of a proxy have started.
+
+    It answers as soon as one of them does. One that starts later than the load would get none of its connections.
+    """
+    used_ns = -IDLE_NS
+    for _ in range(MOST_LOOKS):
+        before_ns, used_ns = used_ns, sum(proxy.thread_ns().values())
+        if used_ns - before_ns < IDLE_NS:
+            break
+        sleep(LOOK_SECONDS)
+
+
+def share_among_workers(
+    lab: Lab, proxy: RunningProxy, sleep: Callable[[float], None] = time.sleep
+) -> tuple[Crew, Crew]:
     """
     Put the same load on an instance with one worker and on one with two, in slices that alternate (A B B A).
 
@@ -102,6 +125,7 @@ def share_among_workers(lab: Lab, proxy: RunningProxy) -> tuple[Crew, Crew]:
         def crew(workers: int) -> Crew:
             setup = attrs.evolve(proxy.setup, workers=workers, is_spread=True)
             fresh = stack.enter_context(lab.running(proxy.installed, setup))
+            wait_until_idle(fresh, sleep)
             client = stack.enter_context(lab.client(fresh, "requests", rounds // SLICES, workers=CLIENT_THREADS))
             client.work()
             return Crew(proxy=fresh, client=client)

@@ -14,7 +14,14 @@ from bench.httpsclient import ROUND_CONNECTIONS, WorkDone
 from bench.lab import Effort, Lab, RunningProxy
 from bench.placement import Mode, Setup
 from bench.procfs import CpuTime
-from bench.scaling import SLICES, cost_by_open_connections, share_among_workers
+from bench.scaling import (
+    IDLE_NS,
+    MOST_LOOKS,
+    SLICES,
+    cost_by_open_connections,
+    share_among_workers,
+    wait_until_idle,
+)
 
 REQUESTS = 1_000
 
@@ -86,6 +93,10 @@ def proxy_in(mode: Mode) -> RunningProxy:
     return cast(RunningProxy, SimpleNamespace(installed=None, setup=Setup(mode=mode)))
 
 
+def no_sleep(_seconds: float) -> None:
+    """Wait for nothing: fake instances are idle."""
+
+
 class TestCostByOpenConnections:
     """`cost_by_open_connections` adds idle connections between its looks at one instance."""
 
@@ -103,24 +114,58 @@ class TestCostByOpenConnections:
         assert lab.setups == [Setup(mode=Mode.TCP, connections=11_000)]
 
 
+@attrs.define
+class FakeStart:
+    """A proxy that uses CPU as its workers start, so many nanoseconds from look to look."""
+
+    uses: list[int]
+    used_ns: int = 10**9
+
+    def thread_ns(self) -> dict[int, int]:
+        """Return what its one thread has used."""
+        return {1: self.used_ns}
+
+    def sleep(self, _seconds: float) -> None:
+        """Let it go on starting."""
+        self.used_ns += self.uses.pop(0)
+
+
+class TestWaitUntilIdle:
+    """`wait_until_idle` waits for workers that are still starting."""
+
+    @pytest.mark.parametrize(
+        ("uses", "left"),
+        [
+            pytest.param([0, 1], 1, id="started"),
+            pytest.param([IDLE_NS, IDLE_NS, IDLE_NS - 1, 1], 1, id="starting"),
+            pytest.param([IDLE_NS] * (MOST_LOOKS + 1), 1, id="never idle"),
+        ],
+    )
+    def test_it_ends_with_the_first_quiet_look(self, uses: list[int], left: int) -> None:
+        """A proxy that is never quiet is measured as it is."""
+        start = FakeStart(list(uses))
+        wait_until_idle(cast(RunningProxy, start), start.sleep)
+        assert len(start.uses) == left
+
+
 class TestShareAmongWorkers:
     """`share_among_workers` compares one worker with two, under the same conditions."""
 
     @pytest.mark.parametrize(("shares", "busiest"), [((0.5, 0.5), 0.5), ((0.75, 0.25), 0.75)], ids=["even", "uneven"])
     def test_busiest_worker_bounds_the_gain(self, shares: tuple[float, ...], busiest: float) -> None:
         """Two that share badly cost no more in all, and serve less; the warm-up does not count."""
-        one, two = share_among_workers(cast(Lab, FakeLab(shares)), proxy_in(Mode.HTTP))
+        one, two = share_among_workers(cast(Lab, FakeLab(shares)), proxy_in(Mode.HTTP), no_sleep)
         assert (one.cpu_us, two.cpu_us) == pytest.approx((1.0, 1.0))
         assert (one.busiest_us, two.busiest_us) == pytest.approx((1.0, busiest))
 
     def test_slices_alternate_in_changing_order(self) -> None:
         """After the warm-up the order is A B B A, so that drift falls on both alike."""
         lab = FakeLab()
-        share_among_workers(cast(Lab, lab), proxy_in(Mode.HTTP))
+        share_among_workers(cast(Lab, lab), proxy_in(Mode.HTTP), no_sleep)
         assert lab.order == [1, 2] + [1, 2, 2, 1] * (SLICES // 2)
 
     def test_instances_differ_in_their_workers_only(self) -> None:
         """One that may use one core would differ in more than that from one that may use two."""
         lab = FakeLab()
-        share_among_workers(cast(Lab, lab), proxy_in(Mode.HTTP))
+        share_among_workers(cast(Lab, lab), proxy_in(Mode.HTTP), no_sleep)
         assert [attrs.evolve(setup, workers=0) for setup in lab.setups] == [Setup(workers=0, is_spread=True)] * 2
