@@ -172,12 +172,16 @@ class SocketTransport:
         self._pending_seen = pending
         return progressed
 
-    def write(self, data: bytes) -> None:
-        """Send *data*, in order. If the kernel does not take all of it, the protocol is paused until it has."""
+    def write(self, data: bytes | memoryview) -> None:
+        """
+        Send *data*, in order. If the kernel does not take all of it, the protocol is paused until it has.
+
+        What has to wait is copied, if it is not bytes already: whose memory *data* is may use it again afterwards.
+        """
         if self._state is not _OPEN or not data:
             return
         if self._queue:
-            self._queue.append(data)
+            self._queue.append(bytes(data))
             self._pending_seen += len(data)
             return
         try:
@@ -189,7 +193,7 @@ class SocketTransport:
             sent = 0
         self.bytes_sent += sent
         if sent < len(data):
-            self._queue.append(data[sent:])
+            self._queue.append(bytes(data[sent:]))
             self._pending_seen = self._pending_bytes()
             self._reactor.addWriter(self)
             self.protocol.pauseProducing()

@@ -46,7 +46,7 @@ from sidecar.tls.clientcontext import (
 )
 from sidecar.tls.fastpath import records_on
 from sidecar.tls.records import Records
-from sidecar.tls.server import StreamTransport
+from sidecar.tls.server import SocketStream
 from sidecar.tls.verify import is_resumed
 from sidecar.topology import UpstreamTls
 
@@ -299,7 +299,7 @@ class _Nobody:
     def has_progressed(self) -> bool:
         return False
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes | memoryview) -> None: ...
     def loseConnection(self) -> None: ...
     def shut_down_writing(self) -> None: ...
     def abortConnection(self) -> None: ...
@@ -353,7 +353,7 @@ class TlsClient:
         self._room = MAX_HANDSHAKE_BYTES
         self._has_session_been_kept = False
         self.protocol: StreamProtocol = protocol
-        self.transport: StreamTransport = _NOBODY
+        self.transport: SocketStream = _NOBODY
         self.last_error: TlsFailure | None = None
 
     @property

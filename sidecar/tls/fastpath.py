@@ -46,7 +46,8 @@ IS_AVAILABLE: Final = (
 )
 
 if IS_AVAILABLE:
-    # One of each for the process: both are emptied before control goes anywhere else. A record holds 16,384 bytes.
+    # One of each for the process: both are emptied before control goes anywhere else, but for what `seal` lends of
+    # the second. A record holds 16,384 bytes.
     _PLAIN_SIZE: Final = 16_384
     _PLAIN: Final = _ffi.new("char[]", _PLAIN_SIZE)
     _PLAIN_VIEW: Final = _ffi.buffer(_PLAIN)
@@ -54,9 +55,11 @@ if IS_AVAILABLE:
     # holds more than this, which is two records: four would make a transfer 5 % cheaper and twice as much be kept.
     _PIECE_SIZE: Final = 32_768
     _OVERHEAD: Final = 2 * MAX_UNSENT_BYTES  # headers and tags of the records, and answers that go out with them
-    _SEALED_SIZE: Final = 280_000  # the most that a transport reads at once, sealed
+    # The most that a transport reads at once, framed as a chunk and sealed, and room for a piece behind it.
+    _SEALED_SIZE: Final = 311_296
     _SEALED: Final = _ffi.new("char[]", _SEALED_SIZE)
     _SEALED_VIEW: Final = _ffi.buffer(_SEALED)
+    _SEALED_BYTES: Final = memoryview(_SEALED_VIEW)
     _RECORD_OVERHEAD: Final = 32
     _NULL: Final = _ffi.NULL
     _bio_read: Final = _lib.BIO_read
@@ -133,7 +136,7 @@ class DirectRecords(Records):
                 break
         return b"".join(pieces), ended
 
-    def seal(self, data: bytes) -> bytes:
+    def seal(self, data: bytes) -> bytes | memoryview:
         size = len(data)
         if size > _PIECE_SIZE:
             return self._seal_in_pieces(data, size)
@@ -145,7 +148,7 @@ class DirectRecords(Records):
         sealed: bytes = _SEALED_VIEW[:size]
         return sealed if size < _SEALED_SIZE else sealed + self.take()
 
-    def _seal_in_pieces(self, data: bytes, size: int) -> bytes:
+    def _seal_in_pieces(self, data: bytes, size: int) -> bytes | memoryview:
         """Seal so much that the memory BIO is to be emptied in between, see `_PIECE_SIZE`."""
         ssl, from_ssl = self._ssl, self._from_ssl
         start = _ffi.from_buffer(data)
@@ -161,8 +164,10 @@ class DirectRecords(Records):
             if got <= 0:
                 raise self._cannot_send()
             filled += got
+        if not pieces:
+            return _SEALED_BYTES[:filled]
         pieces.append(_SEALED_VIEW[:filled])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def take(self) -> bytes:
         size = _bio_read(self._from_ssl, _SEALED, _SEALED_SIZE)

@@ -89,9 +89,13 @@ class Records:
             raise too_many_answers()
         return b"".join(pieces), ended
 
-    def seal(self, data: bytes) -> bytes:
+    def seal(self, data: bytes) -> bytes | memoryview:
         """
         Encrypt *data*, which must not be empty, and return it with whatever else is to be sent.
+
+        Returns:
+            Bytes, or a view that is good until anything else is sealed, on any connection: send it at once, and copy
+            what has to wait, as `ByteTransport.write` does.
 
         Raises:
             TlsError: The connection is no longer able to send.

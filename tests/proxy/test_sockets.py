@@ -170,6 +170,15 @@ class TestWrite:
         assert end.protocol.events == ["pause", "resume"]
         assert end.transport.is_flushed
 
+    def test_memory_that_was_lent_may_be_used_again(self, end: End) -> None:
+        """Of a view only a copy waits, whether it stands first in the queue or behind others."""
+        lent = bytearray(MUCH)
+        end.transport.write(memoryview(lent))
+        lent[:] = b"y" * len(lent)
+        end.transport.write(memoryview(lent)[:5])
+        lent[:] = b"z" * len(lent)
+        assert end.exchange_until_flushed() == MUCH + b"yyyyy"
+
     def test_write_from_the_resume_keeps_its_place(self, end: End) -> None:
         """A protocol that fills the socket again when it is resumed is paused again."""
         end.transport.write(MUCH)

@@ -59,8 +59,8 @@ class WritesNoted(RecordingTransport):
         super().__init__(clock)
         self.writes: list[bytes] = []
 
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
+    def write(self, data: bytes | memoryview) -> None:
+        self.writes.append(bytes(data))
         super().write(data)
 
 

@@ -121,7 +121,7 @@ class RecordingTransport:
         self._pending_seen = pending
         return progressed
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if not self.is_open or not data:
             return
         self.times_written += 1
@@ -129,7 +129,7 @@ class RecordingTransport:
             self._queue += data
             self._pending_seen += len(data)
         elif self.is_stuck:
-            self._queue = data
+            self._queue = bytes(data)
             self._pending_seen = len(data) + self.in_kernel
             if self.protocol is not None:
                 self.protocol.pauseProducing()

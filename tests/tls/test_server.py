@@ -397,6 +397,14 @@ class TestOpen:
         open_.tls.write(b"answer")
         assert open_.client_reads() == (b"answer", False)
 
+    def test_much_on_two_connections_in_turns(self, context: SSL.Context) -> None:
+        """What is sealed is with the transport before anything else is sealed, in whatever memory that is done."""
+        first, second = (Connection(context).shake_hands() for _ in range(2))
+        for connection, letter in ((first, b"a"), (second, b"b"), (first, b"c")):
+            connection.tls.write(letter * 200_000)
+        assert first.client_reads() == (b"a" * 200_000 + b"c" * 200_000, False)
+        assert second.client_reads() == (b"b" * 200_000, False)
+
     def test_empty_write_is_nothing(self, open_: Connection) -> None:
         """No record is made for no bytes."""
         open_.to_client()
