@@ -25,13 +25,18 @@ _raise_queued: Any = getattr(SSL, "_raise_current_error", None)
 
 _NEEDED: Final = (
     "BIO_get_mem_data",
+    "BIO_new",
+    "BIO_new_mem_buf",
     "BIO_read",
+    "BIO_s_mem",
+    "BIO_set_mem_eof_return",
     "BIO_write",
     "ERR_clear_error",
     "SSL_do_handshake",
     "SSL_get_error",
     "SSL_read",
     "SSL_shutdown",
+    "SSL_set_bio",
     "SSL_want_read",
     "SSL_write",
 )
@@ -48,12 +53,15 @@ IS_AVAILABLE: Final = (
 if IS_AVAILABLE:
     # One of each for the process: both are emptied before control goes anywhere else, but for what `seal` lends of
     # the second. A record holds 16,384 bytes.
-    _PLAIN_SIZE: Final = 16_384
+    _RECORD_SIZE: Final = 16_384
+    _PLAIN_SIZE: Final = 20 * _RECORD_SIZE  # the most that a transport reads at once, and what is decided below
     _PLAIN: Final = _ffi.new("char[]", _PLAIN_SIZE)
     _PLAIN_VIEW: Final = _ffi.buffer(_PLAIN)
     # A memory BIO keeps, for as long as its connection lives, the memory of the most that it ever held. So it never
     # holds more than this, which is two records: four would make a transfer 5 % cheaper and twice as much be kept.
     _PIECE_SIZE: Final = 32_768
+    # What is opened at once of that which is not copied there. After each, what OpenSSL answers by itself is counted.
+    _BORROWED_SIZE: Final = 131_072
     _OVERHEAD: Final = 2 * MAX_UNSENT_BYTES  # headers and tags of the records, and answers that go out with them
     # The most that a transport reads at once, framed as a chunk and sealed, and room for a piece behind it.
     _SEALED_SIZE: Final = 311_296
@@ -65,6 +73,11 @@ if IS_AVAILABLE:
     _bio_read: Final = _lib.BIO_read
     _bio_write: Final = _lib.BIO_write
     _bio_size: Final = _lib.BIO_get_mem_data
+    _bio_on: Final = _lib.BIO_new_mem_buf
+    _new_bio: Final = _lib.BIO_new
+    _MEMORY: Final = _lib.BIO_s_mem()
+    _set_bio: Final = _lib.SSL_set_bio
+    _set_eof_return: Final = _lib.BIO_set_mem_eof_return
     _clear_errors: Final = _lib.ERR_clear_error
     _do_handshake: Final = _lib.SSL_do_handshake
     _ssl_error: Final = _lib.SSL_get_error
@@ -105,9 +118,9 @@ class DirectRecords(Records):
         into_ssl = self._into_ssl
         if data:
             if len(data) > _PIECE_SIZE:
-                return self._open_in_pieces(data)
+                return self._open_where_it_lies(data)
             _bio_write(into_ssl, data, len(data))
-        size = _ssl_read(self._ssl, _PLAIN, _PLAIN_SIZE)
+        size = _ssl_read(self._ssl, _PLAIN, _RECORD_SIZE)
         if size <= 0:
             return b"", self._why_nothing(size)
         plaintext: bytes = _PLAIN_VIEW[:size]
@@ -118,23 +131,46 @@ class DirectRecords(Records):
                 self._check_unsent()
             return plaintext, False
         pieces = [plaintext]
-        while (size := _ssl_read(self._ssl, _PLAIN, _PLAIN_SIZE)) > 0:
+        while (size := _ssl_read(self._ssl, _PLAIN, _RECORD_SIZE)) > 0:
             pieces.append(_PLAIN_VIEW[:size])
         return b"".join(pieces), self._why_nothing(size)
 
-    def _open_in_pieces(self, data: bytes) -> tuple[bytes, bool]:
-        """Open so much that the memory BIO is not to hold it at once, see `_PIECE_SIZE`."""
-        start, size = _ffi.from_buffer(data), len(data)
+    def _open_where_it_lies(self, data: bytes) -> tuple[bytes, bool]:
+        """
+        Open so much that the memory BIO is not to hold it, see `_PIECE_SIZE`.
+
+        For as long as this takes, OpenSSL reads from *data* itself. It frees a BIO that is replaced, so there is a new,
+        empty one afterwards; the beginning of a record that is not whole yet is in OpenSSL's own buffer then.
+        """
         pieces: list[bytes] = []
-        ended = False
-        for position in range(0, size, _PIECE_SIZE):
-            _bio_write(self._into_ssl, start + position, min(_PIECE_SIZE, size - position))
-            while (got := _ssl_read(self._ssl, _PLAIN, _PLAIN_SIZE)) > 0:
-                pieces.append(_PLAIN_VIEW[:got])
-            ended = self._why_nothing(got)
+        if _bio_size(self._into_ssl, _NULL):  # came behind the handshake, and goes before
+            early, ended = self.open(b"")
             if ended:
-                break
-        return b"".join(pieces), ended
+                return early, True
+            pieces.append(early)
+        ssl, from_ssl = self._ssl, self._from_ssl
+        start, size = _ffi.from_buffer(data), len(data)
+        filled = 0
+        ended = False
+        try:
+            for position in range(0, size, _BORROWED_SIZE):
+                if filled + _BORROWED_SIZE + 2 * _RECORD_SIZE > _PLAIN_SIZE:
+                    pieces.append(_PLAIN_VIEW[:filled])
+                    filled = 0
+                borrowed = _bio_on(start + position, min(_BORROWED_SIZE, size - position))
+                _set_eof_return(borrowed, -1)  # at its end it asks for more, as a memory BIO does
+                _set_bio(ssl, borrowed, from_ssl)
+                while (got := _ssl_read(ssl, _PLAIN + filled, _RECORD_SIZE)) > 0:
+                    filled += got
+                ended = self._why_nothing(got)
+                if ended:
+                    break
+        finally:
+            private: Any = self.connection
+            self._into_ssl = private._into_ssl = _new_bio(_MEMORY)
+            _set_bio(ssl, self._into_ssl, from_ssl)
+        plaintext: bytes = _PLAIN_VIEW[:filled]
+        return b"".join((*pieces, plaintext)) if pieces else plaintext, ended
 
     def seal(self, data: bytes) -> bytes | memoryview:
         size = len(data)

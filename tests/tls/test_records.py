@@ -185,6 +185,53 @@ class TestOpen:
         ciphertext = b"".join(session.client_seals(piece) for piece in (b"a", b"b" * 20_000, b"c"))
         assert session.records.open(ciphertext) == (b"a" + b"b" * 20_000 + b"c", False)
 
+    @pytest.mark.parametrize("cut", [40_000, 131_072, 262_144, 300_000])
+    def test_much_may_be_split_anywhere(self, session: Session, cut: int) -> None:
+        """Where a large feed ends in the middle of a record, the next one goes on there, large or small."""
+        data = bytes(range(256)) * 2_000
+        ciphertext = session.client_seals(data)
+        pieces = [ciphertext[:cut], ciphertext[cut:-7], ciphertext[-7:]]
+        opened = [session.records.open(piece) for piece in pieces]
+        assert b"".join(plaintext for plaintext, _ in opened) == data
+        assert not any(ended for _, ended in opened)
+
+    def test_much_behind_the_handshake_is_in_order(self, context: SSL.Context, make: MakeRecords) -> None:
+        """Data in the packet of the client's Finished goes before a large feed that follows it."""
+        session = Session(make(SSL.Connection(context, None)), TLS13)
+        with pytest.raises(SSL.WantReadError):
+            session.client.do_handshake()
+        assert not session.records.handshake(outgoing(session.client))
+        session.client.bio_write(session.records.take())
+        session.client.do_handshake()
+        assert session.records.handshake(outgoing(session.client) + session.client_seals(b"early"))
+        assert session.records.open(session.client_seals(b"l" * 100_000)) == (b"early" + b"l" * 100_000, False)
+
+    def test_end_behind_the_handshake_is_the_end(self, context: SSL.Context, make: MakeRecords) -> None:
+        """What follows a close_notify in the packet of the client's Finished is not looked at, however much it is."""
+        session = Session(make(SSL.Connection(context, None)), TLS13)
+        with pytest.raises(SSL.WantReadError):
+            session.client.do_handshake()
+        assert not session.records.handshake(outgoing(session.client))
+        session.client.bio_write(session.records.take())
+        session.client.do_handshake()
+        assert session.records.handshake(outgoing(session.client) + session.client_closes())
+        assert session.records.open(b"x" * 100_000) == (b"", True)
+
+    def test_changed_record_among_much_raises(self, session: Session) -> None:
+        """One record that is not authentic breaks the connection, wherever in a large feed it is."""
+        ciphertext = bytearray(session.client_seals(b"m" * 200_000))
+        ciphertext[150_000] ^= 0x80
+        with pytest.raises(TlsError):
+            session.records.open(bytes(ciphertext))
+        with pytest.raises(TlsError):
+            session.records.open(session.client_seals(b"good"))
+
+    def test_connection_is_whole_after_much(self, session: Session) -> None:
+        """pyOpenSSL's own calls go on working on the connection, whatever was done to it for speed."""
+        assert session.records.open(session.client_seals(b"m" * 100_000)) == (b"m" * 100_000, False)
+        session.records.connection.bio_write(session.client_seals(b"more"))
+        assert session.records.connection.recv(100) == b"more"
+
     def test_record_may_be_split_anywhere(self, session: Session) -> None:
         """Bytes come as they like; nothing is handed on before the record is whole."""
         cut, size = 1, 7
