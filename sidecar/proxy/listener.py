@@ -317,6 +317,9 @@ class Peer:
     def resume_reading(self) -> None:
         self.transport.resumeProducing()
 
+    def read_up_to(self, size: int) -> None:
+        self.transport.read_up_to(size)
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address is one by which a machine speaks to itself."""

@@ -129,7 +129,7 @@ class SocketTransport:
             protocol: Hears of everything that happens.
             reactor: IReactorFDSet and IReactorTime.
             max_read_size: Most bytes to read at once while a transfer flows. Above `READ_SIZE` only for a peer that is
-                trusted not to send what costs much to parse: it is all parsed in one turn.
+                trusted not to send what costs much to parse: it is all parsed in one turn. See also `read_up_to`.
         """
         self._max_read_size = max_read_size
         self._socket = sock
@@ -254,6 +254,11 @@ class SocketTransport:
         if self._paused and not self._eof_seen and self._state is not _State.ENDED:
             self._paused = False
             self._reactor.addReader(self)
+
+    def read_up_to(self, size: int) -> None:
+        """Read at most *size* bytes at once from now on while a transfer flows, but `READ_SIZE` in any case."""
+        self._max_read_size = max(size, READ_SIZE)
+        self._read_size = min(self._read_size, self._max_read_size)
 
     # -- called by the reactor --
 

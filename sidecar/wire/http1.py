@@ -151,6 +151,11 @@ class ServerCodec:
         """Whether bytes of a further request are held."""
         return bool(self._rest)
 
+    @property
+    def awaited_bytes(self) -> int:
+        """How many bytes of the current request's body are still to come; 0 where its framing does not tell."""
+        return self._reader.remaining if isinstance(self._reader, framing.LengthReader) else 0
+
     def receive(self, data: bytes) -> list[RequestEvent]:
         """
         Take bytes from the client.

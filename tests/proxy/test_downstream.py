@@ -21,6 +21,7 @@ from sidecar.proxy.downstream import (
 )
 from sidecar.proxy.intake import Forwarding
 from sidecar.proxy.routing import Destination, Router
+from sidecar.proxy.sockets import MAX_READ_SIZE
 from sidecar.settings import (
     ByteCount,
     ClientCertMode,
@@ -118,6 +119,39 @@ class TestPipelining:
         assert pump.app_receives().endswith(b"\r\n\r\nabc")
         pump.app_sends(OK)
         assert pump.app_receives().startswith(b"GET /x ")
+
+
+class TestReadSize:
+    HEAD = b"PUT / HTTP/1.1\r\nHost: a\r\n"
+
+    def upload(self, framing: bytes, *pieces: bytes) -> Pump:
+        pump = Pump()
+        pump.start_exchange(self.HEAD + framing + b"\r\n\r\n")
+        for piece in pieces:
+            pump.client_sends(piece)
+        return pump
+
+    @pytest.mark.parametrize(
+        ("piece", "expected"),
+        [(65_000, 130_000), (131_000, 262_000), (262_144, MAX_READ_SIZE), (5, 10)],
+        ids=["large", "larger", "the most", "of tiny records"],
+    )
+    def test_body_of_known_length_is_read_in_larger_pieces(self, piece: int, expected: int) -> None:
+        """While it flows, twice what came last may come next, up to a limit; tiny records let it shrink again."""
+        pump = self.upload(b"Content-Length: 9000000", bytes(262_144), bytes(piece))
+        assert pump.peer.read_size == expected
+
+    def test_nothing_behind_the_body_is_read_with_it(self) -> None:
+        """No more is asked for than the body has: what follows is a head, and costs as much to parse as any."""
+        pump = self.upload(b"Content-Length: 150000", bytes(100_000))
+        assert pump.peer.read_size == 50_000
+        pump.client_sends(bytes(50_000))
+        assert pump.peer.read_size == 0
+
+    def test_chunks_are_read_in_small_pieces(self) -> None:
+        """A chunked body has to be parsed: one turn takes a bounded part of it."""
+        pump = self.upload(b"Transfer-Encoding: chunked", b"10000\r\n" + bytes(65_536) + b"\r\n")
+        assert pump.peer.read_size == 0
 
 
 class TestDeadlines:

@@ -711,12 +711,14 @@ class TestPeer:
 
 
 class TestReadSize:
-    def test_client_is_never_read_more_than_64_kib_at_once(self, door: Door) -> None:
+    def test_client_is_read_64_kib_at_once_unless_more_is_asked_for(self, door: Door) -> None:
         """What a client sends may cost much to parse, so one turn takes a bounded part of it, however it flows."""
         door.client_comes()
         door.turn()
         (peer,) = door.listener._peers.values()
         assert peer.transport._max_read_size == READ_SIZE
+        peer.read_up_to(100_000)
+        assert peer.transport._max_read_size == 100_000
 
 
 class TestUsualForwarding:

@@ -412,6 +412,15 @@ class TestReadSize:
         sizes = self.read_sizes(transport)
         assert sizes == [READ_SIZE, 2 * READ_SIZE, *[MAX_READ_SIZE] * 4]
 
+    def test_limit_may_change_while_it_flows(self, end: End) -> None:
+        """A new limit holds from the next read on, in either direction, and never keeps anybody from reading."""
+        end.transport.read_up_to(150_000)
+        assert self.read_sizes(end.transport)[-2:] == [150_000] * 2
+        end.transport.read_up_to(100_000)
+        assert self.read_sizes(end.transport) == [100_000] * 6
+        end.transport.read_up_to(0)
+        assert self.read_sizes(end.transport) == [READ_SIZE] * 6
+
 
 class TestRead:
     def test_data_is_handed_on(self, end: End) -> None:

@@ -330,12 +330,16 @@ class FakePeer:
         self.proxied: ProxyHeader | None = None
         self.deadline = Deadline(owner, deadlines)
         self.is_reading = True
+        self.read_size = 0  # what was asked for last
 
     def pause_reading(self) -> None:
         self.is_reading = False
 
     def resume_reading(self) -> None:
         self.is_reading = True
+
+    def read_up_to(self, size: int) -> None:
+        self.read_size = size
 
 
 class FakePool:

@@ -147,6 +147,18 @@ class TestServerCodec:
         assert codec.receive(b"l") == [Data(b"l")]
         assert codec.receive(b"lo") == [Data(b"lo"), END]
 
+    def test_awaited_bytes_are_those_of_a_known_length(self) -> None:
+        """How much of a body is still to come is said where its length is, and nowhere else."""
+        codec = server()
+        assert codec.awaited_bytes == 0
+        codec.receive(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+        assert codec.awaited_bytes == 3
+        codec.receive(b"cde")
+        assert codec.awaited_bytes == 0
+        codec.next_request()
+        codec.receive(b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab")
+        assert codec.awaited_bytes == 0
+
 
 class TestPipelining:
     def test_nothing_held_gives_nothing(self) -> None:
