@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _MOST_REMEMBERED: Final = 1024
 """Clients, by what is written of them. Typically some 2 MiB; 16 MiB if all are hostile."""
 
+_MOST_UPSTREAMS: Final = 128
+
+_quoted_upstream = functools.lru_cache(_MOST_UPSTREAMS)(quoted)
+
 
 class JsonFormat:
     """Makes lines."""
@@ -32,8 +36,8 @@ class JsonFormat:
         head = exchange.head
         fields = head.fields
         path = quoted(shown(head.target.partition(b"?")[0]))
-        trace = entry.trace_id and f',"trace_id":{quoted(entry.trace_id)}'
-        upstream = entry.upstream and f',"upstream":{quoted(entry.upstream)}'
+        trace = entry.trace_id and f',"trace_id":"{entry.trace_id}"'  # hexadecimal digits
+        upstream = entry.upstream and f',"upstream":{_quoted_upstream(entry.upstream)}'
         line = (
             f'{self._common(entry)},"request_id":"{exchange.request_id.decode()}"{trace}'
             f',"method":{quoted_repeating(head.method)},"path":{path},"protocol":"{exchange.protocol}"'
