@@ -164,6 +164,7 @@ def unharmed(program: Program, *, most_bytes: int) -> Iterator[Callable[[], None
             assert statistics.median(during) < max(0.25, 10 * statistics.median(before)), sorted(during)
             assert max(during) < max(2.0, 10 * max(before)), sorted(during)
 
+        program.metric("downstream_connections_active")  # with the first look, what writes metrics is loaded
         with growth_of(program) as growth:
             yield look
     assert growth.bytes < most_bytes, f"{growth.bytes:,} bytes"
