@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,44 +81,10 @@ class Response:
         return json.loads(self.body)
 
 
-class HttpsClient:
-    """
-    One TLS connection to the sidecar, for ``with``. An end without close_notify raises ssl.SSLEOFError or
-    ConnectionResetError: it must not pass for the end of a response.
-    """
+class _Responses(ABC):
+    """Reads responses from what `_receive` returns."""
 
-    def __init__(
-        self,
-        program: Program,
-        *,
-        context: ssl.SSLContext | None = None,
-        server_name: str | None = "localhost",
-        session: ssl.SSLSession | None = None,
-        timeout_seconds: float = WAIT_SECONDS,
-    ) -> None:
-        self._buffer = b""
-        raw = socket.create_connection((program.host, program.port), timeout_seconds)
-        try:
-            self.socket = (context or client_context()).wrap_socket(
-                raw, server_hostname=server_name, suppress_ragged_eofs=False, session=session
-            )
-        except BaseException:
-            raw.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def get(self, target: str, *lines: str, method: str = "GET") -> Response:
-        """Send a request without a body; return the response."""
-        self.send(request(target, *lines, method=method))
-        return self.response(method)
+    _buffer = b""
 
     def response(self, method: str = "GET", *, interim: bool = False) -> Response:
         """
@@ -157,6 +124,63 @@ class HttpsClient:
         self._buffer = data[size:]
         return data[:size]
 
+    @abstractmethod
+    def _receive(self) -> bytes:
+        """Return what comes next; raise AssertionError if that is the end."""
+
+    @abstractmethod
+    def read_to_end(self) -> bytes:
+        """Read until close_notify."""
+
+    def _chunks(self) -> tuple[bytes, bytes]:
+        pieces = []
+        while size := int(self.read_until(b"\r\n"), 16):
+            pieces.append(self.read(size))
+            assert self.read(2) == b"\r\n"
+        trailers = b""
+        while (line := self.read_until(b"\r\n")) != b"\r\n":
+            trailers += line
+        return b"".join(pieces), trailers
+
+
+class HttpsClient(_Responses):
+    """
+    One TLS connection to the sidecar, for ``with``. An end without close_notify raises ssl.SSLEOFError or
+    ConnectionResetError: it must not pass for the end of a response.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        context: ssl.SSLContext | None = None,
+        server_name: str | None = "localhost",
+        session: ssl.SSLSession | None = None,
+        timeout_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        raw = socket.create_connection((program.host, program.port), timeout_seconds)
+        try:
+            self.socket = (context or client_context()).wrap_socket(
+                raw, server_hostname=server_name, suppress_ragged_eofs=False, session=session
+            )
+        except BaseException:
+            raw.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def get(self, target: str, *lines: str, method: str = "GET") -> Response:
+        """Send a request without a body; return the response."""
+        self.send(request(target, *lines, method=method))
+        return self.response(method)
+
     def read_to_end(self) -> bytes:
         """Read until close_notify."""
         pieces = [self._buffer]
@@ -178,48 +202,39 @@ class HttpsClient:
         assert data, f"closed by the sidecar after {self._buffer[:200]!r}"
         return data
 
-    def _chunks(self) -> tuple[bytes, bytes]:
-        pieces = []
-        while size := int(self.read_until(b"\r\n"), 16):
-            pieces.append(self.read(size))
-            assert self.read(2) == b"\r\n"
-        trailers = b""
-        while (line := self.read_until(b"\r\n")) != b"\r\n":
-            trailers += line
-        return b"".join(pieces), trailers
 
-
-class HalfClosingClient:
+class HalfClosingClient(_Responses):
     """
-    A TLS connection whose client can end its side and read on, which the socket of the ssl module cannot. For ``with``.
+    A TLS connection whose client can end its side and read on, and can read while it sends: the socket of the ssl
+    module can do neither (two threads on one mix up their errors). For ``with``.
     """
 
     def __init__(self, program: Program) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = client_context().wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
-        self._socket = socket.create_connection((program.host, program.port), WAIT_SECONDS)
+        self.socket = socket.create_connection((program.host, program.port), WAIT_SECONDS)
         try:
             self._wait_for(self._tls.do_handshake)
         except BaseException:
-            self._socket.close()
+            self.socket.close()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._socket.close()
+        self.socket.close()
 
     def send(self, data: bytes) -> None:
         self._tls.write(data)
         self._flush()
 
-    def read_until(self, end: bytes) -> bytes:
-        """Read up to *end*, and whatever came with it."""
-        data = b""
-        while end not in data:
-            data += self._wait_for(lambda: self._tls.read(65_536))
-        return data
+    def start_sending(self, data: bytes) -> threading.Thread:
+        """Send *data* in a thread of its own, which is returned; it may take as long as this client's timeout."""
+        self._tls.write(data)
+        thread = threading.Thread(target=self.socket.sendall, args=(self._outgoing.read(),))
+        thread.start()
+        return thread
 
     def end(self, data: bytes = b"") -> None:
         """Send *data* and close_notify, in one piece."""
@@ -229,13 +244,24 @@ class HalfClosingClient:
             self._tls.unwrap()
         self._flush()
 
+    def read_to_end(self) -> bytes:
+        data = self._buffer
+        self._buffer = b""
+        with suppress(ssl.SSLZeroReturnError):
+            while True:
+                data += self._receive()
+        return data
+
+    def _receive(self) -> bytes:
+        return self._wait_for(lambda: self._tls.read(65_536))
+
     def _wait_for(self, step: Callable[[], _T]) -> _T:
         while True:
             try:
                 result = step()
             except ssl.SSLWantReadError:
                 self._flush()
-                data = self._socket.recv(65_536)
+                data = self.socket.recv(65_536)
                 assert data, "closed by the sidecar"
                 self._incoming.write(data)
             else:
@@ -243,7 +269,8 @@ class HalfClosingClient:
                 return result
 
     def _flush(self) -> None:
-        self._socket.sendall(self._outgoing.read())
+        if sealed := self._outgoing.read():  # to send nothing waits for room, too
+            self.socket.sendall(sealed)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.scenarios.clients import HttpsClient, client_context, in_parallel, request
+from tests.scenarios.clients import HalfClosingClient, HttpsClient, client_context, in_parallel, request
 from tests.scenarios.conftest import Launch
 from tests.support.apps import App
 from tests.support.program import Program, eventually
@@ -434,10 +434,10 @@ class TestGreedy:
         program = launch(upstream=own_app.upstream)
         visit(program)
         requests = [request(f"/echo/{number}", "X: " + "v" * 1000) for number in range(PIPELINED)]
-        with HttpsClient(program, timeout_seconds=30) as client, growth_of(program) as growth:
+        with HalfClosingClient(program) as client, growth_of(program) as growth:
+            client.socket.settimeout(2 * LONGEST_SECONDS)
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE_BYTES)
-            sender = threading.Thread(target=client.send, args=(b"".join(requests),))
-            sender.start()
+            sender = client.start_sending(b"".join(requests))
             assert settled(lambda: len(own_app.requests)) < PIPELINED * 9 // 10
             latencies = [visit(program) for _ in range(20)]
             answered = [client.response().json()["head"].split(" ")[1] for _ in requests]
