@@ -7,19 +7,14 @@ one of those goes straight to its `doRead` / `doWrite`; everything else, and eve
 
 from __future__ import annotations
 
-import select
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.logger import Logger
 
-from sidecar.proxy.sockets import SocketTransport
+from sidecar.proxy.dispatch import dispatch
 
 _log = Logger()
-
-_IN: Final = select.EPOLLIN
-_OUT: Final = select.EPOLLOUT
-_PLAIN: Final = (_IN, _OUT)
 
 
 class DirectEPollReactor(EPollReactor):
@@ -30,22 +25,13 @@ class DirectEPollReactor(EPollReactor):
         selectables: dict[int, Any] = self._selectables
         # poll() restarts after a signal by itself (PEP 475).
         events = self._poller.poll(-1 if timeout is None else timeout, len(selectables))
-        # An earlier event of this turn may close a descriptor, and its number may go to a new connection at once: an
-        # event is for whoever had the descriptor when it was polled.
-        owners = [selectables.get(descriptor) for descriptor, _ in events]
-        for (descriptor, event), selectable in zip(events, owners, strict=True):
-            if selectable is None or selectables.get(descriptor) is not selectable:
-                continue
-            if type(selectable) is SocketTransport and event in _PLAIN:
-                try:
-                    why = selectable.doRead() if event == _IN else selectable.doWrite()
-                except Exception as error:  # a bug of ours must cost one connection, not the process
-                    _log.failure("unexpected error, closing one connection")
-                    why = error
-                if why is not None:
-                    self._guarded(self._disconnectSelectable, selectable, why, event == _IN)
-            else:
-                self._guarded(self._doReadOrWrite, selectable, descriptor, event)
+        dispatch(events, selectables, self._disconnect, self._take)
+
+    def _disconnect(self, selectable: Any, why: Exception, is_reading: bool) -> None:
+        self._guarded(self._disconnectSelectable, selectable, why, is_reading)
+
+    def _take(self, selectable: Any, descriptor: int, event: int) -> None:
+        self._guarded(self._doReadOrWrite, selectable, descriptor, event)
 
     @staticmethod
     def _guarded(act: Any, *args: Any) -> None:
