@@ -84,6 +84,7 @@ class _State(enum.Enum):
     ENDED = "ended"
 
 
+_CONNECTING: Final = _State.CONNECTING
 _WAITING: Final = _State.WAITING
 _STREAMING: Final = _State.STREAMING
 _ENDED: Final = _State.ENDED
@@ -215,10 +216,9 @@ class Exchange(Lessee):
     bytes_received = 0
     first_byte_at: float | None = None
     is_response_stuck = False
-    _state = _State.CONNECTING
-    _upstream: Upstream | None = None
-    _kind = BodyKind.NONE  # framing towards the client
-    _framing = BodyKind.NONE  # towards the app
+    _state: _State = _CONNECTING
+    _kind: BodyKind = _NO_BODY  # framing towards the client
+    _framing: BodyKind = _NO_BODY  # towards the app
     _close_after = False
     _held: bytes = b""  # of the request, until there is a connection
     _sent: bytes = b""  # of the request, for as long as it may have to be sent again
@@ -236,6 +236,7 @@ class Exchange(Lessee):
         self.head: RequestHead = head
         self.request_id: bytes = next(_request_ids)
         self.started_at = downstream.service.now()
+        self._upstream: Upstream | None = None  # here, since mypyc leaves out a class's None for what is a Protocol
 
     # -- the request --
 

@@ -24,7 +24,7 @@ from typing import Any, Final, Protocol
 from twisted.internet import error, main
 from twisted.internet.interfaces import IReadWriteDescriptor
 from twisted.python import failure
-from zope.interface import implementer
+from zope.interface import classImplements
 
 READ_SIZE: Final = 65_536
 """Most bytes read at once, so also about what a side holds for a peer that reads slowly."""
@@ -91,7 +91,6 @@ class _Nobody:
 NOBODY: Final = _Nobody()
 
 
-@implementer(IReadWriteDescriptor)
 class SocketTransport:
     """
     One connected socket.
@@ -102,7 +101,6 @@ class SocketTransport:
     """
 
     __slots__ = (
-        "__weakref__",
         "_eof_seen",
         "_max_read_size",
         "_paused",
@@ -364,3 +362,7 @@ class SocketTransport:
         self._reactor.removeWriter(self)
         self._queue.clear()
         self._socket.close()
+
+
+# Not as a decorator, which would keep the class from being compiled as one.
+classImplements(SocketTransport, IReadWriteDescriptor)

@@ -52,14 +52,16 @@ CUT_CODES: Final = {"downstream_stalled": Code.CANCEL}
 class StreamExchange(Exchange):
     """An exchange whose response goes out on a stream: heads, bodies and trailers, without any framing of ours."""
 
-    downstream: Stream
+    def __init__(self, stream: Stream, head: RequestHead) -> None:
+        super().__init__(stream, head)
+        self._stream = stream
 
     @property
     def protocol(self) -> str:
         return "HTTP/2"
 
     def response_events(self, events: list[ResponseEvent]) -> None:
-        stream = self.downstream
+        stream = self._stream
         head: ResponseHead | None = None
         pieces: list[bytes] = []
         trailers = b""

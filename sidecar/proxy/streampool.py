@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from sidecar.proxy.connect import ConnectFailed
+from sidecar.proxy.connect import ConnectFailed, Locate, Security
 from sidecar.proxy.multiplex import Carrier, UpstreamStream
-from sidecar.proxy.pool import LONGEST_IDLE_SECONDS, MAX_IDLE_CONNECTIONS, Pool, Ready
+from sidecar.proxy.pool import LONGEST_IDLE_SECONDS, MAX_IDLE_CONNECTIONS, Budget, Pool, Ready
 from sidecar.proxy.turnend import TurnEnd
 from sidecar.proxy.upstream import Upstream
+from sidecar.settings import HostPort, Limits, UnixPath
 from sidecar.wire.h2limits import Http2Limits
 from sidecar.wire.http2client import STREAMS_UNTIL_TOLD
 
@@ -29,9 +30,31 @@ _TAKES_NOTHING: Final = (
 class StreamPool(Pool):
     """The connections of one upstream address, as `Pool`, for HTTP/2."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        target: HostPort | UnixPath,
+        connect_timeout_seconds: float,
+        limits: Limits,
+        reactor: Any,
+        *,
+        name: str = "the app",
+        address: str = "",
+        locate: Locate | None = None,
+        security: Security | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         """Args: as of `Pool`."""
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            target,
+            connect_timeout_seconds,
+            limits,
+            reactor,
+            name=name,
+            address=address,
+            locate=locate,
+            security=security,
+            budget=budget,
+        )
         head_bytes = self._limits.header_bytes
         self._h2_limits = Http2Limits(
             header_list_bytes=head_bytes, block_bytes=2 * head_bytes, fields=self._limits.headers
