@@ -41,7 +41,8 @@ _NEEDED: Final = (
     "SSL_write",
 )
 
-IS_AVAILABLE: Final = (
+# Not Final, so that tests can change it also where this module is compiled.
+IS_AVAILABLE: bool = (
     _raise_queued is not None
     and all(hasattr(_lib, name) for name in _NEEDED)
     and all(

@@ -32,7 +32,8 @@ from sidecar.tls.records import Records
 _CLIENT_HELLO: Final = 0x16
 """First byte of a TLS handshake record (RFC 8446 section 5.1)."""
 
-MAX_HANDSHAKE_BYTES: Final = 32 * 1024
+# Of the limits below, those that tests lower are not Final: that would be for good where this module is compiled.
+MAX_HANDSHAKE_BYTES: int = 32 * 1024
 """
 All that a client may send until its handshake is complete. A ClientHello takes some 2 KB, a client's chain with the
 largest keys in use 10 KB, with post-quantum ones about 20; OpenSSL alone would take 100 KiB of certificates, and keeps
@@ -42,7 +43,7 @@ many times their size of what stands in them.
 _MAX_HELD: Final = 16 * 1024
 """The most of a last write that is worth a copy, so that the end goes out with it: a record."""
 
-_MAX_HELD_TICKETS: Final = 4_096
+_MAX_HELD_TICKETS: int = 4_096
 """
 The most of session tickets that a connection keeps until something is written. Two take some 550 bytes, and with a
 client's certificate, which is in each, usually 3 KB; larger ones leave at once.
@@ -174,7 +175,6 @@ class TlsServer:
     """
 
     __slots__ = (
-        "__weakref__",
         "_acceptor",
         "_early",
         "_handshake_room",

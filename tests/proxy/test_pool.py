@@ -590,10 +590,10 @@ class TestConnect:
         """No reference cycle is left for the collector."""
         outcomes: list[Any] = []
         pool.connect(outcomes.append)
-        made.pop()[3](pair[0])
+        made.pop()[3](pair[0].dup())
         pool.release(outcomes[0])
         outcomes[0].transport.connectionLost(failure.Failure(error.ConnectionLost()))
-        gone = weakref.ref(outcomes[0].transport)
+        gone = weakref.ref(outcomes[0].transport._socket)  # which it alone keeps, and itself has no weak references
         pool.stop()
         gc.disable()
         try:

@@ -711,7 +711,8 @@ class TestMemory:
             connection.clock.advance(0)
         assert connection.acceptor.events[-1] == "closed"
         transport.protocol = None  # as a socket transport does
-        gone = [weakref.ref(tls), weakref.ref(connection.application)]
+        # What it alone keeps stands for it, which has no weak references.
+        gone = [weakref.ref(tls.connection), weakref.ref(connection.application)]
         connection.acceptor.application = None
         gc.collect()
         gc.disable()
