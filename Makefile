@@ -10,7 +10,7 @@ PORT ?= 8443
 ADMIN_PORT ?= 8081
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-quick conformance fuzz lint format audit image deploy-tools kube-tools test-kube
+.PHONY: help run test test-quick compiled test-compiled conformance fuzz lint format audit image deploy-tools kube-tools test-kube
 .PHONY: peers bench bench-quick bench-deps bench-image lock clean
 
 help: ## this list
@@ -37,6 +37,17 @@ test: $(VENV)/dev ## every test that needs no container engine
 
 test-quick: $(VENV)/dev ## the same without the slow ones
 	$(BIN)/python -m pytest -m 'not slow'
+
+COMPILED := build/compiled
+compiled: $(VENV)/dev ## a copy of the checkout in build/compiled, its hot path compiled (needs gcc and Python's headers)
+	rm -rf $(COMPILED)
+	mkdir -p $(COMPILED)
+	tar --create --exclude='./.*' --exclude=./build --exclude=__pycache__ . | tar --extract --directory=$(COMPILED)
+	cd $(COMPILED) && SIDECAR_COMPILE=1 $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+
+test-compiled: compiled ## the tests of the hot path, over what is compiled
+	cd $(COMPILED) && SIDECAR_COMPILE=1 $(CURDIR)/$(BIN)/python -m pytest tests/test_compiled.py tests/wire tests/proxy \
+		tests/tls tests/policy tests/observe
 
 conformance: $(VENV)/dev ## HTTP/1.1 by tables, and beside nginx, haproxy and Envoy (see tests/conformance/differences.md)
 	TESTS_REQUIRE_PEERS=1 $(BIN)/python -m pytest tests/conformance
