@@ -259,7 +259,17 @@ def _version() -> str:
     from OpenSSL import SSL
 
     openssl = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace")
-    return f"sidecar {__version__}\nPython {platform.python_version()}\nTwisted {twisted.__version__}\n{openssl}"
+    lines = [f"sidecar {__version__}", f"Python {platform.python_version()}", f"Twisted {twisted.__version__}", openssl]
+    return "\n".join([*lines, f"hot path {'compiled' if _is_compiled() else 'interpreted'}"])
+
+
+def _is_compiled() -> bool:
+    """Whether the hot path is native code, as setup.py makes it; a file beside the source is what is loaded then."""
+    from importlib.machinery import EXTENSION_SUFFIXES
+    from importlib.util import find_spec
+
+    spec = find_spec("sidecar.wire.http1")
+    return spec is not None and (spec.origin or "").endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def _write(text: str) -> int:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -312,11 +313,23 @@ class TestHelp:
 
     @pytest.mark.parametrize("arguments", [["version"], ["--version"]])
     def test_version_names_what_it_runs_on(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-        """The version has a line each for the program, Python, Twisted and OpenSSL."""
+        """The version has a line each for the program, Python, Twisted and OpenSSL, and for how our code runs."""
         assert main(arguments, {}) == 0
         out = capsys.readouterr().out.splitlines()
         assert out[0] == f"sidecar {__version__}"
-        assert [line.split()[0] for line in out] == ["sidecar", "Python", "Twisted", "OpenSSL"]
+        assert [line.split()[0] for line in out] == ["sidecar", "Python", "Twisted", "OpenSSL", "hot"]
+
+    @pytest.mark.parametrize(
+        ("suffix", "form"), [(EXTENSION_SUFFIXES[0], "compiled"), (".py", "interpreted")], ids=["native", "source"]
+    )
+    def test_version_says_whether_the_hot_path_is_compiled(
+        self, suffix: str, form: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is loaded for the codec of HTTP/1.1 tells."""
+        spec = ModuleSpec("sidecar.wire.http1", None, origin=f"/lib/sidecar/wire/http1{suffix}")
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: spec if name == spec.name else None)
+        assert main(["version"], {}) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == f"hot path {form}"
 
 
 class TestUsage:
