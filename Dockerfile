@@ -8,25 +8,28 @@ FROM ${BASE} AS build
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+    && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev python3 python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 # The last is the time of all files in our wheel: the same source makes the same wheel.
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore SOURCE_DATE_EPOCH=1577836800
 COPY requirements /build/requirements
+# Our hot path is compiled by its types, and so by those of the dependencies too.
 RUN python3 -m venv /build/tools \
     && /build/tools/bin/pip install --quiet --only-binary :all: --require-hashes \
-        --requirement /build/requirements/build.txt \
+        --requirement /build/requirements/build.txt --requirement /build/requirements/run.txt \
     && python3 -m venv --without-pip /opt/sidecar \
     && /build/tools/bin/pip --python /opt/sidecar/bin/python install --quiet --no-compile --only-binary :all: \
         --require-hashes --requirement /build/requirements/run.txt
 WORKDIR /build/source
-COPY LICENSE pyproject.toml setup.cfg ./
+COPY LICENSE pyproject.toml setup.cfg setup.py ./
 COPY sidecar sidecar
 # What of the dependencies is not for running: tests, stubs, C sources, programs of theirs, and the parts of Twisted that
 # speak other protocols.
-RUN /build/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheels . \
+RUN SIDECAR_COMPILE=1 /build/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheels . \
     && /build/tools/bin/pip --python /opt/sidecar/bin/python install --quiet --no-compile --no-deps --no-index \
         /build/wheels/*.whl \
+    && strip --strip-unneeded /opt/sidecar/lib/python3*/site-packages/sidecar__mypyc.*.so \
+        /opt/sidecar/lib/python3*/site-packages/sidecar/*/*.so \
     && find /opt/sidecar/lib -depth -type d \( -name test -o -name tests \) -exec rm -r {} + \
     && find /opt/sidecar/lib -type f \( -name '*.pyi' -o -name '*.c' -o -name '*.h' -o -name '*.pyx' \) -delete \
     && find /opt/sidecar/bin -type f -not -name sidecar -delete \

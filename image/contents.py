@@ -11,7 +11,7 @@ import tarfile
 from collections import Counter
 
 ROWS = (
-    (r"opt/sidecar/lib/[^/]+/site-packages/sidecar/", "sidecar"),
+    (r"opt/sidecar/lib/[^/]+/site-packages/sidecar(?:/|__mypyc)", "sidecar"),
     (r"opt/sidecar/lib/[^/]+/site-packages/twisted/", "Twisted, without its other protocols, tools and tests"),
     (r"opt/sidecar/lib/[^/]+/site-packages/cryptography/", "cryptography, with OpenSSL inside"),
     (r"opt/", "other dependencies"),

@@ -79,6 +79,11 @@ class TestConfiguration:
         assert labels["org.opencontainers.image.version"] == version
         assert {"title", "description", "licenses", "revision"} <= {name.rpartition(".")[2] for name in labels}
 
+    def test_hot_path_is_compiled(self, configuration: dict[str, Any]) -> None:
+        """The program in the image says that it is, and so has loaded what was compiled."""
+        said = docker("run", "--rm", *HARDENED, configuration["Id"], "version").splitlines()
+        assert said[-1] == "hot path compiled"
+
     def test_it_is_small(self, configuration: dict[str, Any]) -> None:
         """At most 120 MB unpacked."""
         assert configuration["Size"] <= MOST_BYTES
