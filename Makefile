@@ -102,12 +102,22 @@ peers: $(VENV)/dev ## the proxies that `make conformance` compares with (Debian,
 bench-deps: peers ## the same, and the other peers and load generators of the benchmark
 	apt-get install --yes --no-install-recommends stunnel4 hitch wrk nghttp2-client
 
-BENCH ?=
-bench: $(VENV)/dev ## the benchmark; BENCH="--rows requests --only sidecar,envoy,nginx" for a part of it
-	$(BIN)/python -m bench $(BENCH)
+# What is measured is what the image runs: an installation of its own with the hot path compiled.
+NATIVE := .venv-compiled
+$(NATIVE)/done: requirements/run.txt requirements/build.txt setup.py setup.cfg pyproject.toml $(shell find sidecar -name '*.py')
+	$(PYTHON) -m venv --clear $(NATIVE)
+	$(NATIVE)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--requirement requirements/run.txt --requirement requirements/build.txt
+	rm -rf build/lib.* build/temp.*
+	SIDECAR_COMPILE=1 $(NATIVE)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation .
+	@touch $@
 
-bench-quick: $(VENV)/dev ## a regression guard: ratios to Envoy and nginx against bench/limits.toml, in 90 s
-	$(BIN)/python -m bench --guard
+BENCH ?=
+bench: $(VENV)/dev $(NATIVE)/done ## the benchmark; BENCH="--rows requests --only sidecar,envoy,nginx" for a part of it
+	$(BIN)/python -m bench --python $(NATIVE)/bin/python $(BENCH)
+
+bench-quick: $(VENV)/dev $(NATIVE)/done ## a regression guard: ratios to Envoy and nginx against bench/limits.toml, in 90 s
+	$(BIN)/python -m bench --python $(NATIVE)/bin/python --guard
 
 bench-image: peers image ## start and memory of the image beside Envoy's, on a quarter of a CPU (Docker); into bench/image.md
 	$(BIN)/python -m bench.image --image $(IMAGE) --markdown bench/image.md
@@ -123,5 +133,5 @@ lock: ## lock the versions of requirements/*.in
 	rm -rf $(VENV)-lock
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(DEPLOY) $(KUBE) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NATIVE) $(DEPLOY) $(KUBE) .demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,7 +29,7 @@ from bench.errors import BenchError, CannotRunError
 from bench.lab import Cores, Effort, Lab, clean_environment
 from bench.limits import GUARD_PROXIES, read_limits
 from bench.machine import machine_facts, pick_cores, raise_open_files_limit
-from bench.peers import PEERS, VERSION_PATTERN, look_up
+from bench.peers import PEERS, VERSION_PATTERN, hot_path, look_up
 from bench.report import Report
 from bench.rows import ROWS, Row
 from bench.turns import MAX_ATTEMPTS, Plan, Run
@@ -127,6 +127,9 @@ def measure(options: argparse.Namespace) -> Report:
         raise CannotRunError("None of the chosen proxies is installed.")
     cores = pick_cores()
     facts = machine_facts(options.python, _describe_generators(programs), cores)
+    for peer in peers:
+        if peer.name == "sidecar":
+            facts["hot path of sidecar"] = hot_path(peer.program)
     raise_open_files_limit()
     with _lab(options, programs, cores) as lab:
         # A guard has no time to wait for a quiet machine; its allowance for noise is for that.

@@ -29,6 +29,7 @@ from bench.logged import haproxy_format, members, nginx_format
 from bench.placement import Mode, Placement, StartLine
 
 VERSION_PATTERN = re.compile(r"(?<![\w.-])\d+\.\d+[\w.+-]*")
+HOT_PATH_PATTERN = re.compile(r"^hot path (compiled|interpreted)$", re.MULTILINE)
 QUERY_TIMEOUT_SECONDS = 20.0
 
 
@@ -259,16 +260,23 @@ syslog = off
 
 
 def find_sidecar(python: str) -> list[str] | None:
-    """Return how to run our proxy, if this checkout or that interpreter has it."""
-    probe = "import importlib.util as u, sys; sys.exit(u.find_spec('sidecar.__main__') is None)"
-    done = subprocess.run(
-        [python, "-c", probe],
-        cwd=REPOSITORY,
-        stderr=subprocess.DEVNULL,
-        timeout=QUERY_TIMEOUT_SECONDS,
-        check=False,
-    )
-    return [python, "-m", "sidecar"] if done.returncode == 0 else None
+    """
+    Return how to run our proxy, if this checkout or that interpreter has it.
+
+    The checkout is what is measured, unless that interpreter has one installed whose hot path is compiled.
+    """
+    for options in ("-P",), ():  # the first leaves out the directory that it is run in
+        command = [python, *options, "-m", "sidecar"]
+        form = hot_path(command)
+        if form == "compiled" or (form and not options):
+            return command
+    return None
+
+
+def hot_path(command: list[str]) -> str:
+    """Return whether the hot path of our proxy, run by *command*, is compiled or interpreted; "" if it does not run."""
+    match = HOT_PATH_PATTERN.search(_query([*command, "version"]))
+    return match[1] if match else ""
 
 
 def find_envoy(_python: str) -> list[str] | None:

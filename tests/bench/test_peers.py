@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from bench.certificate import CertificateFiles
-from bench.peers import PEERS, Peer
+from bench.peers import PEERS, Peer, find_sidecar, hot_path
 from bench.placement import ClientCertificates, Mode, Placement, Setup
 from bench.rows import ROWS
 
@@ -163,3 +163,49 @@ class TestPrepare:
         """Client certificates are an affair of TLS, whatever is inside."""
         settings = settings_of(peer, tmp_path, ClientCertificates.REQUIRED, Mode.TCP)
         assert settings.count("/run/client_ca_path") == 1
+
+
+def interpreter(folder: Path, installed: str, checkout: str) -> str:
+    """Make a program that stands for Python: what it says as `-P -m sidecar version`, and as `-m sidecar version`."""
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\nif [ \"$1\" = -P ]; then echo '{installed}'; else echo '{checkout}'; fi\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+class TestFindSidecar:
+    """`find_sidecar` measures the checkout, or what is installed if that is compiled."""
+
+    @pytest.mark.parametrize(
+        ("installed", "checkout", "options"),
+        [
+            ("hot path compiled", "hot path interpreted", ["-P"]),
+            ("hot path interpreted", "hot path interpreted", []),
+            ("No module named sidecar", "hot path interpreted", []),
+            ("No module named sidecar", "hot path compiled", []),
+        ],
+        ids=["compiled", "another one", "not installed", "compiled in place"],
+    )
+    def test_checkout_unless_what_is_installed_is_compiled(
+        self, tmp_path: Path, installed: str, checkout: str, options: list[str]
+    ) -> None:
+        """Another installation that is interpreted too, perhaps an older one, is not what is to be measured."""
+        python = interpreter(tmp_path, installed, checkout)
+        assert find_sidecar(python) == [python, *options, "-m", "sidecar"]
+
+    def test_none_where_neither_runs(self, tmp_path: Path) -> None:
+        """It is left out, as any peer that is not there."""
+        assert find_sidecar(interpreter(tmp_path, "No module", "No module")) is None
+
+
+class TestHotPath:
+    """`hot_path` reads the last line of `sidecar version`."""
+
+    def test_line_is_found_among_the_others(self, tmp_path: Path) -> None:
+        """What else it says does not matter."""
+        python = interpreter(tmp_path, "sidecar 0.1.0\nhot path compiled", "")
+        assert hot_path([python, "-P", "-m", "sidecar"]) == "compiled"
+
+    def test_program_that_does_not_say_it(self, tmp_path: Path) -> None:
+        """What says nothing, is nothing that we know."""
+        assert hot_path([interpreter(tmp_path, "", "sidecar 0.1.0"), "-m", "sidecar"]) == ""
