@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import enum
 import itertools
-import random
+import os
+from binascii import hexlify
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -95,7 +96,7 @@ _UNTIL_CLOSE: Final = BodyKind.UNTIL_CLOSE
 
 
 def _some_request_ids() -> list[bytes]:
-    digits = b"%0*x" % (32 * _IDS_AT_ONCE, random.getrandbits(128 * _IDS_AT_ONCE))
+    digits = hexlify(os.urandom(16 * _IDS_AT_ONCE))
     return [digits[start : start + 32] for start in range(0, len(digits), 32)]
 
 
