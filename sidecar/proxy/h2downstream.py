@@ -49,7 +49,7 @@ from sidecar.wire.http2 import ServerConnection
 MAX_REMEMBERED_HEADS: Final = 8
 """Heads of which it is remembered what was found out: as many as the codec may hand out again."""
 
-MAX_QUEUED_BYTES: Final = 256 * 1024
+MAX_QUEUED_BYTES: int = 256 * 1024  # not Final: tests lower it, also where this module is compiled
 """
 What of bodies is collected until it is written. Also the answers that may be written while the client takes nothing;
 over that, nothing more is read from it either.

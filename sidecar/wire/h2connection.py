@@ -86,15 +86,23 @@ class Connection(abc.ABC, Generic[_Event]):
     """
 
     _peer: str  # what it is called in messages
-    _reader: SectionReader[Any]  # of heads of either role, hence Any
-    _writer: SectionWriter
 
-    def __init__(self, limits: Http2Limits, frames: FrameReader, settings: list[tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        limits: Http2Limits,
+        frames: FrameReader,
+        reader: SectionReader[Any],
+        writer: SectionWriter,
+        settings: list[tuple[int, int]],
+    ) -> None:
         """
         Args:
+            reader: Of the peer's header blocks, with heads of either role, hence Any.
             settings: What the peer is told of the role, beside the limits that both have.
         """
         self.limits = limits
+        self._reader = reader
+        self._writer = writer
         self._accounts = Accounts(limits)
         self.counts = self._accounts.counts
         self.is_begun = False

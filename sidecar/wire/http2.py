@@ -58,22 +58,22 @@ class ServerConnection(Connection[StreamEvent]):
     """
 
     _peer = "client"
-    _reader: RequestReader
-    _writer: ResponseWriter
 
     def __init__(self, limits: Http2Limits, websocket_key: Callable[[], bytes]) -> None:
         """
         Args:
             websocket_key: Makes a value for Sec-WebSocket-Key: 16 random bytes in base64.
         """
+        self._requests = RequestReader(limits, websocket_key)
+        self._responses = ResponseWriter()
         super().__init__(
             limits,
             FrameReader(),
+            self._requests,
+            self._responses,
             [(h2frames.MAX_CONCURRENT_STREAMS, limits.streams), (h2frames.ENABLE_CONNECT_PROTOCOL, 1)],
         )
         self.has_client_gone_away = False
-        self._reader = RequestReader(limits, websocket_key)
-        self._writer = ResponseWriter()
 
     # -- header blocks --
 
@@ -108,7 +108,7 @@ class ServerConnection(Connection[StreamEvent]):
             self._end_unopened(stream_id, StreamFault(Code.REFUSED_STREAM, "too_many_streams", limit))
             return
         try:
-            head = self._reader.request(block, ends_stream)
+            head = self._requests.request(block, ends_stream)
         except ConnectionFault:
             raise
         except RequestError as error:
@@ -176,7 +176,7 @@ class ServerConnection(Connection[StreamEvent]):
         is_tunnel = stream.is_tunnel
         if is_tunnel:
             status = self._tunnel_status(stream, status)
-        block = self._writer.head(status, section, is_tunnel=is_tunnel)
+        block = self._responses.head(status, section, is_tunnel=is_tunnel)
         self._send_block(stream_id, block, end)
         if status >= 200:
             stream.writing = Writing.BODY

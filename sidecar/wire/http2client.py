@@ -60,19 +60,18 @@ class ClientConnection(Connection[ClientStreamEvent]):
     """
 
     _peer = "app"
-    _reader: ResponseReader
-    _writer: RequestWriter
 
     def __init__(self, limits: Http2Limits) -> None:
         """
         Args:
             limits: What the app may cost; see `Http2Limits.for_app`.
         """
-        super().__init__(limits, FrameReader(begins_with_preface=False), [(h2frames.ENABLE_PUSH, 0)])
+        self._responses = ResponseReader(limits)
+        self._requests = RequestWriter()
+        frames = FrameReader(begins_with_preface=False)
+        super().__init__(limits, frames, self._responses, self._requests, [(h2frames.ENABLE_PUSH, 0)])
         self._out.insert(0, h2frames.PREFACE)
         self.has_server_gone_away = False
-        self._reader = ResponseReader(limits)
-        self._writer = RequestWriter()
         self._accepts_up_to = 0  # streams of the app: we have not allowed PUSH_PROMISE
         self._opens_up_to = MAX_STREAM_ID  # 0 when there is no more to be opened
         self._most_streams = min(limits.streams, STREAMS_UNTIL_TOLD)
@@ -110,7 +109,7 @@ class ClientConnection(Connection[ClientStreamEvent]):
             credit=self.limits.stream_window,
             method=method,
         )
-        self._send_block(stream_id, self._writer.head(method, target, section), end)
+        self._send_block(stream_id, self._requests.head(method, target, section), end)
         return stream_id
 
     def go_away(self, code: Code = Code.NO_ERROR) -> None:
@@ -151,7 +150,7 @@ class ClientConnection(Connection[ClientStreamEvent]):
 
     def _response(self, stream_id: int, stream: Stream, ends_stream: bool, depends_on: int, block: bytes) -> None:
         try:
-            head = self._reader.response(block, ends_stream, stream.method)
+            head = self._responses.response(block, ends_stream, stream.method)
             if depends_on == stream_id:
                 raise self_dependent(stream_id)
             if isinstance(head, InterimHead):
