@@ -11,6 +11,7 @@ import os
 from setuptools import setup
 
 COMPILED = (
+    "sidecar/observe/accesslog.py",
     "sidecar/observe/escaping.py",
     "sidecar/observe/jsonline.py",
     "sidecar/observe/timeformat.py",

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar
-
-import attrs
+from typing import TYPE_CHECKING
 
 from sidecar.errors import RequestError
 from sidecar.observe.jsonline import JsonFormat
@@ -23,7 +21,10 @@ if TYPE_CHECKING:
 Line = Callable[[str], None]
 
 
-@attrs.define(eq=False, repr=False)
+# Plain classes with slots: one is made for each request, and mypyc compiles no decorated ones (bench row
+# `requests-logged`).
+
+
 class Entry:
     """
     What is known of a request whose head was refused: nothing of it can be trusted, so there is nothing of it.
@@ -33,16 +34,21 @@ class Entry:
         reason: Why we answered ourselves or cut the answer; "" if the app's response went through.
         detail: More about the reason, for operators.
         moment: When it was over, in seconds since the epoch.
-        flag: Envoy's response flag where the reason has none of its own.
     """
 
-    flag: ClassVar[str] = "DPE"
+    __slots__ = ("detail", "downstream", "moment", "reason", "status")
 
-    downstream: Client | Tunnel
-    status: int
-    reason: str
-    detail: str
-    moment: float
+    def __init__(self, downstream: Client | Tunnel, status: int, reason: str, detail: str, moment: float) -> None:
+        self.downstream: Client | Tunnel = downstream
+        self.status: int = status
+        self.reason: str = reason
+        self.detail: str = detail
+        self.moment: float = moment
+
+    @property
+    def flag(self) -> str:
+        """Envoy's response flag where the reason has none of its own."""
+        return "DPE"
 
     @property
     def began(self) -> float:
@@ -61,23 +67,39 @@ class Entry:
         return "" if via is None else via.host
 
 
-@attrs.define(eq=False, repr=False)
 class ExchangeEntry(Entry):
     """
     What is known of an exchange that is over.
 
     Attributes:
+        exchange: The exchange itself.
         duration: In seconds.
         upstream: Where the request went; "" if nowhere.
         trace_id: Of the trace it belongs to; "" if none is known.
     """
 
-    flag: ClassVar[str] = "-"
+    __slots__ = ("duration", "exchange", "trace_id", "upstream")
 
-    exchange: Exchange
-    duration: float
-    upstream: str
-    trace_id: str
+    def __init__(
+        self,
+        exchange: Exchange,
+        status: int,
+        reason: str,
+        detail: str,
+        moment: float,
+        duration: float,
+        upstream: str,
+        trace_id: str,
+    ) -> None:
+        super().__init__(exchange.downstream, status, reason, detail, moment)
+        self.exchange: Exchange = exchange
+        self.duration: float = duration
+        self.upstream: str = upstream
+        self.trace_id: str = trace_id
+
+    @property
+    def flag(self) -> str:
+        return "-"
 
     @property
     def began(self) -> float:
@@ -115,19 +137,25 @@ class ExchangeEntry(Entry):
         return "" if destination is None else destination.name
 
 
-@attrs.define(eq=False, repr=False)
 class TunnelEntry(Entry):
     """
     What is known of a connection in raw TCP mode that is over.
 
     Attributes:
+        tunnel: The connection itself.
         duration: In seconds.
     """
 
-    flag: ClassVar[str] = "-"
+    __slots__ = ("duration", "tunnel")
 
-    tunnel: Tunnel
-    duration: float
+    def __init__(self, tunnel: Tunnel, reason: str, detail: str, moment: float, duration: float) -> None:
+        super().__init__(tunnel, 0, reason, detail, moment)
+        self.tunnel: Tunnel = tunnel
+        self.duration: float = duration
+
+    @property
+    def flag(self) -> str:
+        return "-"
 
     @property
     def began(self) -> float:
@@ -204,12 +232,11 @@ class AccessLog:
         self._write(
             self._format.exchange(
                 ExchangeEntry(
-                    exchange.downstream,
+                    exchange,
                     status,
                     reason,
                     detail,
                     self._wall_clock(),
-                    exchange,
                     now - exchange.started_at,
                     upstream,
                     trace_id,
@@ -225,19 +252,7 @@ class AccessLog:
             reason, detail: As in `Service.record_tunnel`.
             duration: In seconds.
         """
-        self._write(
-            self._format.tunnel(
-                TunnelEntry(
-                    downstream=tunnel,
-                    tunnel=tunnel,
-                    status=0,
-                    reason=reason,
-                    detail=detail,
-                    moment=self._wall_clock(),
-                    duration=duration,
-                )
-            )
-        )
+        self._write(self._format.tunnel(TunnelEntry(tunnel, reason, detail, self._wall_clock(), duration)))
 
     def refused(self, downstream: Client, error: RequestError) -> None:
         """Log a request whose head was refused; nothing of it can be trusted, so nothing of it is shown."""

@@ -2,7 +2,8 @@
 Access log lines as JSON: one object a line, its members as README.md names them.
 
 They are written by hand, since a dict and `json.dumps` cost twice as much (bench row `requests`). What is the same for
-all requests of a connection is remembered, and so are values that come again and again.
+all requests of a connection is written once, and so is what comes from a head that the codec has seen before; values
+that come again and again are remembered.
 """
 
 from __future__ import annotations
@@ -21,7 +22,64 @@ _MOST_REMEMBERED: Final = 1024
 
 _MOST_UPSTREAMS: Final = 128
 
-_quoted_upstream = functools.lru_cache(_MOST_UPSTREAMS)(quoted)
+
+@functools.lru_cache(_MOST_UPSTREAMS)
+def _of_upstream(address: str) -> str:
+    return f',"upstream":{quoted(address)}'
+
+
+class Remembered:
+    """
+    What the lines of a connection have in common, kept there: of its client, and of the head of its last request.
+
+    Attributes:
+        client: The member `client`, and all that stands between it and the status.
+        members: Those that are the same for all requests.
+        request: Those of the head, from the method to the host.
+        agent: The last of them, if the head has it.
+    """
+
+    __slots__ = ("_claimed", "_head", "_host", "_principal", "_session", "agent", "client", "members", "request")
+
+    def __init__(self, entry: ExchangeEntry) -> None:
+        downstream = entry.downstream
+        self._session: object = downstream.session
+        self._principal: str = downstream.principal
+        self._host: str = downstream.peer.host
+        self._claimed: str = entry.exchange.client
+        self._head: object = None
+        host, self.members = _connection(entry)
+        self.client = f'","client":{host},"status":'
+        self.request = ""
+        self.agent = ""
+
+    def is_about(self, entry: ExchangeEntry) -> bool:
+        """Whether the client is still the same, and what its certificate is worth."""
+        exchange = entry.exchange
+        downstream = exchange.downstream
+        return (
+            downstream.session is self._session
+            and downstream.principal == self._principal
+            and exchange.client == self._claimed
+            and downstream.peer.host == self._host
+        )
+
+    def read(self, entry: ExchangeEntry) -> None:
+        """Have the members of the request's head; one that serves several requests is read once."""
+        exchange = entry.exchange
+        head = exchange.head
+        if head is self._head:
+            return
+        fields = head.fields
+        self._head = head
+        self.request = (
+            f',"method":{quoted_repeating(head.method)},"path":{quoted(shown(head.target.partition(b"?")[0]))}'
+            f',"protocol":"{exchange.protocol}","host":{quoted_repeating(head.host[:MAX_VALUE_BYTES])}'
+        )
+        self.agent = ""
+        if b"user-agent" in fields.names:
+            agent = fields.first(b"user-agent").strip(b" \t")
+            self.agent = f',"user_agent":{quoted_repeating(agent[:MAX_VALUE_BYTES])}'
 
 
 class JsonFormat:
@@ -33,35 +91,32 @@ class JsonFormat:
     def exchange(self, entry: ExchangeEntry) -> str:
         """Return the line of an exchange, with its newline."""
         exchange = entry.exchange
-        head = exchange.head
-        fields = head.fields
-        path = quoted(shown(head.target.partition(b"?")[0]))
+        downstream = exchange.downstream
+        remembered = downstream.logged
+        if remembered is None or not remembered.is_about(entry):
+            remembered = downstream.logged = Remembered(entry)
+        remembered.read(entry)
         trace = entry.trace_id and f',"trace_id":"{entry.trace_id}"'  # hexadecimal digits
-        upstream = entry.upstream and f',"upstream":{_quoted_upstream(entry.upstream)}'
-        line = (
-            f'{self._common(entry)},"request_id":"{exchange.request_id.decode()}"{trace}'
-            f',"method":{quoted_repeating(head.method)},"path":{path},"protocol":"{exchange.protocol}"'
-            f',"host":{quoted_repeating(head.host[:MAX_VALUE_BYTES])}{upstream}'
-            f',"bytes_received":{exchange.bytes_received},"bytes_sent":{exchange.bytes_sent}'
-            f',"duration_ms":{entry.duration * 1000:.3f}'
-        )
-        if entry.route:
-            line += f',"route":{quoted(entry.route)},"cluster":{quoted(entry.cluster)}'
+        upstream = entry.upstream and _of_upstream(entry.upstream)
+        why = _why(entry) if entry.reason or entry.detail else ""
+        rest = f',"route":{quoted(entry.route)},"cluster":{quoted(entry.cluster)}' if entry.route else ""
         if exchange.grpc_status:
-            line += f',"grpc_status":{exchange.grpc_status}'
+            rest += f',"grpc_status":{exchange.grpc_status}'
         if exchange.first_byte_at is not None:
-            line += f',"upstream_ms":{(exchange.first_byte_at - exchange.started_at) * 1000:.3f}'
-        if b"user-agent" in fields.names:
-            agent = fields.first(b"user-agent").strip(b" \t")
-            line += f',"user_agent":{quoted_repeating(agent[:MAX_VALUE_BYTES])}'
-        return line + "}\n"
+            rest += f',"upstream_ms":{_milliseconds(exchange.first_byte_at - exchange.started_at)}'
+        return (
+            f'{{"time":"{self._timestamp(entry.moment)}{remembered.client}{entry.status}{why}{remembered.members}'
+            f',"request_id":"{exchange.request_id.decode()}"{trace}{remembered.request}{upstream}'
+            f',"bytes_received":{exchange.bytes_received},"bytes_sent":{exchange.bytes_sent}'
+            f',"duration_ms":{_milliseconds(entry.duration)}{rest}{remembered.agent}}}\n'
+        )
 
     def tunnel(self, entry: TunnelEntry) -> str:
         """Return the line of a connection in raw TCP mode, with its newline."""
         upstream = entry.upstream and f',"upstream":{quoted(entry.upstream)}'
         return (
             f'{self._common(entry)},"protocol":"tcp"{upstream},"bytes_received":{entry.bytes_received}'
-            f',"bytes_sent":{entry.bytes_sent},"duration_ms":{entry.duration * 1000:.3f}}}\n'
+            f',"bytes_sent":{entry.bytes_sent},"duration_ms":{_milliseconds(entry.duration)}}}\n'
         )
 
     def refused(self, entry: Entry) -> str:
@@ -71,33 +126,54 @@ class JsonFormat:
 
     def _common(self, entry: Entry) -> str:
         """Return the beginning of the object, with the members that every line has."""
-        downstream = entry.downstream
-        session = downstream.session
-        identity = session.verification.identity
-        subject = unverified = serial = uri = ""
-        if identity is not None and session.verification.reason is None:
-            subject, serial = identity.subject[:MAX_VALUE_BYTES], identity.serial
-            uri = identity.uri[0][:MAX_VALUE_BYTES] if identity.uri else ""
-        elif identity is not None:
-            unverified = identity.subject[:MAX_VALUE_BYTES]
-        client, connection = _of_connection(
-            entry.client,
-            entry.via,
-            downstream.peer.proxied,
-            session.version,
-            session.cipher,
-            session.resumed,
-            session.server_name and session.server_name[:MAX_VALUE_BYTES],
-            subject,
-            unverified,
-            serial,
-            uri,
-            downstream.principal[:MAX_VALUE_BYTES],
-        )
-        why = entry.reason and f',"reason":{quoted(entry.reason)}'
-        if entry.detail:
-            why += f',"detail":{quoted(entry.detail)}'
-        return f'{{"time":"{self._timestamp(entry.moment)}","client":{client},"status":{entry.status}{why}{connection}'
+        client, connection = _connection(entry)
+        time = self._timestamp(entry.moment)
+        return f'{{"time":"{time}","client":{client},"status":{entry.status}{_why(entry)}{connection}'
+
+
+def _why(entry: Entry) -> str:
+    why = entry.reason and f',"reason":{quoted(entry.reason)}'
+    if entry.detail:
+        why += f',"detail":{quoted(entry.detail)}'
+    return why
+
+
+def _milliseconds(seconds: float) -> str:
+    """Return a duration with three places; by whole numbers, which mypyc makes half as dear as a format."""
+    if seconds < 0.0:  # the clock was set back
+        return f"{seconds * 1000:.3f}"
+    microseconds = int(seconds * 1_000_000 + 0.5)
+    if microseconds < 1000:
+        return "0." + str(1000 + microseconds)[1:]
+    digits = str(microseconds)
+    return digits[:-3] + "." + digits[-3:]
+
+
+def _connection(entry: Entry) -> tuple[str, str]:
+    """Return what `_of_connection` does, of the client of *entry*."""
+    downstream = entry.downstream
+    session = downstream.session
+    identity = session.verification.identity
+    subject = unverified = serial = uri = ""
+    if identity is not None and session.verification.reason is None:
+        subject, serial = identity.subject[:MAX_VALUE_BYTES], identity.serial
+        uri = identity.uri[0][:MAX_VALUE_BYTES] if identity.uri else ""
+    elif identity is not None:
+        unverified = identity.subject[:MAX_VALUE_BYTES]
+    return _of_connection(
+        entry.client,
+        entry.via,
+        downstream.peer.proxied,
+        session.version,
+        session.cipher,
+        session.resumed,
+        session.server_name and session.server_name[:MAX_VALUE_BYTES],
+        subject,
+        unverified,
+        serial,
+        uri,
+        downstream.principal[:MAX_VALUE_BYTES],
+    )
 
 
 @functools.lru_cache(_MOST_REMEMBERED)

@@ -59,6 +59,8 @@ class TimeFormat:
         self._scales: list[int] = [10**digits for digits in self._digits]
         self._second: int | None = None
         self._template = ""
+        self._part = 0
+        self._text = ""
 
     def __call__(self, moment: float) -> str:
         """Return *moment*, in seconds since the epoch, as text."""
@@ -66,9 +68,14 @@ class TimeFormat:
         if second != self._second:
             self._template = self._written(second)
             self._second = second
+            self._text = ""
         fraction = moment - second
-        if len(self._scales) == 1:  # as in RFC 3339: half the cost of the general case
-            return self._template % (fraction * self._scales[0])
+        if len(self._scales) == 1:  # as in RFC 3339: a busy log asks for the same millisecond again and again
+            part = int(fraction * self._scales[0])
+            if part != self._part or not self._text:
+                self._part = part
+                self._text = self._template % part
+            return self._text
         return self._template % tuple([fraction * scale for scale in self._scales])
 
     def _add(self, match: re.Match[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from twisted.python import failure
 
 from sidecar.errors import RequestError
+from sidecar.observe.jsonline import Remembered
 from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline
@@ -78,6 +79,7 @@ class DownstreamConnection:
         session: What the handshake agreed on.
         peer: Where the client is.
         principal: Who the client is, for the log; "" if nobody in particular.
+        logged: What the access log remembers of the client; None at first.
         requests: Begun on it.
         is_closing: Whether the current response is to be the last one.
         wait: Sets the connection's one deadline, so many seconds from now; 0 means never.
@@ -99,6 +101,7 @@ class DownstreamConnection:
         "_upgraded_by",
         "_was_begun",
         "is_closing",
+        "logged",
         "peer",
         "principal",
         "requests",
@@ -128,6 +131,7 @@ class DownstreamConnection:
         self.wait = peer.deadline.set
         self.service = service
         self.session = session
+        self.logged: Remembered | None = None
         self.is_closing = service.is_draining
         self.requests = 0
         self._intake = Intake(service, forwarding, admission)

@@ -46,6 +46,7 @@ from sidecar.wire.framing import last_chunk
 from sidecar.wire.target import canonical, origin_form
 
 if TYPE_CHECKING:
+    from sidecar.observe.jsonline import Remembered
     from sidecar.proxy.downstream import Peer
     from sidecar.proxy.service import Service
     from sidecar.tls.session import TlsSession
@@ -138,9 +139,11 @@ class Client(Protocol):
 
     Attributes:
         principal: Who it is, for the log; "" if nobody in particular.
+        logged: What the access log remembers of it; None at first.
     """
 
     principal: str
+    logged: Remembered | None
 
     @property
     def service(self) -> Service: ...

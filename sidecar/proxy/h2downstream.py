@@ -26,6 +26,7 @@ from typing import Final
 from twisted.python import failure
 
 from sidecar.errors import RequestError
+from sidecar.observe.jsonline import Remembered
 from sidecar.policy.authz import Admission, Decision
 from sidecar.proxy.deadlines import Deadline
 from sidecar.proxy.downstream import (
@@ -75,6 +76,7 @@ class Http2Connection:
         peer: Where the client is.
         intake: What becomes of its requests.
         principal: Who the client is, for the log; "" if nobody in particular.
+        logged: What the access log remembers of the client; None at first.
         requests: Begun on it.
         is_full: Whether the client does not take what was written.
     """
@@ -102,6 +104,7 @@ class Http2Connection:
         "_waits_for",
         "intake",
         "is_full",
+        "logged",
         "peer",
         "principal",
         "requests",
@@ -131,6 +134,7 @@ class Http2Connection:
         self.peer = peer
         self.service = service
         self.session = session
+        self.logged: Remembered | None = None
         self.intake = Intake(service, forwarding, admission)
         self.principal = self.intake.principal
         self.requests = 0

@@ -43,6 +43,7 @@ from sidecar.wire.h2frames import Code
 from sidecar.wire.h2streams import Reset
 
 if TYPE_CHECKING:
+    from sidecar.observe.jsonline import Remembered
     from sidecar.proxy.h2downstream import Http2Connection
 
 CUT_CODES: Final = {"downstream_stalled": Code.CANCEL}
@@ -168,6 +169,15 @@ class Stream:
         self._rest_ends = False
         self._rest_trailers = b""
         self._taken = 0  # bytes of it that the client has taken since its deadline was set
+
+    @property
+    def logged(self) -> Remembered | None:
+        """What the access log remembers of the client: the same for all streams of its connection."""
+        return self._connection.logged
+
+    @logged.setter
+    def logged(self, remembered: Remembered | None) -> None:
+        self._connection.logged = remembered
 
     # -- from the connection --
 

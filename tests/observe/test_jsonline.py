@@ -286,6 +286,43 @@ class TestJsonFormat:
         assert after[field] == value
         assert {key for key in before | after if before.get(key) != after.get(key)} == {field}
 
+    def test_each_request_of_a_connection_has_its_own_head(self, as_json: Logged) -> None:
+        """What is kept of the last head is not in the line of another, and nothing of it where the other has none."""
+        heads = (
+            b"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: t/1\r\n\r\n",
+            b"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: t/1\r\n\r\n",
+            b"HEAD /b HTTP/1.1\r\nHost: b\r\n\r\n",
+            b"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: t/1\r\n\r\n",
+        )
+        for head in heads:
+            as_json.pump.client_sends(head)
+            if as_json.pump.pool.waiting:
+                as_json.pump.pool.accept()
+            as_json.pump.app_sends(OK if head.startswith(b"GET") else OK[:-2])
+        a, b = ("GET", "/a", "a", "t/1"), ("HEAD", "/b", "b", None)
+        records = [json.loads(line) for line in as_json.lines]
+        assert [(r["method"], r["path"], r["host"], r.get("user_agent")) for r in records] == [a, a, b, a]
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [
+            (0.0, "0.000"),
+            (0.000_000_4, "0.000"),
+            (0.000_000_6, "0.001"),
+            (0.000_042, "0.042"),
+            (0.000_999_4, "0.999"),
+            (0.000_999_6, "1.000"),
+            (0.001, "1.000"),
+            (12.345_678_9, "12345.679"),
+            (-0.012, "-12.000"),
+        ],
+    )
+    def test_duration_is_milliseconds_with_three_places(self, as_json: Logged, seconds: float, text: str) -> None:
+        """Rounded; below zero where the clock was set back."""
+        exchange = as_json.ask()
+        as_json.log.exchange(exchange, 200, "", "", exchange.started_at + seconds)
+        assert f'"duration_ms":{text}}}' in as_json.line
+
     def test_trace_and_upstream_are_shown_if_known(self, as_json: Logged) -> None:
         """The line can be found from the trace, and says where the request went."""
         exchange = as_json.ask()

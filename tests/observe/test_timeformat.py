@@ -55,6 +55,15 @@ class TestTimeFormat:
             "00.500 0"
         ]
 
+    def test_other_part_of_a_second_is_written_anew(self) -> None:
+        """What is kept of the last moment is one part of one second: not the same part of another."""
+        write = TimeFormat("%s.%3f")
+        moments = (0.0, 0.0004, 0.25, 0.2504, 1.25, 1.0, 0.0)
+        assert [write(moment) for moment in moments] == [
+            *("0.000", "0.000", "0.250", "0.250"),
+            *("1.250", "1.000", "0.000"),
+        ]
+
 
 class TestFraction:
     @given(st.floats(min_value=0, max_value=4e9))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.observe.accesslog import AccessLog
 from sidecar.policy.access import access_of, default_rule
 from sidecar.policy.authz import NO_CERTIFICATE, Presented
 from sidecar.policy.forwarding import Hop, TrustedProxies
@@ -15,6 +16,7 @@ from sidecar.proxy.intake import Forwarding, Intake
 from sidecar.proxy.routing import Router
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES
 from sidecar.settings import (
+    AccessLogFormat,
     ByteCount,
     ClientCertMode,
     ClientSettings,
@@ -186,6 +188,20 @@ class TestManyStreams:
         assert [exchange.client for exchange in pump.log.exchanges] == ["203.0.113.9", ""]
         assert pump.log.exchanges[0].request_id == b"one"
         assert b"\r\nX-Forwarded-For: 203.0.113.9, 192.0.2.7\r\n" in apps[0].sent
+
+    def test_each_stream_has_its_own_line(self) -> None:
+        """What the access log remembers of a connection serves all its streams, and none gets the line of another."""
+        pump = H2Pump()
+        lines: list[str] = []
+        pump.service.access_log = AccessLog(lines.append, AccessLogFormat.JSON)
+        apps = [pump.starts(fields(path=path))[1] for path in (b"/a", b"/b", b"/a")]
+        remembered: list[object] = []
+        for app in apps:
+            pump.delivers(app, OK)
+            remembered.append(pump.downstream.logged)
+        assert [json.loads(line)["path"] for line in lines] == ["/a", "/b", "/a"]
+        assert remembered[0] is not None
+        assert remembered == 3 * remembered[:1]
 
     def test_app_is_told_of_the_client_by_a_proxy_header_that_fits_its_connection(self) -> None:
         """It is spoken to in HTTP/1.1, so that is what the PROXY header says."""
