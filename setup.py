@@ -26,6 +26,7 @@ COMPILED = (
     "sidecar/proxy/h2downstream.py",
     "sidecar/proxy/multiplex.py",
     "sidecar/proxy/pool.py",
+    "sidecar/proxy/service.py",
     "sidecar/proxy/sockets.py",
     "sidecar/proxy/splice.py",
     "sidecar/proxy/stream.py",
