@@ -3,7 +3,8 @@ Imports Twisted's reactor, pyOpenSSL and cryptography without what comes with th
 
 `twisted.internet.defer` wants three names of asyncio, `twisted.python.compat` passes `http.cookiejar` on to programs
 that once ran on Python 2, Twisted's own TLS brings half of its protocols along, `cryptography.x509` wants one function
-of the email package, and compiles patterns for names that are given as text. Together that is a sixth of a start.
+of the email package, and compiles patterns for names that are given as text. `typing_extensions` is there
+for type checkers, and cryptography reads keys of SSH, too. Together that is a fifth of a start.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import functools
 import importlib
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+_T = TypeVar("_T")
 
 
 def _late(module: str, name: str) -> Callable[..., object]:
@@ -28,11 +32,40 @@ def _late(module: str, name: str) -> Callable[..., object]:
     return call
 
 
+def _type_variable(name: str, *constraints: object, default: object = None, **named: Any) -> object:
+    """Return a type variable; defaults, which `typing` has from Python 3.13 on, are for type checkers."""
+    return typing.TypeVar(name, *constraints, **named)
+
+
+def _unmarked(_message: str) -> Callable[[_T], _T]:
+    """Mark nothing as deprecated; we call nothing that is."""
+    return lambda marked: marked
+
+
+_SSH: Final = "cryptography.hazmat.primitives.serialization.ssh"
+_SSH_TYPES: Final = (
+    *("SSHCertPrivateKeyTypes", "SSHCertPublicKeyTypes", "SSHCertificate", "SSHCertificateBuilder"),
+    *("SSHCertificateType", "SSHPrivateKeyTypes", "SSHPublicKeyTypes"),
+)
+_SSH_FUNCTIONS: Final = (
+    "load_ssh_private_key",
+    "load_ssh_public_identity",
+    "load_ssh_public_key",
+    "ssh_key_fingerprint",
+)
+_TYPING: Final = ("Concatenate", "ParamSpec", "Self", "TypeAlias", "TypedDict")
+
 STAND_INS: Final[Mapping[str, Mapping[str, object]]] = {
     "asyncio": {"AbstractEventLoop": object, "Future": object, "iscoroutine": _late("asyncio", "iscoroutine")},
+    _SSH: {**dict.fromkeys(_SSH_TYPES, object), **{name: _late(_SSH, name) for name in _SSH_FUNCTIONS}},
     "email.utils": {"parseaddr": _late("email.utils", "parseaddr")},
     "html": {"escape": _late("html", "escape")},
     "http.cookiejar": {},
+    "typing_extensions": {
+        **{name: getattr(typing, name) for name in _TYPING},
+        "TypeVar": _type_variable,
+        "deprecated": _unmarked,
+    },
 }
 """Modules that are imported for little, or for nothing, and what is wanted of them: types only for annotations."""
 
@@ -45,7 +78,12 @@ ABSENT: Final = ("twisted.internet._newtls", "twisted.internet.ssl", "twisted.pr
 PATTERNS_OF: Final = "cryptography.x509.name"
 """The module whose patterns are compiled at their first use: one of them is as dear as twenty of ours."""
 
-_WANTED: Final = ("cryptography.x509", "OpenSSL.SSL", "twisted.internet.posixbase")
+_WANTED: Final = (
+    "cryptography.x509",
+    "cryptography.hazmat.primitives.serialization",
+    "OpenSSL.SSL",
+    "twisted.internet.posixbase",
+)
 
 
 def import_libraries() -> None:
@@ -59,7 +97,7 @@ def import_libraries() -> None:
         with _left_out(instead), _late_patterns():
             for name in _WANTED:
                 importlib.import_module(name)
-    except ImportError:  # a release that wants more of them
+    except (ImportError, TypeError):  # a release that wants more of them
         for name in _WANTED:
             importlib.import_module(name)
 

@@ -40,6 +40,7 @@ class TestImportLibraries:
             *("prometheus_client", "re2", "service_identity", "shutil", "ssl", "subprocess", "tempfile", "yaml"),
             *("twisted.internet.endpoints", "twisted.internet.ssl", "twisted.protocols.tls", "twisted.web"),
             *("sidecar.certs.pkcs12", "sidecar.config.envoy", "sidecar.config.yamlfile", "sidecar.doctor"),
+            *("cryptography.hazmat.primitives.serialization.ssh", "typing_extensions"),
             *("pty", "sidecar.observe.logformat", "twisted.internet.process", "twisted.internet.udp"),
             *("sidecar.healthcheck", "sidecar.inject", "sidecar.supervisor", "sidecar.tls.client"),
         }
@@ -54,6 +55,7 @@ class TestImportLibraries:
             ("twisted.internet.ssl", "PrivateCertificate"),
             ("twisted.protocols.tls", "TLSMemoryBIOFactory"),
             ("email.utils", "parseaddr"),
+            ("cryptography.hazmat.primitives.serialization.ssh", "SSHCertificateBuilder"),
         ],
     )
     def test_what_was_left_out_can_be_imported_afterwards(self, module: str, name: str) -> None:
@@ -73,6 +75,8 @@ class TestImportLibraries:
             pytest.param("x509.Name.from_rfc4514_string('CN=a').rfc4514_string()", "CN=a", id="a name given as text"),
             pytest.param("defer.ensureDeferred(answer()).result", "awaited", id="a coroutine"),
             pytest.param("compat.escape('<')", "&lt;", id="escaped HTML"),
+            pytest.param("serialization.load_ssh_public_key(SSH_KEY).key_size", "256", id="a key of SSH"),
+            pytest.param("protocol.P.__bound__.__forward_arg__", "_ProtoWithFactory", id="a type variable"),
             pytest.param("posixbase.unix.Port.__name__", "Port", id="a module of Twisted's"),
         ],
     )
@@ -82,8 +86,12 @@ class TestImportLibraries:
 import warnings
 warnings.simplefilter("ignore")
 from cryptography import x509
-from twisted.internet import defer, posixbase
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.internet import defer, posixbase, protocol
 from twisted.python import compat
+SSH_KEY = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(
+    serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
 async def answer():
     return "awaited"
 print({call})"""
@@ -96,13 +104,20 @@ import re
 print(type(re.compile('a')) is re.Pattern, type(lean.LatePattern('a').match('a')) is re.Match)"""
         assert printed(LIBRARIES + program) == ["True", "True"]
 
-    def test_release_that_wants_more_gets_all(self) -> None:
+    @pytest.mark.parametrize(
+        ("module", "change"),
+        [
+            pytest.param("asyncio", "clear()", id="another name"),
+            pytest.param("typing_extensions", "update(TypeVar=lambda name: name)", id="another argument"),
+        ],
+    )
+    def test_release_that_wants_more_gets_all(self, module: str, change: str) -> None:
         """Where a library asks a stand-in for something that it does not have, everything is imported."""
-        program = """
+        program = f"""
 import sys
 from sidecar.proxy import lean
-lean.STAND_INS['asyncio'].clear()
+lean.STAND_INS['{module}'].{change}
 lean.import_libraries()
 import twisted.internet.defer
-print('asyncio.events' in sys.modules, twisted.internet.defer.Deferred.__name__)"""
+print('{module}' in sys.modules, twisted.internet.defer.Deferred.__name__)"""
         assert printed(program) == ["True", "Deferred"]
