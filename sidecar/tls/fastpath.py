@@ -115,6 +115,10 @@ class DirectRecords(Records):
             raise translate(error) from None
         raise AssertionError("it always raises")
 
+    def may_hold_more(self) -> bool:
+        held: int = _bio_size(self._into_ssl, _NULL)
+        return held > 0  # without read-ahead, OpenSSL takes exactly one record out of the BIO
+
     def open(self, data: bytes) -> tuple[bytes, bool]:
         into_ssl = self._into_ssl
         if data:

@@ -45,7 +45,8 @@ class Records:
             data: From the peer; b"" to begin as a client.
 
         Returns:
-            True once it is complete. Plaintext that came in the same bytes is then read by ``open(b"")``.
+            True once it is complete. Plaintext that came in the same bytes, if `may_hold_more`, is then read by
+            ``open(b"")``.
 
         Raises:
             TlsError: It failed.
@@ -59,6 +60,10 @@ class Records:
         except SSL.Error as error:
             raise translate(error) from None
         return True
+
+    def may_hold_more(self) -> bool:
+        """Whether something may have come behind the end of the handshake that `open` has not seen."""
+        return True  # pyOpenSSL does not tell
 
     def open(self, data: bytes) -> tuple[bytes, bool]:
         """

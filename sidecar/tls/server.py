@@ -382,7 +382,9 @@ class TlsServer:
             self._state = _OPEN
             self._early = b""
             self.application = self._acceptor.established(self, records.connection)
-            self._receive(behind)
+            # To ask OpenSSL for what has not come yet costs much, and most clients wait for our answer.
+            if behind or records.may_hold_more():
+                self._receive(behind)
         elif behind and self._state is _State.HANDSHAKE:
             text = f"the client sent over {MAX_HANDSHAKE_BYTES:,} bytes in its handshake"
             self._fail("handshake_too_large", text)

@@ -12,6 +12,7 @@ from sidecar.tls.fastpath import DirectRecords, records_for, records_on
 from sidecar.tls.records import Records
 from sidecar.tls.trust import ClientTrust
 from tests.support.certs import authority
+from tests.support.handshake import client_context, outgoing
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,30 @@ class TestRecordsFor:
         """An installation without the private names works all the same."""
         monkeypatch.setattr(fastpath, "IS_AVAILABLE", False)
         assert type(records_for(context)) is Records
+
+
+class TestMayHoldMore:
+    def test_nothing_behind_the_handshake_is_known(self, context: SSL.Context) -> None:
+        """OpenSSL is not asked in vain for what a client has not sent yet."""
+        assert not _after_handshake(records_for(context)).may_hold_more()
+
+    def test_public_calls_cannot_tell(self, context: SSL.Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An installation without the private names asks, so that nothing is lost."""
+        monkeypatch.setattr(fastpath, "IS_AVAILABLE", False)
+        assert _after_handshake(records_for(context)).may_hold_more()
+
+
+def _after_handshake(records: Records) -> Records:
+    """Let a client shake hands that waits before it says more."""
+    client = SSL.Connection(client_context(), None)
+    client.set_connect_state()
+    with pytest.raises(SSL.WantReadError):
+        client.do_handshake()
+    assert not records.handshake(outgoing(client))
+    client.bio_write(records.take())
+    client.do_handshake()
+    assert records.handshake(outgoing(client))
+    return records
 
 
 class TestRecordsOn:

@@ -131,7 +131,22 @@ class TestHandshake:
         session.client.bio_write(session.records.take())
         session.client.do_handshake()
         assert session.records.handshake(outgoing(session.client) + session.client_seals(b"early"))
+        assert session.records.may_hold_more()
         assert session.records.open(b"") == (b"early", False)
+
+    def test_part_of_a_record_behind_it_is_kept(self, context: SSL.Context, make: MakeRecords) -> None:
+        """A request of which only some came in the packet of the client's Finished is read once the rest has come."""
+        session = Session(make(SSL.Connection(context, None)), TLS13)
+        with pytest.raises(SSL.WantReadError):
+            session.client.do_handshake()
+        assert not session.records.handshake(outgoing(session.client))
+        session.client.bio_write(session.records.take())
+        session.client.do_handshake()
+        finished, early = outgoing(session.client), session.client_seals(b"early")
+        assert session.records.handshake(finished + early[:-1])
+        assert session.records.may_hold_more()
+        assert session.records.open(b"") == (b"", False)
+        assert session.records.open(early[-1:]) == (b"early", False)
 
     @pytest.mark.parametrize(
         ("rubbish", "is_answered"),
