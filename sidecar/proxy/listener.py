@@ -338,9 +338,13 @@ def _presented(session: TlsSession) -> Presented:
 
 
 @functools.lru_cache(_REMEMBERED_CLIENTS)
-def _usual_forwarding(host: str, local: HostPort, scheme: str) -> Forwarding:
-    """What the app is told of a client of which nothing is known but where it is."""
-    lines = Hop(peer=host, local=local, scheme=scheme).common_lines
+def _usual_forwarding(host: str, local_host: str, local_port: int, scheme: str) -> Forwarding:
+    """
+    What the app is told of a client of which nothing is known but where it is.
+
+    By plain values, which are hashed in C (bench row `connections-full`).
+    """
+    lines = Hop(peer=host, local=HostPort(local_host, local_port), scheme=scheme).common_lines
     return Forwarding(lines, lines)
 
 
@@ -707,7 +711,7 @@ class Listener:
         is_trusted = peer.is_known and approach.trusted.trusts(peer.host)
         scheme = "https" if session.version else "http"
         if not (is_trusted or approach.with_forwarded or peer.proxied is not None or self.access.dialects):
-            return _usual_forwarding(peer.host, peer.local, scheme)
+            return _usual_forwarding(peer.host, peer.local.host, peer.local.port, scheme)
         hop = Hop(
             peer=peer.host,
             local=peer.local,

@@ -724,12 +724,11 @@ class TestReadSize:
 class TestUsualForwarding:
     def test_clients_of_one_address_share_their_lines(self) -> None:
         """What an app is told of most clients is made once for each address, port and scheme."""
-        local = HostPort("192.0.2.1", 443)
-        told = _usual_forwarding("192.0.2.7", local, "https")
+        told = _usual_forwarding("192.0.2.7", "192.0.2.1", 443, "https")
         assert told.named == b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Port: 443\r\n"
         assert told.anonymous == told.named
-        assert _usual_forwarding("192.0.2.7", local, "https") is told
-        others = [("192.0.2.8", local, "https"), ("192.0.2.7", HostPort("192.0.2.1", 8443), "https")]
+        assert _usual_forwarding("192.0.2.7", "192.0.2.1", 443, "https") is told
+        others = [("192.0.2.8", "192.0.2.1", 443, "https"), ("192.0.2.7", "192.0.2.1", 8443, "https")]
         assert all(_usual_forwarding(*other).named != told.named for other in others)
 
 
