@@ -196,6 +196,13 @@ class SocketTransport:
             self._reactor.addWriter(self)
             self.protocol.pauseProducing()
 
+    def acknowledge(self) -> None:
+        """Let the peer know at once that what it sent has arrived (tcp(7), TCP_QUICKACK)."""
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        except OSError:
+            pass  # it is gone already, or no TCP
+
     def loseConnection(self) -> None:
         """Close once everything written has been sent."""
         if self._state in (_State.OPEN, _State.HALF_CLOSED):

@@ -14,7 +14,8 @@ written goes out in the same turn; no data is queued here, so backpressure is th
     OPEN      -- close(), linger() ------> CLOSED      after our close_notify; also from PEER_DONE
     OPEN      -- abort(), broken record -> CLOSED      without it: what was sent must not look complete
 
-In TLS 1.3 the session tickets follow the handshake; they go out with the first that is written, not by themselves.
+In TLS 1.3 the session tickets follow the handshake; they go out with the first that is written, not by themselves. What
+they would have acknowledged on their way is acknowledged without them.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class ByteTransport(Protocol):
     def is_flushed(self) -> bool: ...
     def write(self, data: bytes | memoryview) -> None:
         """Send *data*, and keep no view of it: once this returns, its memory is used for something else."""
+
+    def acknowledge(self) -> None:
+        """Let the peer know at once that what it sent has arrived, though there is nothing to say yet."""
 
     def loseConnection(self) -> None: ...
     def shut_down_writing(self) -> None: ...
@@ -152,6 +156,7 @@ class _NoTransport:
     is_flushed = True
 
     def write(self, data: bytes | memoryview) -> None: ...
+    def acknowledge(self) -> None: ...
     def loseConnection(self) -> None: ...
     def shut_down_writing(self) -> None: ...
     def linger(self) -> None: ...
@@ -327,13 +332,14 @@ class TlsServer:
         held, self._held = self._held, b""
         self.transport.write(held + sealed)
 
-    def _receive(self, data: bytes) -> None:
+    def _receive(self, data: bytes) -> bool:
+        """Hand on what is in *data*; return whether that was anything."""
         try:
             plaintext, ended = self._records.open(data)
         except TlsError:
             self._write_sealed(self._records.take())  # the alert
             self.abort()
-            return
+            return True
         application = self.application
         assert application is not None
         if plaintext:
@@ -342,6 +348,7 @@ class TlsServer:
             if self._state is _OPEN:
                 self._state = _State.PEER_DONE
             application.eofReceived(True)
+        return ended or plaintext != b""
 
     def _first_bytes(self, data: bytes) -> None:
         data = self._early + data
@@ -383,8 +390,11 @@ class TlsServer:
             self._early = b""
             self.application = self._acceptor.established(self, records.connection)
             # To ask OpenSSL for what has not come yet costs much, and most clients wait for our answer.
-            if behind or records.may_hold_more():
-                self._receive(behind)
+            has_heard = (behind or records.may_hold_more()) and self._receive(behind)
+            if self._held and not has_heard:
+                # A client whose system gathers small packets (no TCP_NODELAY) holds its request until then, and ours
+                # would take 40 ms.
+                self.transport.acknowledge()
         elif behind and self._state is _State.HANDSHAKE:
             text = f"the client sent over {MAX_HANDSHAKE_BYTES:,} bytes in its handshake"
             self._fail("handshake_too_large", text)

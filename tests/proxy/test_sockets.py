@@ -486,6 +486,15 @@ class TestRead:
         assert end.protocol.events == ["pause", "data", "lost"]
 
 
+class TestAcknowledge:
+    def test_socket_that_is_none_of_tcp_has_nothing_to_acknowledge(self, end: End) -> None:
+        """Nor has one that is gone; neither is an error."""
+        end.guarded(end.transport.acknowledge)
+        end.sock.close()
+        end.guarded(end.transport.acknowledge)
+        assert end.protocol.events == []
+
+
 class TestLoseConnection:
     def test_flushed_connection_closes_at_once(self, end: End) -> None:
         """Nothing is under way; the protocol hears of it in the next turn."""

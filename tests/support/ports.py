@@ -77,7 +77,8 @@ class RecordingTransport:
     Attributes:
         protocol: Who is told; None if nobody listens.
         sent: What the peer has taken.
-        calls: What was done to it beside writing, in order.
+        acknowledged: How often it was asked to acknowledge.
+        calls: What else was done to it beside writing, in order.
         is_stuck: Set by `stop_taking`: the peer takes nothing more.
         in_kernel: What the kernel has of the bytes written, and the peer has not taken; the test sets it.
         is_reading: Whether the owner wants to hear more from the peer.
@@ -89,6 +90,7 @@ class RecordingTransport:
         self.protocol = protocol
         self.sent = b""
         self.times_written = 0
+        self.acknowledged = 0
         self.calls: list[str] = []
         self.is_stuck = False
         self.in_kernel = 0
@@ -135,6 +137,9 @@ class RecordingTransport:
                 self.protocol.pauseProducing()
         else:
             self.sent += data
+
+    def acknowledge(self) -> None:
+        self.acknowledged += 1
 
     def loseConnection(self) -> None:
         self.calls.append("loseConnection")

@@ -326,6 +326,18 @@ class TestHandshake:
         new.client.do_handshake()
         new.transport.deliver(outgoing(new.client) + new.sealed(b"request"))
         assert new.application.received == b"request"
+        assert not new.transport.acknowledged
+
+    def test_part_of_a_request_behind_finished_is_acknowledged(self, new: Connection) -> None:
+        """The rest of it may be held back until then."""
+        new.transport.deliver(new.hello())
+        new.to_client()
+        new.client.do_handshake()
+        flight, record = outgoing(new.client), new.sealed(b"request")
+        new.transport.deliver(flight + record[:9])
+        assert new.transport.acknowledged == 1
+        new.transport.deliver(record[9:])
+        assert new.application.received == b"request"
 
     def test_close_behind_finished_is_delivered(self, new: Connection) -> None:
         """So may the end."""
@@ -345,6 +357,7 @@ class TestHandshake:
         """In TLS 1.3 nothing is sent for them alone; the client can resume once it has read something."""
         new.shake_hands()
         assert new.transport.times_written == 1
+        assert new.transport.acknowledged == 1
         new.tls.write(b"answer")
         assert new.transport.times_written == 2
         assert new.client_reads() == (b"answer", False)
@@ -370,6 +383,7 @@ class TestHandshake:
         monkeypatch.setattr(server, "_MAX_HELD_TICKETS", 500)
         new.shake_hands()
         assert new.transport.times_written == 2
+        assert not new.transport.acknowledged
         assert new.client_reads() == (b"", False)
         assert new.client_can_resume()
 
