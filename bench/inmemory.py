@@ -88,6 +88,7 @@ class _Socket:
         return self.number
 
     def setblocking(self, is_blocking: bool) -> None: ...
+    def setsockopt(self, level: int, option: int, value: int) -> None: ...
     def recv(self, size: int) -> bytes:
         return self.inbox
 
