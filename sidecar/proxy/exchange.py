@@ -26,7 +26,7 @@ from sidecar.errors import RequestError, ResponseError
 from sidecar.policy import rewrite, tracing
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.routing import Destination, Endpoint
-from sidecar.proxy.sockets import READ_SIZE
+from sidecar.proxy.sockets import MAX_READ_SIZE, MAX_UPSTREAM_READ_SIZE, READ_SIZE
 from sidecar.proxy.upstream import Lessee, Upstream, UpstreamConnection
 from sidecar.settings import HttpSettings, ProxyProtocolOut, Switch, UnderscoreHeaders
 from sidecar.wire import http1
@@ -233,6 +233,7 @@ class Exchange(Lessee):
     _is_repeated = False
     _is_for_stream = False  # what of the request is held
     _preface = b""
+    _reads_more = False  # from the app
     _tried: tuple[Any, ...] = ()  # endpoints that could not be connected to
 
     def __init__(self, downstream: Downstream, head: RequestHead) -> None:
@@ -469,10 +470,18 @@ class Exchange(Lessee):
                 self.downstream.write_last(data)
             else:
                 self.downstream.write(data)
+            if len(data) > MAX_READ_SIZE // 2 and not (self._reads_more or self.is_response_stuck):
+                self._read_more()
         if ended:
             self._end_response()
         else:
             self._wait()
+
+    def _read_more(self) -> None:
+        """A long response flows, and the client takes it: let more of it come at once (bench row `download`)."""
+        if self._upstream is not None:
+            self._upstream.transport.read_up_to(MAX_UPSTREAM_READ_SIZE)
+            self._reads_more = True
 
     def whole_response(self, head: ResponseHead, body: bytes) -> None:
         data = self._begin_response(head) + body
@@ -532,6 +541,8 @@ class Exchange(Lessee):
         if reusable and self._request_complete and not self._request_stuck:
             if self.is_response_stuck:
                 upstream.transport.resumeProducing()
+            if self._reads_more:
+                upstream.transport.read_up_to(MAX_READ_SIZE)  # the next may be for one of a client's many streams
             endpoint.pool.release(upstream)
         else:
             upstream.close()

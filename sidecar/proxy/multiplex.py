@@ -389,6 +389,9 @@ class UpstreamStream:
         if owed:
             self._carrier.acknowledge(self.id, owed)
 
+    def read_up_to(self, size: int) -> None:
+        """What is read at once is for all streams of the connection: none of them has a say in it."""
+
     def has_progressed(self) -> bool:
         taken, self._taken = self._taken, 0
         return bool(taken)

@@ -38,6 +38,12 @@ The same while a transfer flows: a peer that takes all it is sent gets more at o
 wake-ups (bench row `download`). The first pause ends it.
 """
 
+MAX_UPSTREAM_READ_SIZE: Final = 524_288
+"""
+The same of an app, for a client that asks for one thing at a time: one with many streams could have as much held for
+each of them. Of clients it would gain nothing (bench rows `download` and `upload`).
+"""
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 # One of each for all connections: nobody raises them (bench row `connections-full`).
 _DONE: Final = failure.Failure(error.ConnectionDone())  # type: ignore[no-untyped-call]

@@ -19,6 +19,7 @@ from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.proxy.connect import ConnectFailed, Transport
 from sidecar.proxy.routing import Endpoint
 from sidecar.proxy.service import ORDERLY_ENDS, Service
+from sidecar.proxy.sockets import MAX_UPSTREAM_READ_SIZE
 from sidecar.settings import ProxyProtocolOut
 from sidecar.tls.session import TlsSession
 
@@ -240,6 +241,7 @@ class Tunnel:
         endpoint.succeeded()
         has_client_ended = self._state is _State.ENDED_EARLY
         self._app = outcome
+        outcome.read_up_to(MAX_UPSTREAM_READ_SIZE)
         self._state = _State.CLIENT_ENDED if has_client_ended else _State.OPEN
         held, self._held = self._held, b""
         self.peer.resume_reading()

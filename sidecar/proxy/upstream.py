@@ -44,6 +44,9 @@ class Flow(Protocol):
         """Nobody takes more of the response for now."""
 
     def resumeProducing(self) -> None: ...
+    def read_up_to(self, size: int) -> None:
+        """Read at most *size* bytes of the response at once while it flows, where that is for this request alone."""
+
     def has_progressed(self) -> bool:
         """Whether the app has taken any of the request since this was last asked."""
 

@@ -308,6 +308,7 @@ class _Nobody:
     def connectionLost(self, reason: failure.Failure) -> None: ...
     def pauseProducing(self) -> None: ...
     def resumeProducing(self) -> None: ...
+    def read_up_to(self, size: int) -> None: ...
 
 
 _NOBODY: Final = _Nobody()
@@ -441,6 +442,10 @@ class TlsClient:
 
     def resumeProducing(self) -> None:
         self.transport.resumeProducing()
+
+    def read_up_to(self, size: int) -> None:
+        """Read at most *size* bytes at once, sealed, while a transfer flows; see `SocketTransport`."""
+        self.transport.read_up_to(size)
 
     # -- from the socket's transport, through `Receiver` --
 

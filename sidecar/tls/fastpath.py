@@ -55,7 +55,7 @@ if IS_AVAILABLE:
     # One of each for the process: both are emptied before control goes anywhere else, but for what `seal` lends of
     # the second. A record holds 16,384 bytes.
     _RECORD_SIZE: Final = 16_384
-    _PLAIN_SIZE: Final = 20 * _RECORD_SIZE  # the most that a transport reads at once, and what is decided below
+    _PLAIN_SIZE: Final = 36 * _RECORD_SIZE  # the most that a transport reads at once, and what is decided below
     _PLAIN: Final = _ffi.new("char[]", _PLAIN_SIZE)
     _PLAIN_VIEW: Final = _ffi.buffer(_PLAIN)
     # A memory BIO keeps, for as long as its connection lives, the memory of the most that it ever held. So it never
@@ -65,7 +65,7 @@ if IS_AVAILABLE:
     _BORROWED_SIZE: Final = 131_072
     _OVERHEAD: Final = 2 * MAX_UNSENT_BYTES  # headers and tags of the records, and answers that go out with them
     # The most that a transport reads at once, framed as a chunk and sealed, and room for a piece behind it.
-    _SEALED_SIZE: Final = 311_296
+    _SEALED_SIZE: Final = 573_440
     _SEALED: Final = _ffi.new("char[]", _SEALED_SIZE)
     _SEALED_VIEW: Final = _ffi.buffer(_SEALED)
     _SEALED_BYTES: Final = memoryview(_SEALED_VIEW)

@@ -16,7 +16,7 @@ from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import NEVER
 from sidecar.proxy.exchange import MAX_ENDPOINTS_TRIED, MAX_REPEATED_BYTES
 from sidecar.proxy.intake import Forwarding
-from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, READ_SIZE
+from sidecar.proxy.sockets import MAX_READ_SIZE, MAX_UPSTREAM_READ_SIZE, MIN_PROGRESS_BYTES, READ_SIZE
 from sidecar.settings import HostPort, ProxyProtocolOut, Seconds, Timeouts
 from sidecar.wire.h2limits import LEAST_WINDOW
 from tests.support import frames
@@ -677,6 +677,36 @@ class TestStreaming:
         assert not pump.app.is_reading
         pump.tls.take()
         assert pump.app.is_reading
+
+    def test_long_response_that_flows_is_read_in_larger_pieces(self) -> None:
+        """As long as it is: the connection goes back as it was."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"a" * READ_SIZE)
+        assert pump.app.read_limit == MAX_READ_SIZE
+        for size in (MAX_READ_SIZE, MAX_UPSTREAM_READ_SIZE):
+            pump.app_sends(b"a" * size)
+            assert pump.app.read_limit == MAX_UPSTREAM_READ_SIZE
+        pump.app_sends(b"a" * (1_000_000 - READ_SIZE - MAX_READ_SIZE - MAX_UPSTREAM_READ_SIZE))
+        assert pump.pool.idle == [pump.pool.opened[0]]
+        assert pump.app.read_limit == MAX_READ_SIZE
+
+    def test_long_response_that_comes_at_once_changes_nothing(self) -> None:
+        """Its end is reached before more could be read."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MAX_READ_SIZE + b"a" * MAX_READ_SIZE)
+        assert pump.pool.idle == [pump.pool.opened[0]]
+        assert pump.app.read_limit == MAX_READ_SIZE
+
+    def test_for_a_client_that_is_stuck_no_more_is_read(self) -> None:
+        """What is held for it is what had been read for anybody."""
+        pump = Pump()
+        pump.start_exchange()
+        pump.tls.stop_taking()
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + b"a" * MAX_READ_SIZE)
+        assert not pump.app.is_reading
+        assert pump.app.read_limit == MAX_READ_SIZE
 
     @pytest.mark.parametrize("end", ["app_closes", "app_resets"])
     def test_cut_response_aborts_the_client(self, pump: Pump, end: str) -> None:

@@ -535,6 +535,13 @@ class TestResponseBody:
         world.app.reads()
         assert world.app.credit[1] == 40_000 + 65_536
 
+    def test_no_stream_has_a_say_in_what_is_read_at_once(self, world: World) -> None:
+        """That is for all of them."""
+        lessee = world.asks()
+        before = world.transport.read_limit
+        lessee.stream.read_up_to(1_000_000)
+        assert world.transport.read_limit == before
+
     def test_unread_response_does_not_stop_the_others(self, world: World) -> None:
         """Its window is its own, and the connection's has room for those of all streams."""
         unread, *others = (world.asks() for _ in range(4))

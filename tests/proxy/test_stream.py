@@ -14,7 +14,7 @@ from sidecar.policy.forwarding import Hop, TrustedProxies
 from sidecar.policy.identity import identity_of
 from sidecar.proxy.intake import Forwarding, Intake
 from sidecar.proxy.routing import Router
-from sidecar.proxy.sockets import MIN_PROGRESS_BYTES
+from sidecar.proxy.sockets import MAX_READ_SIZE, MIN_PROGRESS_BYTES
 from sidecar.settings import (
     AccessLogFormat,
     ByteCount,
@@ -101,6 +101,19 @@ class TestManyStreams:
         assert pump.log.ended == [Ended(200, "", "")] * 3
         assert len(pump.pool.idle) == 3
         assert not pump.tls.ending
+
+    def test_long_response_is_read_in_pieces_as_for_any_stream(self) -> None:
+        """However it flows: a client with a hundred of them could have as many large pieces held."""
+        pump = H2Pump((frames.INITIAL_WINDOW_SIZE, 2**31 - 1))
+        stream_id = pump.request()
+        pump.gives(0, 2**31 - 1 - FIRST_WINDOW)
+        app = pump.accept()
+        pump.delivers(app, b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n")
+        for _ in range(3):
+            pump.delivers(app, b"a" * MAX_READ_SIZE)
+            assert app.is_reading
+            assert app.read_limit == MAX_READ_SIZE
+        assert len(pump.answer(stream_id).body) == 3 * MAX_READ_SIZE
 
     def test_kept_connections_serve_the_next_streams(self) -> None:
         """Pooled as for HTTP/1.1."""

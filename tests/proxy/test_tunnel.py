@@ -15,6 +15,7 @@ from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import NEVER, Deadlines
 from sidecar.proxy.downstream import Peer
 from sidecar.proxy.routing import Router
+from sidecar.proxy.sockets import MAX_UPSTREAM_READ_SIZE
 from sidecar.proxy.tunnel import LINGER_SECONDS, MAX_ENDPOINTS_TRIED, Tunnel
 from sidecar.settings import ClientCertMode, ClientSettings, ProxyProtocolOut, Seconds, Timeouts
 from sidecar.tls.session import TlsSession
@@ -308,6 +309,10 @@ class TestRelay:
         pipe.app.deliver(b"PROXY UNKNOWN\r\n")
         assert pipe.received() == b"\x00\xffPROXY UNKNOWN\r\n"
         assert (pipe.tunnel.bytes_received, pipe.tunnel.bytes_sent) == (18, 17)
+
+    def test_app_may_send_much_at_once(self, pipe: Pipe) -> None:
+        """The client has nothing beside this one connection to the app."""
+        assert pipe.app.read_limit == MAX_UPSTREAM_READ_SIZE
 
     def test_app_that_does_not_read_pauses_the_client(self, pipe: Pipe) -> None:
         """What is held for it is what was read at once."""

@@ -15,7 +15,7 @@ from twisted.python import failure
 
 from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.deadlines import Deadline, Deadlines, Waiting
-from sidecar.proxy.sockets import MIN_PROGRESS_BYTES, SocketTransport, StreamProtocol
+from sidecar.proxy.sockets import MAX_READ_SIZE, MIN_PROGRESS_BYTES, SocketTransport, StreamProtocol
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.settings import HostPort, Limits, ProxyProtocolOut
 from sidecar.wire.http1 import ClientCodec
@@ -82,6 +82,7 @@ class RecordingTransport:
         is_stuck: Set by `stop_taking`: the peer takes nothing more.
         in_kernel: What the kernel has of the bytes written, and the peer has not taken; the test sets it.
         is_reading: Whether the owner wants to hear more from the peer.
+        read_limit: What may be read at once while a transfer flows.
         bytes_received: What the peer has sent.
         times_written: How often something was written.
     """
@@ -95,6 +96,7 @@ class RecordingTransport:
         self.is_stuck = False
         self.in_kernel = 0
         self.is_reading = True
+        self.read_limit = MAX_READ_SIZE
         self.bytes_received = 0
         self._clock = clock
         self._queue = b""
@@ -166,6 +168,9 @@ class RecordingTransport:
 
     def resumeProducing(self) -> None:
         self.is_reading = True
+
+    def read_up_to(self, size: int) -> None:
+        self.read_limit = size
 
     # -- for the test --
 
@@ -400,6 +405,7 @@ class FakePool:
         transport = transport_of(upstream)
         assert transport.is_flushed, "handed back with bytes under way"
         assert transport.is_reading, "handed back without being read from"
+        assert transport.read_limit == MAX_READ_SIZE, "handed back with more to be read at once than for anybody"
         upstream.lessee = None
         self.idle.append(upstream)
 

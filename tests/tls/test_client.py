@@ -887,7 +887,7 @@ class TestOpen:
         assert started.events == ["established", "lost"]
 
     def test_surface_is_that_of_the_socket(self, open_: Connection) -> None:
-        """Counters, the look at what is queued and the pause are those of the socket below."""
+        """Counters, the look at what is queued, the pause and what is read at once are those of the socket below."""
         open_.transport.bytes_received = 5_000
         assert open_.tls.bytes_received == 5_000
         assert open_.tls.bytes_sent == open_.transport.bytes_sent
@@ -895,6 +895,8 @@ class TestOpen:
         assert not open_.transport.is_reading
         open_.tls.resumeProducing()
         assert open_.transport.is_reading
+        open_.tls.read_up_to(500_000)
+        assert open_.transport.read_limit == 500_000
 
     def test_nothing_is_kept_of_it(self, open_: Connection) -> None:
         """A connection that is gone keeps neither what spoke on it nor itself."""

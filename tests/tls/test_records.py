@@ -18,7 +18,7 @@ from tests.support.certs import authority
 from tests.support.forge import ForgingClient
 from tests.support.handshake import TLS12, TLS13, client_context, outgoing
 
-SIZES = [1, 16_383, 16_384, 16_385, 65_536, 147_000, 300_000]
+SIZES = [1, 16_383, 16_384, 16_385, 65_536, 147_000, 300_000, 600_000]
 
 MakeRecords = Callable[[SSL.Connection], Records]
 
@@ -200,10 +200,10 @@ class TestOpen:
         ciphertext = b"".join(session.client_seals(piece) for piece in (b"a", b"b" * 20_000, b"c"))
         assert session.records.open(ciphertext) == (b"a" + b"b" * 20_000 + b"c", False)
 
-    @pytest.mark.parametrize("cut", [40_000, 131_072, 262_144, 300_000])
+    @pytest.mark.parametrize("cut", [40_000, 131_072, 262_144, 300_000, 600_000, 650_000])
     def test_much_may_be_split_anywhere(self, session: Session, cut: int) -> None:
         """Where a large feed ends in the middle of a record, the next one goes on there, large or small."""
-        data = bytes(range(256)) * 2_000
+        data = bytes(range(256)) * 3_000
         ciphertext = session.client_seals(data)
         pieces = [ciphertext[:cut], ciphertext[cut:-7], ciphertext[-7:]]
         opened = [session.records.open(piece) for piece in pieces]
