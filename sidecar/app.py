@@ -431,9 +431,18 @@ class App:
         if self._ephemeral is None or selfsigned.renew_at(self._ephemeral) <= now:
             names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._settings.tls.names)
             self._ephemeral = selfsigned.make(names, now)
-            wait = (selfsigned.renew_at(self._ephemeral) - now).total_seconds()
-            self._call_later("renewal", max(1.0, wait), self._renew)
+        self._plan_renewal(self._ephemeral)
         return self._ephemeral
+
+    def _plan_renewal(self, ephemeral: Bundle) -> None:
+        wait = selfsigned.seconds_to_look(ephemeral, self._now())
+        self._call_later("renewal", wait, self._look_at_renewal, ephemeral)
+
+    def _look_at_renewal(self, ephemeral: Bundle) -> None:
+        if selfsigned.renew_at(ephemeral) <= self._now():
+            self._renew()
+        else:
+            self._plan_renewal(ephemeral)
 
     def _renew(self) -> None:
         try:

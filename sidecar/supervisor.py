@@ -229,12 +229,17 @@ class _Certificate:
             return
         names = selfsigned.default_names(socket.gethostname(), local_addresses(), self._tls.names)
         bundle = self._launcher.ephemeral = selfsigned.make(names, _now())
-        wait = (selfsigned.renew_at(bundle) - _now()).total_seconds()
-        self._reactor.callLater(wait, self._renew)
+        self._plan_renewal(bundle)
 
-    def _renew(self) -> None:
-        self.make()
-        self._crew.roll()
+    def _plan_renewal(self, bundle: Bundle) -> None:
+        self._reactor.callLater(selfsigned.seconds_to_look(bundle, _now()), self._look_at_renewal, bundle)
+
+    def _look_at_renewal(self, bundle: Bundle) -> None:
+        if selfsigned.renew_at(bundle) <= _now():
+            self.make()
+            self._crew.roll()
+        else:
+            self._plan_renewal(bundle)
 
 
 class _Signals:

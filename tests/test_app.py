@@ -18,7 +18,7 @@ from sidecar import app as module
 from sidecar.app import APP_LOOK_SECONDS, App, local_addresses
 from sidecar.certs import selfsigned
 from sidecar.config.load import Loaded, load
-from sidecar.errors import ConfigError, ListenError
+from sidecar.errors import ConfigError, ListenError, Problem
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.listener import listen
 from sidecar.proxy.pool import Pool
@@ -279,6 +279,40 @@ class TestEphemeralCertificate:
             program.reactor.advance(wait.total_seconds())
             seen.add(app._credentials.bundles[0].leaf.serial_number)
         assert len(seen) == 4
+
+    def test_time_of_day_that_is_set_forward_is_noticed(self, program: Program) -> None:
+        """Timers go on as they were; what has run out meanwhile is replaced at the next look."""
+        app = program.start()
+        first = app._credentials.bundles[0].leaf
+        program.reactor.advance(selfsigned.LOOK_SECONDS)
+        assert app._credentials.bundles[0].leaf == first
+        program.calendar.now += selfsigned.LIFETIME
+        program.reactor.advance(selfsigned.LOOK_SECONDS)
+        assert app._credentials.bundles[0].leaf != first
+
+    def test_renewal_that_failed_once_is_followed_by_others(
+        self, program: Program, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What kept it from being served, other key material, may be mended; then it goes on as before."""
+        app = program.start()
+        first = app._credentials.bundles[0].leaf
+        load, problems = app._load, [Problem("--tls-key", "flag", "it is not there", "put it there")]
+
+        def refuse(loaded: Loaded) -> Any:
+            load(loaded)
+            raise ConfigError(problems)
+
+        monkeypatch.setattr(app, "_load", refuse)
+        program.calendar.now += selfsigned.LIFETIME
+        program.reactor.advance(selfsigned.LOOK_SECONDS)
+        assert app._credentials.bundles[0].leaf == first
+        monkeypatch.setattr(app, "_load", load)
+        program.reactor.advance(module.RENEWAL_RETRY_SECONDS)
+        second = app._credentials.bundles[0].leaf
+        assert second != first
+        program.calendar.now += selfsigned.LIFETIME
+        program.reactor.advance(selfsigned.LOOK_SECONDS)
+        assert app._credentials.bundles[0].leaf not in (first, second)
 
 
 class TestReload:

@@ -8,17 +8,20 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.logger import capturedLogs
 
 from sidecar import supervisor as module
+from sidecar.certs import selfsigned
 from sidecar.config.load import Loaded, load
 from sidecar.control import Channel
+from sidecar.crew import Crew
 from sidecar.errors import ConfigError, Problem
 from sidecar.member import receive_start
 from tests.support import ports
+from tests.support.certs import NOW
 from tests.support.program import Port
 
 PROBLEM = Problem("SIDECAR_TLS_CERT", "environment", "is missing", "put it there")
@@ -128,6 +131,7 @@ class Launched:
     Workers of a launcher, without their processes.
 
     Attributes:
+        launcher: What starts them.
         theirs: The workers' ends of their channels.
         inherited: What the last was given besides listening sockets.
         closed: How many are known to have gone.
@@ -143,11 +147,11 @@ class Launched:
         self.error: OSError | None = None
         given = module.Given(flags={}, environ={}, reread=lambda: load({}, {}))
         current = module._Current(load({}, {}), given.reread)
-        self._launcher = module._Launcher(given, current, 2, [], ports.FakeReactor())
+        self.launcher = module._Launcher(given, current, 2, [], ports.FakeReactor())
 
     def start(self) -> tuple[int, int] | None:
         """Start one; return the place that it is told."""
-        _, channel = self._launcher(lambda message: None, self._gone)
+        _, channel = self.launcher(lambda message: None, self._gone)
         self.channels.append(channel)
         return receive_start(self.theirs[-1]).place
 
@@ -186,6 +190,34 @@ def started_with(monkeypatch: pytest.MonkeyPatch, current: module._Current, flag
         settings = receive_start(theirs).loaded.settings
     channel.close()
     return settings.limits.headers, settings.listen.port
+
+
+class TestCertificate:
+    def test_successor_is_made_in_time_wherever_the_time_of_day_goes(
+        self, launched: Launched, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All workers get it by being replaced; and so it goes on."""
+        moment, crew, clock = NOW, FakeCrew(), ports.FakeReactor()
+        monkeypatch.setattr(module, "_now", lambda: moment)
+        loaded = load({"tls_names": "app.example"}, {})
+        module._Certificate(loaded, launched.launcher, cast(Crew, crew), clock).make()
+        served = [launched.launcher.ephemeral]
+        clock.advance(selfsigned.LOOK_SECONDS)
+        assert crew.told == []
+        for _ in range(3):
+            moment += selfsigned.LIFETIME  # set by somebody
+            clock.advance(selfsigned.LOOK_SECONDS)
+            served.append(launched.launcher.ephemeral)
+        assert crew.told == ["roll"] * 3
+        assert len({bundle.leaf.serial_number for bundle in served if bundle is not None}) == 4
+
+    def test_nothing_is_made_where_certificates_are_given(self, launched: Launched) -> None:
+        """Nor is anything planned."""
+        clock = ports.FakeReactor()
+        loaded = load({"tls_cert": "/certs/tls.crt"}, {})
+        module._Certificate(loaded, launched.launcher, cast(Crew, FakeCrew()), clock).make()
+        assert launched.launcher.ephemeral is None
+        assert not clock.pending
 
 
 class TestOpen:

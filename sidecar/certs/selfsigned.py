@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -21,6 +22,8 @@ from sidecar.certs.bundle import Bundle
 
 LIFETIME = timedelta(days=30)
 """Long enough that nobody re-imports it weekly, short enough that nobody builds on it."""
+
+LOOK_SECONDS: Final = 3_600.0
 
 
 def make(names: Sequence[str], now: datetime, lifetime: timedelta = LIFETIME) -> Bundle:
@@ -72,6 +75,15 @@ def renew_at(bundle: Bundle) -> datetime:
     """When the successor of *bundle* is due: after two thirds of its validity."""
     start, end = bundle.leaf.not_valid_before_utc, bundle.leaf.not_valid_after_utc
     return start + (end - start) * 2 / 3
+
+
+def seconds_to_look(bundle: Bundle, now: datetime) -> float:
+    """
+    How long to wait until it is looked whether the successor of *bundle* is due.
+
+    Not until then in one piece: timers do not heed it when the time of day is set.
+    """
+    return min(max(1.0, (renew_at(bundle) - now).total_seconds()), LOOK_SECONDS)
 
 
 def _extensions(names: Sequence[str], key: ec.EllipticCurvePublicKey) -> list[tuple[x509.ExtensionType, bool]]:

@@ -7,6 +7,7 @@ one of those goes straight to its `doRead` / `doWrite`; everything else, and eve
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
@@ -19,6 +20,9 @@ _log = Logger()
 
 class DirectEPollReactor(EPollReactor):
     """EPollReactor; the order of events and what a descriptor may rely on are the same."""
+
+    # Twisted's is the time of day: where somebody sets that back, every deadline would be as much later.
+    seconds = staticmethod(time.monotonic)
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, at most *timeout* seconds (None: for ever), and act on them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -44,7 +45,8 @@ class Service:
 
     Attributes:
         router: Where requests go.
-        now: The clock, in seconds.
+        now: The clock that everything is timed by, in seconds from any moment.
+        wall_clock: Seconds since the epoch.
         http2: What an HTTP/2 connection may cost.
         is_draining: Whether every response is to be its connection's last.
     """
@@ -62,6 +64,7 @@ class Service:
         access_log: Log | None,
         now: Callable[[], float],
         http2: Http2Limits | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.timeouts: Timeouts = timeouts
         self.limits: Limits = limits
@@ -71,6 +74,7 @@ class Service:
         self.rejecter: Rejecter = rejecter
         self.access_log: Log | None = access_log
         self.now: Callable[[], float] = now
+        self.wall_clock: Callable[[], float] = wall_clock
         self.http2: Http2Limits = Http2Limits() if http2 is None else http2
         self.is_draining = False
 
@@ -94,7 +98,7 @@ class Service:
             calls = self.metrics.grpc_calls
             calls[exchange.grpc_status] = calls.get(exchange.grpc_status, 0) + 1
         if downstream.principal and (identity := downstream.session.verification.identity) is not None:
-            self.metrics.client_request(downstream.principal, identity.not_after, now)
+            self.metrics.client_request(downstream.principal, identity.not_after, self.wall_clock())
         if self.access_log is not None:
             self.access_log.exchange(
                 exchange,
@@ -117,11 +121,10 @@ class Service:
         if reason not in ORDERLY_ENDS:
             cut = self.metrics.tunnels_ended
             cut[reason] = cut.get(reason, 0) + 1
-        now = self.now()
         if tunnel.principal and (identity := tunnel.session.verification.identity) is not None:
-            self.metrics.client_request(tunnel.principal, identity.not_after, now)
+            self.metrics.client_request(tunnel.principal, identity.not_after, self.wall_clock())
         if self.access_log is not None:
-            self.access_log.tunnel(tunnel, reason, detail, now - tunnel.started_at)
+            self.access_log.tunnel(tunnel, reason, detail, self.now() - tunnel.started_at)
 
     def record_refused(self, downstream: Client, error: RequestError) -> None:
         """Count and log a request whose head was refused."""

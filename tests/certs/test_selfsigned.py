@@ -20,7 +20,7 @@ from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreFlags
 
 from sidecar.certs.bundle import Bundle, load_bundles
 from sidecar.certs.describe import describe
-from sidecar.certs.selfsigned import default_names, make, renew_at
+from sidecar.certs.selfsigned import LOOK_SECONDS, default_names, make, renew_at, seconds_to_look
 from tests.support.certs import NOW, pem
 
 Kind = TypeVar("Kind", bound=x509.ExtensionType)
@@ -188,3 +188,11 @@ class TestRenewAt:
         """The successor is due after two thirds of the validity, the hour of backdating included."""
         bundle = make(["localhost"], NOW, timedelta(hours=8))
         assert renew_at(bundle) == NOW + timedelta(hours=5)
+
+    def test_time_of_day_may_be_set_meanwhile(self) -> None:
+        """It is looked at least once an hour, at the moment itself, and soon where that has passed."""
+        bundle = make(["localhost"], NOW, timedelta(hours=8))
+        due = renew_at(bundle)
+        assert seconds_to_look(bundle, NOW) == LOOK_SECONDS
+        assert seconds_to_look(bundle, due - timedelta(seconds=90)) == 90
+        assert seconds_to_look(bundle, due + timedelta(days=400)) == 1

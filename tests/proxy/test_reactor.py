@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -80,6 +81,16 @@ def turns() -> Iterator[Turns]:
 
 def broken() -> None:
     raise RuntimeError("a bug")
+
+
+class TestSeconds:
+    def test_nobody_sets_the_clock(self, turns: Turns) -> None:
+        """It is not the time of day: a deadline is as far off as before where that is set back by an hour."""
+        before = time.monotonic()
+        assert before <= turns.reactor.seconds() <= time.monotonic()
+        call = turns.reactor.callLater(5, broken)
+        assert before + 5 <= call.getTime() <= time.monotonic() + 5
+        call.cancel()
 
 
 class TestDoPoll:

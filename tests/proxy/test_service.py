@@ -51,6 +51,17 @@ class TestRecord:
         pump.client_sends(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert pump.cluster.endpoints[0].active == 0
 
+    def test_client_was_seen_at_a_time_of_day(self) -> None:
+        """Durations are another clock's, which nobody sets."""
+        pump = Pump()
+        pump.service.wall_clock = lambda: 1_700_000_000.5
+        identity = identity_of(authority().issue("ci", purposes=CLIENT).certificate)
+        pump.start_exchange()
+        pump.downstream.principal = "ci"
+        pump.downstream.session = attrs.evolve(SESSION, verification=Verification(None, None, identity))
+        pump.app_sends(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert pump.service.metrics.client_last_seen == {"ci": 1_700_000_000.5}
+
 
 class TestRecordTunnel:
     def tunnel(self, pump: Pump) -> Tunnel:
