@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from sidecar.errors import RequestError
 from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.policy.conditions import Request, plain_host
@@ -21,7 +19,6 @@ from sidecar.proxy.exchange import Exchange, request_prefix
 from sidecar.proxy.routing import Answer, Destination, Outcome, Router
 from sidecar.settings import Switch
 from sidecar.topology import DirectResponse
-from sidecar.values import Value
 from sidecar.wire.events import RequestHead
 from sidecar.wire.target import normalise, readings
 
@@ -30,8 +27,11 @@ if TYPE_CHECKING:
     from sidecar.tls.sni import ServedNames
 
 
-@attrs.frozen(eq=False, repr=False)
-class Forwarding(Value):
+# Written out: mypyc compiles no decorated class, and of these one is made for each request whose head is new on its
+# connection (bench row `varied`). Nothing changes them.
+
+
+class Forwarding:
     """
     The field lines that all requests of a connection get: who sent them and how they came.
 
@@ -43,22 +43,18 @@ class Forwarding(Value):
         is_trusted: Whether the client is a proxy whose word counts.
     """
 
-    named: bytes
-    anonymous: bytes
-    hop: Hop | None = None
-    trusted: TrustedProxies = NOBODY
-    is_trusted: bool = attrs.field(init=False, default=attrs.Factory(lambda self: _trusts(self.hop), takes_self=True))
+    __slots__ = ("anonymous", "hop", "is_trusted", "named", "trusted")
+
+    def __init__(
+        self, named: bytes, anonymous: bytes, hop: Hop | None = None, trusted: TrustedProxies = NOBODY
+    ) -> None:
+        self.named = named
+        self.anonymous = anonymous
+        self.hop = hop
+        self.trusted = trusted
+        self.is_trusted = hop is not None and hop.is_trusted
 
 
-def _trusts(hop: Hop | None) -> bool:
-    return hop is not None and hop.is_trusted
-
-
-# Slotted but not frozen, as `wire.events`: one is made for each request whose head is new on its connection (bench row
-# `varied`). Nothing changes them.
-
-
-@attrs.define(eq=False, repr=False)
 class Admitted:
     """
     A request that goes to the app.
@@ -70,27 +66,36 @@ class Admitted:
         router: That has found the destination; after a reload there is another one.
     """
 
-    prefix: bytes
-    trace_id: bytes
-    destination: Destination
-    principal: str
-    router: Router
+    __slots__ = ("destination", "prefix", "principal", "router", "trace_id")
+
+    def __init__(
+        self, prefix: bytes, trace_id: bytes, destination: Destination, principal: str, router: Router
+    ) -> None:
+        self.prefix = prefix
+        self.trace_id = trace_id
+        self.destination = destination
+        self.principal = principal
+        self.router = router
 
 
-@attrs.define(eq=False, repr=False)
 class TurnedAway:
     """A request whose sender may not send it."""
 
-    refusal: Refusal
-    principal: str
+    __slots__ = ("principal", "refusal")
+
+    def __init__(self, refusal: Refusal, principal: str) -> None:
+        self.refusal = refusal
+        self.principal = principal
 
 
-@attrs.define(eq=False, repr=False)
 class AnsweredHere:
     """A request that goes nowhere; *answer* is None where no route is about it."""
 
-    answer: Answer | None
-    principal: str
+    __slots__ = ("answer", "principal")
+
+    def __init__(self, answer: Answer | None, principal: str) -> None:
+        self.answer = answer
+        self.principal = principal
 
     def reply(self, scheme: str, head: RequestHead) -> tuple[str, replies.Reply]:
         """

@@ -57,7 +57,6 @@ class Cluster(Protocol):
         """Choose an endpoint that is not among *exclude*, or say why there is none."""
 
 
-@attrs.frozen(kw_only=True, eq=False, repr=False)
 class Destination:
     """
     What becomes of requests of a route that leads to a cluster.
@@ -70,12 +69,23 @@ class Destination:
         rewriting: The route, if the app gets another path than the client sent.
     """
 
-    name: str
-    cluster: Cluster
-    timeouts: Timeouts
-    host: bytes = b""
-    rule: Rule | None = None
-    rewriting: Route | None = None
+    # Written out: mypyc compiles no decorated class, and every request looks at one (bench row `requests`).
+    def __init__(
+        self,
+        *,
+        name: str,
+        cluster: Cluster,
+        timeouts: Timeouts,
+        host: bytes = b"",
+        rule: Rule | None = None,
+        rewriting: Route | None = None,
+    ) -> None:
+        self.name = name
+        self.cluster = cluster
+        self.timeouts = timeouts
+        self.host = host
+        self.rule = rule
+        self.rewriting = rewriting
 
     def rewritten(self, target: bytes) -> bytes:
         """Return the origin-form that the app gets for *target*; raises RequestError where that is not clear."""
@@ -138,13 +148,11 @@ class Router:
         """
         table = RouteTable.compile(hosts)
         outcomes = {
-            id(route): _outcome(route, clusters, timeouts, client_rule(route, default))
+            id(route): _outcome("" if route is table.only else route.name, route, clusters, timeouts, default)
             for host in hosts
             for route in host.routes
         }
-        if table.only is None:
-            return cls(table, outcomes, None)
-        return cls(table, outcomes, attrs.evolve(outcomes[id(table.only)], name=""))
+        return cls(table, outcomes, None if table.only is None else outcomes[id(table.only)])
 
     @property
     def cluster(self) -> Cluster:
@@ -184,16 +192,16 @@ class Router:
         return None if route is None else self._outcomes[id(route)]
 
 
-def _outcome(route: Route, clusters: Mapping[str, Cluster], timeouts: Timeouts, rule: Rule | None) -> Outcome:
-    action = route.action
+def _outcome(name: str, route: Route, clusters: Mapping[str, Cluster], timeouts: Timeouts, default: Rule) -> Outcome:
+    action, rule = route.action, client_rule(route, default)
     if not isinstance(action, ToCluster):
-        return Answer(name=route.name, action=action, match=route.match, rule=rule)
+        return Answer(name=name, action=action, match=route.match, rule=rule)
     if action.timeout is not None:
         timeouts = attrs.evolve(timeouts, upstream=Seconds(action.timeout))
     if action.idle_timeout is not None:
         timeouts = attrs.evolve(timeouts, stream=Seconds(action.idle_timeout))
     return Destination(
-        name=route.name,
+        name=name,
         cluster=clusters[action.cluster],
         timeouts=timeouts,
         host=action.host_rewrite.encode("ascii"),

@@ -185,7 +185,9 @@ class TestJsonFormat:
         """With the cluster that it leads to."""
         only = as_json.pump.service.router.only
         assert isinstance(only, Destination)
-        as_json.pump.service.router = Router(None, {}, attrs.evolve(only, name="static"))
+        as_json.pump.service.router = Router(
+            None, {}, Destination(name="static", cluster=only.cluster, timeouts=only.timeouts)
+        )
         as_json.serve(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (as_json.record["route"], as_json.record["cluster"]) == ("static", "app")
 

@@ -196,7 +196,8 @@ class TestValues:
         pump = logged.pump
         only = pump.service.router.only
         assert isinstance(only, Destination)
-        for router in (pump.service.router, Router(None, {}, attrs.evolve(only, name="virtual_hosts[0].routes[1]"))):
+        named = Destination(name="virtual_hosts[0].routes[1]", cluster=only.cluster, timeouts=only.timeouts)
+        for router in (pump.service.router, Router(None, {}, named)):
             pump.service.router = router
             pump.client_sends(REQUEST)
             if pump.pool.waiting:

@@ -48,6 +48,13 @@ def head(target: str, *lines: str) -> RequestHead:
     return parse_request_head(text.encode(), 100)
 
 
+def altered(head: RequestHead, **parts: bytes) -> RequestHead:
+    """Return *head* with other parts, also such as no codec lets through."""
+    for name, part in parts.items():
+        setattr(head, name, part)
+    return head
+
+
 class Case:
     """A client of a listener."""
 
@@ -99,7 +106,7 @@ class TestOneForAll:
     @pytest.mark.parametrize("target", ["/x", "/healthz", "/%2e%2e/x", "*"])
     def test_turned_away(self, target: str) -> None:
         """One who may send nothing is refused before anything is looked at, and the log knows who it is."""
-        verdict = Case(decided=REFUSED).intake.judge(attrs.evolve(head("/x"), target=target.encode()))
+        verdict = Case(decided=REFUSED).intake.judge(altered(head("/x"), target=target.encode()))
         assert isinstance(verdict, TurnedAway)
         assert (verdict.refusal, verdict.principal) == (REFUSED.refusal, "ci")
 
@@ -138,7 +145,7 @@ class TestEachByItself:
     def test_encoded_host_is_refused(self) -> None:
         """Programs read it differently, so no rule could be about it."""
         with pytest.raises(RequestError) as caught:
-            Case(client=EXEMPT).intake.judge(attrs.evolve(head("/x"), host=b"a%2eexample"))
+            Case(client=EXEMPT).intake.judge(altered(head("/x"), host=b"a%2eexample"))
         assert caught.value.reason == "ambiguous_host"
 
 
@@ -257,7 +264,7 @@ class TestCheckAuthority:
     )
 
     def check(self, case: Case, asked: str | None, host: str) -> None:
-        for_host = attrs.evolve(head("/"), host=host.encode())
+        for_host = altered(head("/"), host=host.encode())
         case.intake.check_authority(for_host, asked, self.NAMES)
 
     def split(self) -> Case:
