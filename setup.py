@@ -13,6 +13,7 @@ from setuptools import setup
 COMPILED = (
     "sidecar/observe/accesslog.py",
     "sidecar/observe/escaping.py",
+    "sidecar/observe/histogram.py",
     "sidecar/observe/jsonline.py",
     "sidecar/observe/timeformat.py",
     "sidecar/policy/balancer.py",

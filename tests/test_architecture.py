@@ -106,7 +106,7 @@ RULES = {
         never={"socket"},
     ),
     "admin": Rule(
-        ours={"certs.describe", "errors", "observe.metrics", "settings", "wire"},
+        ours={"certs.describe", "errors", "observe.histogram", "observe.metrics", "settings", "wire"},
         theirs={"attrs", "prometheus_client", "twisted", "zope"},
     ),
     "pki": Rule(ours={"certs", "errors"}, theirs={"OpenSSL", "attrs", "cryptography", "service_identity"}),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sidecar.observe.metrics import BOUNDS, FAMILIES, Dump, Family, Kind
+from sidecar.observe.histogram import BOUNDS
+from sidecar.observe.metrics import FAMILIES, Dump, Family, Kind
 
 
 def exposition(dump: Dump) -> tuple[bytes, str]:

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import enum
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Self
 
 import attrs
 
+from sidecar.observe.histogram import Histogram
 from sidecar.values import Value
-
-BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the latency buckets, in seconds; what took longer is in one more."""
 
 MOST_CLIENTS: Final = 100
 """Principals that are counted one by one: those seen last."""
@@ -71,24 +68,6 @@ class Family(Value):
     labels: tuple[str, ...] = ()
     merge: Merge = Merge.ADD
     key: Callable[[str], Any] = str
-
-
-@attrs.define
-class Histogram:
-    """
-    Durations by size.
-
-    Attributes:
-        counts: How many fell between each of `BOUNDS` and the one before it; the last: above all of them.
-        sum: All of them together, in seconds.
-    """
-
-    counts: list[int] = attrs.Factory(lambda: [0] * (len(BOUNDS) + 1))
-    sum: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.sum += seconds
 
 
 def _counter(name: str, help: str, *labels: str, key: Callable[[str], Any] = str) -> Any:
@@ -229,22 +208,6 @@ class Metrics:
     )
 
     # -- counting --
-
-    def count(self, status: int, reason: str, seconds: float | None = None) -> None:
-        """
-        Count an exchange that is over.
-
-        Args:
-            status: 0 if nothing was answered.
-            reason: "" if the app's response went through.
-            seconds: What it took; None where there was no request to time.
-        """
-        responses = self.responses
-        responses[status] = responses.get(status, 0) + 1
-        if reason:
-            self.reasons[reason] = self.reasons.get(reason, 0) + 1
-        if seconds is not None:
-            self.request_duration.add(seconds)
 
     def handshake_failed(self, reason: str) -> None:
         self.handshake_failures[reason] = self.handshake_failures.get(reason, 0) + 1

@@ -378,7 +378,7 @@ class Http2Connection:
             elif reset.reason == "client_reset":
                 # Taken back before anybody has looked at it, and so often that it must not cost an answer.
                 self.service.metrics.requests += 1
-                self.service.metrics.count(0, "downstream_reset")
+                self.service.count(0, "downstream_reset")
             else:
                 self._record_faulty(reset)
             return

@@ -761,7 +761,7 @@ class Listener:
         if not data.startswith(_HTTP_METHODS):
             return b""
         status, message = replies.REPLIES["plain_http"]
-        self._metrics.count(status, "plain_http")
+        self.service.count(status, "plain_http")
         return replies.refusal(status, "plain_http", message).http1(keep_alive=False)
 
     def closed(self, tls: Server) -> None:

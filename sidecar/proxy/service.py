@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from sidecar.errors import RequestError
+from sidecar.observe.histogram import Histogram
 from sidecar.observe.metrics import Metrics
 from sidecar.proxy.rejecting import Rejecter
 from sidecar.proxy.routing import Router
@@ -71,12 +72,28 @@ class Service:
         self.http: HttpSettings = http
         self.router: Router = router
         self.metrics: Metrics = metrics
+        self._responses: dict[int, int] = metrics.responses
+        self._durations: Histogram = metrics.request_duration
         self.rejecter: Rejecter = rejecter
         self.access_log: Log | None = access_log
         self.now: Callable[[], float] = now
         self.wall_clock: Callable[[], float] = wall_clock
         self.http2: Http2Limits = Http2Limits() if http2 is None else http2
         self.is_draining = False
+
+    def count(self, status: int, reason: str) -> None:
+        """
+        Count an exchange that is over, or what takes the place of one.
+
+        Args:
+            status: 0 if nothing was answered.
+            reason: "" if the app's response went through.
+        """
+        responses = self._responses
+        responses[status] = responses.get(status, 0) + 1
+        if reason:
+            reasons = self.metrics.reasons
+            reasons[reason] = reasons.get(reason, 0) + 1
 
     def record(self, exchange: Exchange, reason: str, detail: str = "", *, status: int | None = None) -> None:
         """
@@ -93,7 +110,8 @@ class Service:
         now, downstream, endpoint = self.now(), exchange.downstream, exchange.endpoint
         if endpoint is not None:
             endpoint.end()
-        self.metrics.count(status, reason, now - exchange.started_at)
+        self._durations.add(now - exchange.started_at)
+        self.count(status, reason)
         if exchange.grpc_status:
             calls = self.metrics.grpc_calls
             calls[exchange.grpc_status] = calls.get(exchange.grpc_status, 0) + 1
@@ -129,6 +147,6 @@ class Service:
     def record_refused(self, downstream: Client, error: RequestError) -> None:
         """Count and log a request whose head was refused."""
         self.metrics.requests += 1
-        self.metrics.count(error.status, error.reason)
+        self.count(error.status, error.reason)
         if self.access_log is not None:
             self.access_log.refused(downstream, error)

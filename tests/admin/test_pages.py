@@ -152,9 +152,9 @@ class TestReady:
 class TestStats:
     def test_each_sample_is_a_line(self) -> None:
         """Name, labels and value; of durations, how many and how long together."""
-        metrics = Metrics(requests=12_345_678)
-        metrics.count(200, "", 0.25)
-        metrics.count(502, 'odd"reason', 1.0)
+        metrics = Metrics(requests=12_345_678, responses={200: 1, 502: 1}, reasons={'odd"reason': 1})
+        metrics.request_duration.add(0.25)
+        metrics.request_duration.add(1.0)
         lines = get(FakeOperator(metrics=metrics), "/stats").body.decode().splitlines()
         assert {
             "sidecar_requests_total: 12345678",

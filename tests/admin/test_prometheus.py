@@ -13,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar.admin.prometheus import exposition
-from sidecar.observe.metrics import BOUNDS, FAMILIES, Dump, Kind, Metrics, merge
+from sidecar.observe.histogram import BOUNDS
+from sidecar.observe.metrics import FAMILIES, Dump, Kind, Metrics, merge
 from tests.admin.fakes import CERTIFICATES
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -59,10 +60,10 @@ def busy() -> Metrics:
     metrics.upstream_healthy = {("app", "127.0.0.1:8080"): 1}
     metrics.upstream_ejections = {"app": 2}
     metrics.tunnels_ended = {"downstream_lost": 1}
-    metrics.count(200, "", 0.004)
-    metrics.count(200, "", 61.0)
-    metrics.count(502, "upstream_reset", 0.004)
-    metrics.count(0, "downstream_lost")
+    metrics.responses = {200: 2, 502: 1, 0: 1}
+    metrics.reasons = {"upstream_reset": 1, "downstream_lost": 1}
+    for seconds in (0.004, 61.0, 0.004):
+        metrics.request_duration.add(seconds)
     metrics.client_request("spiffe://prod/web", 5000.0, 101.0)
     metrics.http2_limited_frames = {"ping": 3}
     metrics.http2_faults = {"ping_flood": 1}

@@ -22,6 +22,18 @@ class TestRecord:
         assert pump.service.metrics.responses == {404: 1}
         assert pump.service.metrics.reasons == {}
 
+    def test_own_answers_are_counted_twice_over(self) -> None:
+        """By status like any other, and by reason; a head that could not be read has no duration."""
+        pump = Pump()
+        metrics = pump.service.metrics
+        pump.client_sends(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        pump.pool.refuse()
+        pump.service.record_refused(pump.downstream, RequestError("bad_host", "no"))
+        pump.service.record_refused(pump.downstream, RequestError("bad_host", "no"))
+        assert metrics.responses == {502: 1, 400: 2}
+        assert metrics.reasons == {"upstream_connect_refused": 1, "bad_host": 2}
+        assert sum(metrics.request_duration.counts) == 1
+
     def test_log_may_be_off(self) -> None:
         """Without an access log everything is still counted."""
         pump = Pump()
