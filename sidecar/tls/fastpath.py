@@ -69,6 +69,7 @@ if IS_AVAILABLE:
     _SEALED: Final = _ffi.new("char[]", _SEALED_SIZE)
     _SEALED_VIEW: Final = _ffi.buffer(_SEALED)
     _SEALED_BYTES: Final = memoryview(_SEALED_VIEW)
+    _HEADER_SIZE: Final = 5
     _RECORD_OVERHEAD: Final = 32
     _NULL: Final = _ffi.NULL
     _bio_read: Final = _lib.BIO_read
@@ -91,7 +92,7 @@ if IS_AVAILABLE:
 class DirectRecords(Records):
     """One TLS connection, in either role, by direct calls."""
 
-    __slots__ = ("_from_ssl", "_into_ssl", "_ssl")
+    __slots__ = ("_from_ssl", "_has_part", "_into_ssl", "_ssl")
 
     def __init__(self, connection: SSL.Connection) -> None:
         super().__init__(connection)
@@ -99,6 +100,7 @@ class DirectRecords(Records):
         self._ssl = private._ssl
         self._into_ssl = private._into_ssl
         self._from_ssl = private._from_ssl
+        self._has_part = True  # whether OpenSSL or the BIO may hold the beginning of a record
 
     def handshake(self, data: bytes) -> bool:
         if data:
@@ -125,13 +127,17 @@ class DirectRecords(Records):
             if len(data) > _PIECE_SIZE:
                 return self._open_where_it_lies(data)
             _bio_write(into_ssl, data, len(data))
-        size = _ssl_read(self._ssl, _PLAIN, _RECORD_SIZE)
+        size: int = _ssl_read(self._ssl, _PLAIN, _RECORD_SIZE)
         if size <= 0:
             return b"", self._why_nothing(size)
         plaintext: bytes = _PLAIN_VIEW[:size]
+        # What began with a record and is as long as its header says (RFC 8446 section 5.1) was that record alone.
+        if not self._has_part and 256 * data[3] + data[4] + _HEADER_SIZE == len(data):
+            return plaintext, False
         # Without read-ahead, OpenSSL takes exactly one record out of the BIO: an empty one means there is no more. One
         # record of data is at most 29 bytes longer than the data; if more came, another kind was among it.
         if not _bio_size(into_ssl, _NULL):
+            self._has_part = False
             if len(data) - size > _RECORD_OVERHEAD:
                 self._check_unsent()
             return plaintext, False
@@ -178,12 +184,12 @@ class DirectRecords(Records):
         return b"".join((*pieces, plaintext)) if pieces else plaintext, ended
 
     def seal(self, data: bytes) -> bytes | memoryview:
-        size = len(data)
-        if size > _PIECE_SIZE:
-            return self._seal_in_pieces(data, size)
-        if _ssl_write(self._ssl, data, size) <= 0:
+        if len(data) > _PIECE_SIZE:
+            return self._seal_in_pieces(data, len(data))
+        written: int = _ssl_write(self._ssl, data, len(data))
+        if written <= 0:
             raise self._cannot_send()
-        size = _bio_read(self._from_ssl, _SEALED, _SEALED_SIZE)
+        size: int = _bio_read(self._from_ssl, _SEALED, _SEALED_SIZE)
         if size <= 0:
             raise self._cannot_send()
         sealed: bytes = _SEALED_VIEW[:size]
@@ -242,6 +248,7 @@ class DirectRecords(Records):
         # Not SSL_get_error first: it looks at the thread's error queue too, and what another call left there must not
         # end this connection.
         if _lib.SSL_want_read(self._ssl):
+            self._has_part = True
             self._check_unsent()
             return False
         error = _queued_error()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from OpenSSL import SSL
 
 from sidecar.errors import TlsError
@@ -261,6 +264,43 @@ class TestOpen:
         first, second = session.client_seals(b"first"), session.client_seals(b"second")
         assert session.records.open(first + second[:7]) == (b"first", False)
         assert session.records.open(second[7:]) == (b"second", False)
+
+    def test_after_whole_records_too(self, session: Session) -> None:
+        """However well records and feeds have matched before."""
+        for _ in range(3):
+            assert session.records.open(session.client_seals(b"whole")) == (b"whole", False)
+        first, second = session.client_seals(b"first"), session.client_seals(b"second")
+        assert session.records.open(first + second[:3]) == (b"first", False)
+        assert session.records.open(second[3:] + session.client_seals(b"third")) == (b"secondthird", False)
+        assert session.records.open(session.client_seals(b"fourth")) == (b"fourth", False)
+        assert session.records.open(session.client_seals(b"fifth") + session.client_closes()) == (b"fifth", True)
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+    @given(
+        pieces=st.lists(st.integers(1, 60), min_size=1, max_size=8),
+        feeds=st.lists(st.one_of(st.none(), st.integers(1, 200)), max_size=12),
+    )
+    def test_any_records_in_any_feeds(
+        self, context: SSL.Context, make: MakeRecords, version: int, pieces: list[int], feeds: list[int | None]
+    ) -> None:
+        """
+        What has been handed on after each feed are the records that were whole by then.
+
+        Args:
+            feeds: Sizes; None: up to the end of a record.
+        """
+        session = Session(make(SSL.Connection(context, None)), version).shake_hands()
+        data = [bytes([number]) * size for number, size in enumerate(pieces)]
+        records = [session.client_seals(piece) for piece in data]
+        ends = list(itertools.accumulate(map(len, records)))
+        ciphertext, heard, position = b"".join(records), b"", 0
+        for size in (*feeds, len(ciphertext)):
+            start, whole = position, sum(end <= position for end in ends)
+            position = ends[min(whole, len(ends) - 1)] if size is None else start + size
+            plaintext, ended = session.records.open(ciphertext[start:position])
+            assert not ended
+            heard += plaintext
+            assert heard == b"".join(data[: sum(end <= position for end in ends)])
 
     def test_byte_by_byte(self, session: Session) -> None:
         """The slowest client is read too."""
