@@ -16,7 +16,7 @@ from sidecar.observe.jsonline import Remembered
 from sidecar.policy.authz import Admission, Decision, Refusal
 from sidecar.proxy import replies
 from sidecar.proxy.deadlines import Deadline
-from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.exchange import Downstream, Exchange
 from sidecar.proxy.intake import Admitted, AnsweredHere, Forwarding, Intake, TurnedAway
 from sidecar.proxy.proxyheader import proxy_header
 from sidecar.proxy.service import Service
@@ -70,20 +70,12 @@ class Peer(Protocol):
         """Read about so much at once while it flows, if that is more than usual."""
 
 
-class DownstreamConnection:
+class DownstreamConnection(Downstream):
     """
     HTTP/1.1 with one client.
 
     Attributes:
-        service: What all connections share.
-        session: What the handshake agreed on.
-        peer: Where the client is.
-        principal: Who the client is, for the log; "" if nobody in particular.
-        logged: What the access log remembers of the client; None at first.
         requests: Begun on it.
-        is_closing: Whether the current response is to be the last one.
-        wait: Sets the connection's one deadline, so many seconds from now; 0 means never.
-        write: Sends bytes of a response.
     """
 
     __slots__ = (
@@ -95,20 +87,13 @@ class DownstreamConnection:
         "_is_reading_paused",
         "_is_stuck",
         "_last_head",
+        "_logged",
         "_requests_left",
         "_splice",
         "_tls",
         "_upgraded_by",
         "_was_begun",
-        "is_closing",
-        "logged",
-        "peer",
-        "principal",
         "requests",
-        "service",
-        "session",
-        "wait",
-        "write",
     )
 
     def __init__(
@@ -125,17 +110,13 @@ class DownstreamConnection:
         Args:
             admission: What is decided about all its requests, or who decides about each.
         """
-        self._tls = tls
-        self.write = tls.write
-        self.peer = peer
-        self.wait = peer.deadline.set
-        self.service = service
-        self.session = session
-        self.logged: Remembered | None = None
+        intake = Intake(service, forwarding, admission)
+        super().__init__(service, session, peer, intake.principal, peer.deadline.set)
         self.is_closing = service.is_draining
         self.requests = 0
-        self._intake = Intake(service, forwarding, admission)
-        self.principal = self._intake.principal
+        self._tls = tls
+        self._intake = intake
+        self._logged: Remembered | None = None
         limits = service.limits
         self._codec = ServerCodec(limits.header_bytes, limits.headers, limits.body_bytes)
         self._requests_left = limits.requests_per_connection  # never reaches 0 where that is off
@@ -297,8 +278,18 @@ class DownstreamConnection:
 
     # -- from the exchange --
 
+    @property
+    def logged(self) -> Remembered | None:
+        return self._logged
+
+    @logged.setter
+    def logged(self, remembered: Remembered | None) -> None:
+        self._logged = remembered
+
+    def write(self, data: bytes) -> None:
+        self._tls.write(data)
+
     def write_last(self, data: bytes) -> None:
-        """Send the end of the last response; `exchange_ended` follows at once."""
         self._tls.write_last(data)
 
     def pause_reading(self) -> None:

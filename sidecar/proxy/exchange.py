@@ -153,37 +153,75 @@ class Client(Protocol):
     def peer(self) -> Peer: ...
 
 
-class Downstream(Client, Protocol):
+class Downstream:
     """
-    Whom an exchange answers.
+    Whom an exchange answers; a `Client`.
 
     Attributes:
+        service: What all connections share.
+        session: What the handshake agreed on.
+        peer: Where the client is.
+        principal: Who the client is, for the log; "" if nobody in particular.
         is_closing: Whether the response is to be the last one.
         wait: Sets its one deadline, so many seconds from now; 0 means never.
     """
 
-    @property
-    def wait(self) -> Callable[[float], None]: ...
-    @property
-    def is_closing(self) -> bool: ...
-    def write(self, data: bytes) -> None: ...
-    def write_last(self, data: bytes) -> None:
-        """Send the end of the last response; `exchange_ended` follows, and closes."""
+    # No protocol, which mypyc would look up by name each time (bench row `requests`).
+    __slots__ = ("is_closing", "peer", "principal", "service", "session", "wait")
 
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def proxy_header(self, version: ProxyProtocolOut) -> bytes: ...
+    def __init__(
+        self, service: Service, session: TlsSession, peer: Peer, principal: str, wait: Callable[[float], None]
+    ) -> None:
+        self.service = service
+        self.session = session
+        self.peer = peer
+        self.principal = principal
+        self.wait = wait
+        self.is_closing = False
+
+    @property
+    def logged(self) -> Remembered | None:
+        """What the access log remembers of the client; None at first."""
+        raise NotImplementedError
+
+    @logged.setter
+    def logged(self, remembered: Remembered | None) -> None:
+        raise NotImplementedError
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of a response."""
+        raise NotImplementedError
+
+    def write_last(self, data: bytes) -> None:
+        """Send the end of the last response; `exchange_ended` follows at once, and closes."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client for now."""
+        raise NotImplementedError
+
+    def resume_reading(self) -> None:
+        raise NotImplementedError
+
+    def proxy_header(self, version: ProxyProtocolOut) -> bytes:
+        """Return the PROXY header by which the app learns of the client, as the first bytes of a connection to it."""
+        raise NotImplementedError
+
     def exchange_ended(self, exchange: Exchange, *, close: bool) -> None:
         """The whole response has been sent."""
+        raise NotImplementedError
 
     def exchange_refused(self, exchange: Exchange, reason: str, detail: str) -> None:
         """Nothing of a response has been sent, and none will come from the app."""
+        raise NotImplementedError
 
     def exchange_cut(self, exchange: Exchange, reason: str, detail: str) -> None:
         """Part of a response has been sent and the rest will not come."""
+        raise NotImplementedError
 
     def upgraded(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
-        """The app switched protocols."""
+        """The app switched protocols: from now on bytes are relayed as they come."""
+        raise NotImplementedError
 
 
 class Exchange(Lessee):
@@ -214,7 +252,6 @@ class Exchange(Lessee):
     trace_id = b""
     client = ""
     destination: Destination | None = None
-    endpoint: Endpoint | None = None
     grpc_status = ""
     bytes_sent = 0
     bytes_received = 0
@@ -241,7 +278,9 @@ class Exchange(Lessee):
         self.head: RequestHead = head
         self.request_id: bytes = next(_request_ids)
         self.started_at = downstream.service.now()
-        self._upstream: Upstream | None = None  # here, since mypyc leaves out a class's None for what is a Protocol
+        # Here, since mypyc leaves out a class's None for what is a Protocol.
+        self.endpoint: Endpoint | None = None
+        self._upstream: Upstream | None = None
 
     # -- the request --
 
@@ -480,7 +519,7 @@ class Exchange(Lessee):
     def _read_more(self) -> None:
         """A long response flows, and the client takes it: let more of it come at once (bench row `download`)."""
         if self._upstream is not None:
-            self._upstream.transport.read_up_to(MAX_UPSTREAM_READ_SIZE)
+            self._upstream.flow().read_up_to(MAX_UPSTREAM_READ_SIZE)
             self._reads_more = True
 
     def whole_response(self, head: ResponseHead, body: bytes) -> None:
@@ -540,9 +579,9 @@ class Exchange(Lessee):
         reusable = response.keep_alive and upstream.is_reusable and response.body is not _UNTIL_CLOSE
         if reusable and self._request_complete and not self._request_stuck:
             if self.is_response_stuck:
-                upstream.transport.resumeProducing()
+                upstream.flow().resumeProducing()
             if self._reads_more:
-                upstream.transport.read_up_to(MAX_READ_SIZE)  # the next may be for one of a client's many streams
+                upstream.flow().read_up_to(MAX_READ_SIZE)  # the next may be for one of a client's many streams
             endpoint.pool.release(upstream)
         else:
             upstream.close()
@@ -562,13 +601,13 @@ class Exchange(Lessee):
     def downstream_full(self) -> None:
         self.is_response_stuck = True
         if self._upstream is not None:
-            self._upstream.transport.pauseProducing()
+            self._upstream.flow().pauseProducing()
         self._wait()
 
     def downstream_drained(self) -> None:
         self.is_response_stuck = False
         if self._upstream is not None:
-            self._upstream.transport.resumeProducing()
+            self._upstream.flow().resumeProducing()
         self._wait()
 
     def downstream_lost(self, reason: str = "downstream_lost", detail: str = "") -> None:
@@ -616,7 +655,7 @@ class Exchange(Lessee):
         """
         if self._upstream is None or not (self._request_stuck or self.bytes_received > READ_SIZE):
             return False
-        return self._upstream.transport.has_progressed()
+        return self._upstream.flow().has_progressed()
 
     def _fail(self, reason: str, detail: str = "") -> None:
         """End the exchange: by a reply of ours if none has begun, else by cutting the client's connection."""

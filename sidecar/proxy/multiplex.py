@@ -14,8 +14,8 @@ from twisted.python import failure
 from sidecar.errors import ResponseError
 from sidecar.proxy.connect import ConnectFailed, Transport
 from sidecar.proxy.turnend import TurnEnd
-from sidecar.proxy.upstream import Lessee
-from sidecar.wire.events import Data, RequestHead, ResponseEvent, ResponseHead
+from sidecar.proxy.upstream import Flow, Lessee, Upstream
+from sidecar.wire.events import Data, RequestHead, ResponseEvent
 from sidecar.wire.h2frames import Code, ConnectionFault
 from sidecar.wire.h2limits import Http2Limits
 from sidecar.wire.h2streams import WRITABLE, ClientStreamEvent, Reset, Writable
@@ -307,9 +307,9 @@ class Carrier:
             self.transport.write(data)
 
 
-class UpstreamStream:
+class UpstreamStream(Upstream):
     """
-    A stream, as an exchange leases it: see `proxy.upstream.Upstream`.
+    A stream, as an exchange leases it.
 
     Attributes:
         id: Its number; 0 before the request was sent.
@@ -318,6 +318,7 @@ class UpstreamStream:
     __slots__ = (
         "_carrier",
         "_ends",
+        "_has_response_bytes",
         "_is_stuck",
         "_is_withholding",
         "_lessee",
@@ -325,19 +326,11 @@ class UpstreamStream:
         "_rest",
         "_taken",
         "_trailers",
-        "broken_by",
-        "has_response_bytes",
         "id",
-        "is_lost",
-        "is_refused",
-        "remembered_bytes",
-        "remembered_head",
     )
 
-    is_stream = True
-    is_reusable = True
-
     def __init__(self, carrier: Carrier) -> None:
+        super().__init__(is_lost=False)
         self._carrier = carrier
         self._lessee: Lessee | None = None
         self._rest = b""  # of the request, for which the app has no room
@@ -347,18 +340,20 @@ class UpstreamStream:
         self._is_withholding = False
         self._owed = 0
         self._taken = 0
+        self._has_response_bytes = False
         self.id = 0
-        self.broken_by = ""
-        self.is_refused = False
-        self.is_lost = False
-        self.has_response_bytes = False
-        self.remembered_head: ResponseHead | None = None
-        self.remembered_bytes = b""
 
     # -- from the exchange --
 
     @property
-    def transport(self) -> UpstreamStream:
+    def has_response_bytes(self) -> bool:
+        return self._has_response_bytes
+
+    @property
+    def is_reusable(self) -> bool:
+        return True
+
+    def flow(self) -> Flow:
         return self
 
     def begin(self, lessee: Lessee, head: RequestHead) -> None:
@@ -410,7 +405,7 @@ class UpstreamStream:
         """More of the response has come."""
         if self._lessee is None:
             return
-        self.has_response_bytes = True
+        self._has_response_bytes = True
         size = sum([len(event.payload) for event in events if isinstance(event, Data)])
         self._lessee.response_events(events)
         if self._is_withholding:

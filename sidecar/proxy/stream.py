@@ -20,7 +20,7 @@ from sidecar.errors import RequestError, ResponseError
 from sidecar.policy import rewrite
 from sidecar.policy.authz import Refusal
 from sidecar.proxy import replies
-from sidecar.proxy.exchange import Exchange
+from sidecar.proxy.exchange import Downstream, Exchange
 from sidecar.proxy.intake import Admitted, AnsweredHere
 from sidecar.proxy.proxyheader import proxy_header
 from sidecar.proxy.sockets import MIN_PROGRESS_BYTES
@@ -109,16 +109,12 @@ class StreamExchange(Exchange):
         self.response_failed(ResponseError("upgrade_ignored", text))
 
 
-class Stream:
+class Stream(Downstream):
     """
     A request of an HTTP/2 client, and what becomes of it.
 
     Attributes:
         id: Its number.
-        service, session, peer: Of the connection.
-        principal: Who the client is, for the log; "" if nobody in particular.
-        is_closing: Whether the connection is to end after what is on it.
-        wait: Sets the stream's own deadline, so many seconds from now; 0 means never.
     """
 
     __slots__ = (
@@ -138,25 +134,15 @@ class Stream:
         "_upgraded_by",
         "id",
         "is_over",
-        "peer",
-        "principal",
-        "service",
-        "session",
-        "wait",
     )
 
-    is_closing = False
-
     def __init__(self, connection: Http2Connection, stream_id: int) -> None:
+        deadline = connection.lend_deadline(self)
+        super().__init__(connection.service, connection.session, connection.peer, connection.principal, deadline.set)
         self.id = stream_id
-        self.service = connection.service
-        self.session = connection.session
-        self.peer = connection.peer
-        self.principal = connection.principal
         self.is_over = False
         self._connection = connection
-        self._deadline = connection.lend_deadline(self)
-        self.wait = self._deadline.set
+        self._deadline = deadline
         self._exchange: StreamExchange | None = None
         self._splice: Splice | None = None
         self._upgraded_by: RequestHead | None = None

@@ -51,41 +51,45 @@ class Flow(Protocol):
         """Whether the app has taken any of the request since this was last asked."""
 
 
-class Upstream(Protocol):
+class Upstream:
     """
     What an exchange leases: a connection to the app, or a stream of one (`proxy.multiplex`).
 
     Attributes:
-        broken_by: What ended it, in words, if TLS did; else "".
-        remembered_head, remembered_bytes: See `UpstreamConnection`.
+        broken_by: What ended it, in words, if TLS did, for example an upstream that refuses our certificate; else "".
+        is_refused: Whether the app has said that it has not looked at the request.
+        is_lost: Whether its end is that of the connection.
+        remembered_head, remembered_bytes: The last response head whose codec may hand it out again, and what a client
+            was sent for it.
     """
 
-    broken_by: str
-    remembered_head: ResponseHead | None
-    remembered_bytes: bytes
+    # No protocol, which mypyc would look up by name each time (bench row `requests`).
+    __slots__ = ("broken_by", "is_lost", "is_refused", "remembered_bytes", "remembered_head")
 
-    @property
-    def transport(self) -> Flow: ...
-    @property
-    def is_stream(self) -> bool: ...
-    @property
-    def is_refused(self) -> bool:
-        """Whether the app has said that it has not looked at the request."""
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether its end is that of the connection."""
+    def __init__(self, *, is_lost: bool) -> None:
+        self.broken_by = ""
+        self.is_refused = False
+        self.is_lost = is_lost
+        self.remembered_head: ResponseHead | None = None
+        self.remembered_bytes = b""
 
     @property
     def has_response_bytes(self) -> bool:
         """Whether anything of the response has arrived."""
+        raise NotImplementedError
 
     @property
     def is_reusable(self) -> bool:
         """Whether another request may follow."""
+        raise NotImplementedError
+
+    def flow(self) -> Flow:
+        """Return how its two directions stand."""
+        raise NotImplementedError
 
     def begin(self, lessee: Lessee, head: RequestHead) -> None:
         """Let *lessee* have it, for the request *head*, until it releases or closes it."""
+        raise NotImplementedError
 
     def send(self, data: bytes, is_whole: bool, trailers: bytes) -> None:
         """
@@ -97,9 +101,11 @@ class Upstream(Protocol):
             is_whole: Whether that was all of it.
             trailers: On a stream: field lines behind it.
         """
+        raise NotImplementedError
 
     def close(self) -> None:
         """Give it up, whatever is on it."""
+        raise NotImplementedError
 
 
 class Owner(Protocol):
@@ -116,46 +122,35 @@ class RawOwner(Protocol):
         """The connection is gone."""
 
 
-class UpstreamConnection:
+class UpstreamConnection(Upstream):
     """
     A connection to the app.
 
     Attributes:
-        broken_by: What ended it, in words, if TLS did, for example an upstream that refuses our certificate; else "".
         lessee: Whose exchange runs on it; None while it is idle.
         preface: What it began with, before the first request.
-        remembered_head, remembered_bytes: The last response head whose codec may hand it out again, and what a client
-            was sent for it.
         transport: Its socket, or TLS on it; set before it is handed out.
         usable_until: While it is idle: the moment from which on the app may be closing it; 0 if it never was.
     """
 
     __slots__ = (
         "_owner",
-        "broken_by",
         "codec",
         "lessee",
         "preface",
-        "remembered_bytes",
-        "remembered_head",
         "transport",
         "usable_until",
     )
 
     transport: Transport
-    is_stream = False
-    is_refused = False
-    is_lost = True
 
     def __init__(self, codec: ClientCodec, owner: Owner, preface: bytes = b"") -> None:
+        super().__init__(is_lost=True)
         self.codec = codec
         self.preface = preface
-        self.broken_by = ""
         self._owner = owner
         self.lessee: Lessee | None = None
         self.usable_until = 0.0
-        self.remembered_head: ResponseHead | None = None
-        self.remembered_bytes = b""
 
     @property
     def has_response_bytes(self) -> bool:
@@ -164,6 +159,9 @@ class UpstreamConnection:
     @property
     def is_reusable(self) -> bool:
         return self.codec.is_reusable
+
+    def flow(self) -> Flow:
+        return self.transport
 
     def begin(self, lessee: Lessee, head: RequestHead) -> None:
         self.lessee = lessee

@@ -12,8 +12,9 @@ from sidecar.proxy.connect import ConnectFailed
 from sidecar.proxy.multiplex import FULL_SECONDS, STALE_SECONDS, Carrier, UpstreamStream
 from sidecar.proxy.sockets import SocketTransport
 from sidecar.proxy.turnend import TurnEnd
-from sidecar.wire.events import Data, RequestHead, ResponseEvent, ResponseHead, Trailers
+from sidecar.wire.events import Data, ResponseEvent, ResponseHead, Trailers
 from sidecar.wire.h2limits import Http2Limits
+from sidecar.wire.head import parse_request_head
 from tests.support import frames
 from tests.support.h2app import H2App, WritesNoted, answer, begun_answer, content, trailers
 from tests.support.ports import FakeReactor
@@ -114,7 +115,7 @@ class World:
         stream = UpstreamStream(self.carrier)
         lessee = Lessee(stream)
         lessee.is_request_whole = ends
-        stream.begin(lessee, cast(RequestHead, None))
+        stream.begin(lessee, parse_request_head(HEAD, 100))
         stream.send(HEAD + body, ends, trailers)
         return lessee
 
@@ -602,7 +603,7 @@ class TestGivingUp:
     def test_stream_that_was_never_opened_is_nothing_to_the_app(self, world: World) -> None:
         """A client may leave before its request was sent."""
         stream = UpstreamStream(world.carrier)
-        stream.begin(Lessee(stream), cast(RequestHead, None))
+        stream.begin(Lessee(stream), parse_request_head(HEAD, 100))
         stream.close()
         stream.release()
         world.clock.turn()

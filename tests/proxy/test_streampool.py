@@ -13,12 +13,15 @@ from sidecar.proxy.pool import LONGEST_IDLE_SECONDS, MAX_IDLE_CONNECTIONS, Budge
 from sidecar.proxy.streampool import StreamPool
 from sidecar.proxy.upstream import Upstream
 from sidecar.topology import ClusterLimits
-from sidecar.wire.events import RequestHead, ResponseEvent
+from sidecar.wire.events import ResponseEvent
+from sidecar.wire.head import parse_request_head
 from sidecar.wire.http2client import STREAMS_UNTIL_TOLD
 from tests.support import frames
 from tests.support.h2app import TARGET, Backend, H2App
 from tests.support.ports import FakeReactor
 from tests.support.upstreams import FakeSecurity
+
+HEAD = parse_request_head(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 100)
 
 
 def most(streams: int) -> tuple[int, int]:
@@ -53,7 +56,7 @@ class User:
             return
         assert isinstance(outcome, UpstreamStream)
         self.stream = outcome
-        outcome.begin(cast(Any, self), cast(RequestHead, None))
+        outcome.begin(cast(Any, self), HEAD)
         outcome.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", True, b"")
 
     def response_events(self, events: list[ResponseEvent]) -> None:
